@@ -1,0 +1,511 @@
+"""What an ML engineer writes in `project.yaml`, as one model.
+
+The file is parsed here, once, at the edge; every step receives the parsed `Project`. Field docstrings are the reference
+page and the JSON Schema (`make generate`), so they are written for the reader of that page. `scoped` is what keeps a
+cached step cached: it hands a step only the sections that its outcome depends on.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import pydantic
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mlpipelines.errors import ConfigError
+
+NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
+STEPS = ("ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish", "report")
+
+ColumnType = Literal["string", "integer", "float", "timestamp", "bytes", "[string]", "[integer]", "[float]"]
+Step = Literal["ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish", "report"]
+
+
+class Section(BaseModel):
+    """A part of the file. Unknown keys are refused, and the error names their path."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class Source(Section):
+    """Where the rows come from."""
+
+    kind: Literal["parquet", "csv", "sql", "bigquery", "python"]
+    """`parquet` and `csv` read `path`; `sql` any SQLAlchemy `url`; `bigquery` its Storage API; `python` calls `entry`."""
+    path: str | None = None
+    """A file, a folder or a glob, for `parquet` and `csv`. Relative paths start at the project folder."""
+    url: str | None = None
+    """An SQLAlchemy URL, for `sql`. `${NAME}` is replaced from the environment, so that no password is in the file."""
+    table: str | None = None
+    """The table, for `sql` and `bigquery` (`project.dataset.table`)."""
+    query: str | None = None
+    """A SELECT in place of `table`. The time window is applied around it."""
+    billing_project: str | None = None
+    """The Google Cloud project that pays, for `bigquery`."""
+    entry: str | None = None
+    """`module:function` in the project folder, for `python`: called with `since`, `until` and `options`, yields Arrow record batches."""
+    options: dict[str, Any] = {}
+    """Passed on: keyword arguments of `entry`, reader options of `csv` (`delimiter`, `encoding`)."""
+    window_days: int | None = Field(default=None, gt=0)
+    """Train on the last so many days, counted back from the newest row. Everything, where not set."""
+    incremental: bool = False
+    """Read only rows newer than the last run's watermark and keep what was read before. Needs `time`."""
+    lateness_hours: int = Field(default=0, ge=0)
+    """Read again this far behind the watermark, for rows that arrive late. Needs `key`, which tells them apart."""
+    span: Literal["day", "week", "month", "none"] = "month"
+    """Rows are kept in one folder for each span of `time`; a span that did not change is not analysed again."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Source:
+        needs = {"parquet": ("path",), "csv": ("path",), "sql": ("url",), "python": ("entry",), "bigquery": ()}
+        for field in needs[self.kind]:
+            if getattr(self, field) is None:
+                raise ValueError(f"a source of kind {self.kind!r} needs {field!r}")
+        if self.kind in ("sql", "bigquery") and (self.table is None) == (self.query is None):
+            raise ValueError(f"a source of kind {self.kind!r} needs either 'table' or 'query'")
+        return self
+
+
+class Label(Section):
+    """What is learned, if anything."""
+
+    column: str
+    kind: Literal["class", "classes", "flag", "number"] = "class"
+    """`class`: one of many; `classes`: a list of any of many; `flag`: 0 or 1; `number`: a quantity."""
+    positive: str | None = None
+    """For `flag` on a text column: the value that counts as 1."""
+    use: Literal["training", "evaluation"] = "training"
+    """`evaluation`: the model never sees it (outlier detection), it only scores the result."""
+    min_rows: int = Field(default=1, ge=1)
+    """Classes with fewer training rows than this are folded into `other`, for `class`."""
+    other: str = "other"
+
+
+class Split(Section):
+    """Who is trained on, who watches training, and who judges. The test set is sealed on the first run only."""
+
+    by: Literal["row", "group", "time"] = "row"
+    """`row`: each row by itself; `group`: all rows of one `group` value together; `time`: newest rows are the test set."""
+    group: str | None = None
+    test: float = Field(default=0.15, gt=0, lt=0.9)
+    """Share of the first run's rows that is sealed, for `row` and `group`, and for `time` without `test_from`."""
+    test_from: date | None = None
+    """For `time`: the first run's rows from this day on are sealed."""
+    validation: float = Field(default=0.12, gt=0, lt=0.9)
+    """Share of the remaining rows; at least a tenth of the training rows, or the run is refused."""
+    stratify: str | None = None
+    """Keep each value's share alike in every split (the label, usually)."""
+    balance: str | None = None
+    """Give every value of this column (a team, a vertical) the same weight in the validation set as far as rows allow."""
+    near_duplicates: list[str] = []
+    """Columns whose normalised text is compared across splits; what agrees is reported in the manifest."""
+    seed: int = 17
+
+    @model_validator(mode="after")
+    def _complete(self) -> Split:
+        if self.by == "group" and self.group is None:
+            raise ValueError("split by group needs 'group'")
+        return self
+
+
+class LabelRules(Section):
+    """What may happen to the label between two accepted data sets."""
+
+    max_share_change: float = Field(default=0.15, gt=0)
+    """Reject if a class's share moves by more than this (absolute)."""
+    vanished: Literal["reject", "warn"] = "reject"
+    """A class of the schema with no row at all; classes below `vanished_min_share` of the last data set only warn."""
+    vanished_min_share: float = Field(default=0.005, ge=0)
+
+
+class Validation(Section):
+    """Rules beside the reviewed schema."""
+
+    drift: float | None = Field(default=0.12, gt=0)
+    """Largest distance to the last accepted data set before the run is refused: L-infinity for text, Jensen-Shannon for numbers."""
+    skew: float | None = Field(default=0.12, gt=0)
+    """The same distance between the training and validation splits."""
+    columns: dict[str, float] = {}
+    """A threshold of its own for a column, in place of `drift` and `skew`."""
+    ignore: list[str] = []
+    """Columns that are expected to move (a date): no drift or skew check."""
+    max_missing_change: float = Field(default=0.2, gt=0)
+    """Reject if the share of missing values in a column moves by more than this."""
+    max_growth: float | None = Field(default=8.0, gt=1)
+    """Reject if there are this many times the rows of the last accepted data set (ten times the rows is usually a join gone wrong)."""
+    future_hours: int | None = Field(default=24, ge=0)
+    """Reject rows whose `time` lies further ahead than this. None: any."""
+    label: LabelRules = LabelRules()
+
+
+class EarlyStopping(Section):
+    """When to stop before `epochs`."""
+
+    monitor: str = "val_loss"
+    patience: int = Field(default=2, ge=1)
+    min_delta: float = Field(default=0.0, ge=0)
+
+
+class Training(Section):
+    """How the model is fitted. `parameters` are the project's own."""
+
+    epochs: int = Field(default=10, ge=1)
+    batch_size: int = Field(default=1024, ge=1)
+    """Rows in one step, over all devices together."""
+    early_stopping: EarlyStopping | None = EarlyStopping()
+    class_weights: Literal["none", "balanced", "sqrt"] = "none"
+    """Weights for `class` and `flag` labels: inverse frequency, or its square root."""
+    seed: int = 17
+    strategy: Literal["auto", "one", "mirrored", "multi-worker"] = "auto"
+    """`auto`: multi-worker where TF_CONFIG names workers, mirrored for several GPUs, else one device."""
+    mixed_precision: Literal["auto", "on", "off"] = "auto"
+    """`auto`: bfloat16 or float16 where a GPU has it, float32 elsewhere."""
+    shuffle_rows: int = Field(default=200_000, ge=1)
+    """How many rows are shuffled together."""
+    checkpoint_steps: int = Field(default=200, ge=1)
+    """A checkpoint after so many steps and at each epoch's end; a killed run goes on from the last one."""
+    profile_steps: tuple[int, int] = (5, 15)
+    """First and last step of the TF Profiler trace."""
+    parameters: dict[str, Any] = {}
+    """Handed to `model.py` as `context.parameters`."""
+
+
+class Baseline(Section):
+    """What the first model must beat, with no champion there yet."""
+
+    kind: Literal["majority", "most_frequent_by", "prior", "mean"] = "majority"
+    """`majority`: the most frequent class; `most_frequent_by`: of each value of `column`; `prior`: the training share as score; `mean`."""
+    column: str | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> Baseline:
+        if self.kind == "most_frequent_by" and self.column is None:
+            raise ValueError("baseline 'most_frequent_by' needs 'column'")
+        return self
+
+
+class Guard(Section):
+    """A metric that must not get worse while `metric` gets better."""
+
+    metric: str
+    max_drop: float = Field(default=0.01, ge=0)
+    """Non-inferiority margin: the interval's lower end may not fall below minus this."""
+
+
+class Slices(Section):
+    """Each value of a column judged by itself."""
+
+    column: str
+    min_rows: int = Field(default=200, ge=1)
+    """Smaller slices are listed and not judged."""
+    max_drop: float = Field(default=0.03, ge=0)
+
+
+class Capacity(Section):
+    """How many cases people can look at."""
+
+    cases: int = Field(gt=0)
+    per: Literal["day", "week", "set"] = "set"
+    """`set`: over the whole test set; `day`, `week`: on average, by the project's `time`."""
+
+
+class Budget(Section):
+    """What serving can bear."""
+
+    latency_ms: float | None = Field(default=50.0, gt=0)
+    """Median of single-request predictions."""
+    size_mb: float | None = Field(default=500.0, gt=0)
+
+
+class Evaluation(Section):
+    """Champion against challenger on the sealed test set, or against `baseline` for the first model."""
+
+    metric: str = "accuracy"
+    """The metric that decides. Which there are follows from `task`; `docs/reference/metrics.md` lists them."""
+    rule: Literal["better", "not_worse"] = "better"
+    """`better`: the interval of the difference lies above `margin`; `not_worse`: above minus `margin`."""
+    margin: float = Field(default=0.0, ge=0)
+    floor: float | None = None
+    """Never bless a model below this, whatever the champion does."""
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    resamples: int = Field(default=1000, ge=100)
+    """Paired bootstrap resamples."""
+    baseline: Baseline = Baseline()
+    guards: list[Guard] = []
+    slices: list[Slices] = []
+    capacity: Capacity | None = None
+    budget: Budget = Budget()
+
+
+class Accelerator(Section):
+    """GPUs of one step."""
+
+    type: str
+    """As the node label has it: `nvidia-tesla-t4`, `nvidia-l4`, …"""
+    count: int = Field(default=1, ge=1)
+
+
+class Toleration(Section):
+    """A taint that the step's pod accepts."""
+
+    key: str
+    operator: Literal["Equal", "Exists"] = "Exists"
+    value: str | None = None
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] | None = "NoSchedule"
+
+
+class Resources(Section):
+    """What one step's pod asks for. No effect on one machine."""
+
+    cpu: str = "1"
+    memory: str = "4Gi"
+    accelerator: Accelerator | None = None
+    node_selector: dict[str, str] = {}
+    tolerations: list[Toleration] = []
+    retries: int = Field(default=0, ge=0)
+    timeout_minutes: int | None = Field(default=None, gt=0)
+    cache: bool = True
+    """Reuse the last result for the same inputs. `evaluate`, `register`, `publish` and `report` always run."""
+
+
+class Beam(Section):
+    """Where `transform` runs."""
+
+    runner: Literal["direct", "dataflow", "flink", "spark"] = "direct"
+    options: dict[str, Any] = {}
+    """Beam pipeline options, by their own names."""
+
+
+class Deployment(Section):
+    """What happens to a blessed model."""
+
+    model: str | None = None
+    """Its name in the registry and in the model store; the project's name where not set."""
+    track: Literal["stable", "canary"] = "stable"
+    keep_versions: int = Field(default=3, ge=1)
+    """Older versions leave the model store, never the registry."""
+    warmup_requests: int = Field(default=50, ge=1, le=1000)
+
+
+class Schedule(Section):
+    """When to retrain without being asked."""
+
+    cron: str = Field(pattern=r"^(\S+\s+){4}\S+$")
+    """Five fields: minute, hour, day of month, month, day of week."""
+    time_zone: str = "UTC"
+    """An IANA name, for example `America/Los_Angeles`."""
+
+
+class Notifications(Section):
+    """Who hears of runs."""
+
+    slack: str | None = None
+    """A channel."""
+    email: list[str] = []
+
+
+class Project(Section):
+    """One model that Millrace looks after."""
+
+    name: str = Field(pattern=NAME, max_length=40)
+    """Lower case, digits and hyphens."""
+    team: str = Field(pattern=NAME)
+    """Who owns it: decides namespace, quota and who is told."""
+    description: str = ""
+    task: Literal["classification", "multilabel", "detection", "similarity", "regression"]
+    """What the model's outputs mean, and so which metrics there are. `detection` scores rare cases: outliers, fraud, matching pairs."""
+    source: Source
+    key: str | None = None
+    """The column that identifies a row. Without one, a row is identified by its content."""
+    time: str | None = None
+    """The column that says when a row happened; of type `timestamp`."""
+    features: dict[str, ColumnType] = Field(min_length=1)
+    """The columns that the model may see, with their types. A column that is not named in this file never leaves the source."""
+    context: dict[str, ColumnType] = {}
+    """Columns that travel along for splits, slices and capacity, and are never a feature."""
+    rename: dict[str, str] = {}
+    """Our column name: the source's name, where they differ."""
+    label: Label | None = None
+    schema_file: str = "schema.pbtxt"
+    """The reviewed schema, relative to the project folder."""
+    split: Split = Split()
+    validation: Validation = Validation()
+    beam: Beam = Beam()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    deployment: Deployment = Deployment()
+    resources: dict[Step, Resources] = {}
+    """By step."""
+    schedule: Schedule | None = None
+    notifications: Notifications = Notifications()
+
+    @model_validator(mode="after")
+    def _columns_exist(self) -> Project:
+        known = self.column_types
+        mentioned = {
+            "split.group": self.split.group,
+            "split.stratify": self.split.stratify,
+            "split.balance": self.split.balance,
+            "evaluation.baseline.column": self.evaluation.baseline.column,
+            **{f"evaluation.slices.{i}.column": s.column for i, s in enumerate(self.evaluation.slices)},
+            **{f"split.near_duplicates.{i}": c for i, c in enumerate(self.split.near_duplicates)},
+        }
+        for field, column in mentioned.items():
+            if column is not None and column not in known:
+                raise ValueError(f"{field} names the column {column!r}, which is neither a feature, context, key, time nor the label")
+        if self.time is not None and known[self.time] != "timestamp":
+            raise ValueError(f"time names {self.time!r}, whose type must be 'timestamp'")
+        if self.split.by == "time" and self.time is None:
+            raise ValueError("split by time needs 'time'")
+        if self.source.incremental and self.time is None:
+            raise ValueError("source.incremental needs 'time'")
+        if self.source.lateness_hours and self.key is None:
+            raise ValueError("source.lateness_hours needs 'key'")
+        if self.evaluation.capacity and self.evaluation.capacity.per != "set" and self.time is None:
+            raise ValueError("evaluation.capacity.per day or week needs 'time'")
+        if self.task in ("classification", "multilabel", "regression", "similarity") and self.label is None:
+            raise ValueError(f"the task {self.task!r} needs 'label'")
+        if self.label is not None and self.label.column in self.features:
+            raise ValueError(f"the label {self.label.column!r} is also a feature: the model would read the answer")
+        return self
+
+    @property
+    def column_types(self) -> dict[str, ColumnType]:
+        """Every column that enters, by our name: features, context, then key, time and label where not named before."""
+        columns: dict[str, ColumnType] = {**self.features, **self.context}
+        if self.time is not None:
+            columns.setdefault(self.time, "timestamp")
+        if self.key is not None:
+            columns.setdefault(self.key, "string")
+        if self.label is not None:
+            label_type: dict[str, ColumnType] = {"class": "string", "classes": "[string]", "flag": "string", "number": "float"}
+            columns.setdefault(self.label.column, label_type[self.label.kind])
+        return columns
+
+    @property
+    def model_name(self) -> str:
+        """The name in the registry, in the model store and in requests."""
+        return self.deployment.model or self.name
+
+    def resources_of(self, step: Step) -> Resources:
+        """What `step` asks for: its own entry, or the defaults."""
+        return self.resources.get(step, Resources())
+
+    def scoped(self, step: Step) -> Project:
+        """The project with every section that cannot change `step`'s outcome put back to its default."""
+        neutral: dict[str, Any] = {
+            name: Project.model_fields[name].get_default() for name in _OPTIONAL_SECTIONS if name not in _SECTIONS_READ[step]
+        }
+        if "source" not in _SECTIONS_READ[step]:
+            neutral["source"] = _ALREADY_READ
+        return self.model_copy(update={**neutral, "description": ""})
+
+
+_SECTIONS_READ: dict[str, tuple[str, ...]] = {
+    "ingest": ("source", "split"),
+    "statistics": (),
+    "validate": ("validation", "schema_file"),
+    "transform": ("beam", "schema_file"),
+    "train": ("training",),
+    "evaluate": ("evaluation", "split", "deployment"),
+    "register": ("deployment", "training", "evaluation"),
+    "publish": ("deployment",),
+    "report": ("source", "split", "validation", "beam", "training", "evaluation", "deployment", "notifications"),
+}
+_OPTIONAL_SECTIONS = (
+    "split",
+    "validation",
+    "beam",
+    "training",
+    "evaluation",
+    "deployment",
+    "resources",
+    "schedule",
+    "notifications",
+    "schema_file",
+)
+
+_ALREADY_READ = Source(kind="parquet", path="(read by ingest)")
+
+
+def load_project(folder: Path, *, overlays: Iterable[Path] = (), settings: Iterable[str] = ()) -> Project:
+    """Read `folder/project.yaml`, lay `overlays` (YAML files) over it, then `settings` (`section.field=value`).
+
+    Raises:
+        ConfigError: a file is missing or is not YAML, or a field is wrong; the text names file, field and what to do.
+    """
+    file = folder / "project.yaml"
+    values = _read_yaml(file)
+    for overlay in overlays:
+        values = _merged(values, _read_yaml(overlay))
+    for setting in settings:
+        values = _merged(values, _parsed_setting(setting))
+    return parse_project(values, origin=str(file))
+
+
+def parse_project(values: Mapping[str, Any], *, origin: str) -> Project:
+    """Check `values` against the model.
+
+    Raises:
+        ConfigError: naming `origin` and the path of each wrong field.
+    """
+    try:
+        return Project.model_validate(values)
+    except pydantic.ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or '(the file)'}: {e['msg']}" for e in error.errors()]
+        raise ConfigError(
+            f"{origin} is not a valid project:\n" + "\n".join(lines) + "\nFix the file; docs/reference/project.md lists every field."
+        ) from error
+
+
+def to_json(project: Project) -> str:
+    """The project as one line of JSON, the form in which it travels to a step."""
+    return json.dumps(project.model_dump(mode="json", exclude_defaults=True), sort_keys=True, separators=(",", ":"))
+
+
+def from_json(text: str) -> Project:
+    """The inverse of `to_json`."""
+    return parse_project(json.loads(text), origin="the pipeline's parameter 'project'")
+
+
+def _read_yaml(file: Path) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{file} does not exist. `millrace new NAME` writes a project to start from.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{file} is not YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise ConfigError(f"{file} must hold a mapping of fields, not {type(values).__name__}.")
+    return values
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`over` laid on `base`, mapping by mapping; a null in `over` takes the field back to its default."""
+    out = dict(base)
+    for name, value in over.items():
+        if value is None:
+            out.pop(name, None)
+        elif isinstance(value, dict) and isinstance(out.get(name), dict) and not name.startswith("="):
+            out[name] = _merged(out[name], value)
+        else:
+            out[name] = value
+    return out
+
+
+def _parsed_setting(setting: str) -> dict[str, Any]:
+    path, sign, text = setting.partition("=")
+    if not sign or not path:
+        raise ConfigError(f"--set {setting!r}: write it as section.field=value, for example --set source.path=rows.parquet")
+    value: Any = yaml.safe_load(text) if text else None
+    if isinstance(value, (date, datetime)):
+        value = value.isoformat()
+    for name in reversed(path.split(".")):
+        value = {name: value}
+    result: dict[str, Any] = value
+    return result

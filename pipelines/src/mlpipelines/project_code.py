@@ -1,0 +1,83 @@
+"""The project's own Python: `features.py` and `model.py`, and what they are handed.
+
+The contract, the same for every kind of model:
+
+- `features.preprocessing_fn(inputs) -> outputs`, as TensorFlow Transform has it. `inputs` holds the declared features as
+  dense tensors of shape [batch] (a missing string is "", a missing float is NaN; integers and timestamps are never
+  missing) and list features as `tf.SparseTensor`s. Outputs are dense, [batch] or [batch, n].
+- `model.build(context) -> keras.Model`, compiled. It takes a dict of the transformed features and returns, by task:
+  classification and multilabel a probability for each class [batch, classes]; detection a score [batch, 1], higher for
+  what is looked for; similarity an embedding of unit length [batch, n]; regression a value [batch, 1].
+- `model.batches(dataset, context) -> dataset`, optional: changes the training batches `(features, label[, weight])`,
+  for augmentation, for mining pairs or negatives. Without a training label batches are `(features,)`, and the model
+  brings its own loss (`add_loss`).
+- `model.finish(model, context, examples) -> keras.Model`, optional: after fitting, build what is served from the trained
+  model and the training examples (an index of neighbours, a calibration, a threshold). `examples()` starts a new
+  iteration over unshuffled training batches.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from mlpipelines.errors import ConfigError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureSpec:
+    """One transformed feature: its TensorFlow dtype name and its shape without the batch dimension."""
+
+    dtype: str
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelContext:
+    """What `model.py` may know."""
+
+    features: Mapping[str, FeatureSpec]
+    """The transformed features."""
+    classes: tuple[str, ...] = ()
+    """Class names in the order of their ids; empty without classes."""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    """`training.parameters` of project.yaml."""
+    train_rows: int = 0
+    batch_size: int = 0
+    epochs: int = 0
+    vocabularies: Mapping[str, int] = field(default_factory=dict)
+    """Size of each vocabulary that `features.py` made with a `vocab_filename`, out-of-vocabulary buckets not counted."""
+
+
+def load_code(folder: Path, module: str) -> ModuleType:
+    """Import `folder/module.py` afresh under its own name, with the folder on the path so that it can import its neighbours.
+
+    Raises:
+        ConfigError: the file is missing, or it fails on import.
+    """
+    file = folder / f"{module}.py"
+    if not file.is_file():
+        raise ConfigError(f"{file} does not exist. `millrace new NAME` writes a project with all its files.")
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+    sys.modules.pop(module, None)
+    try:
+        return importlib.import_module(module)
+    except Exception as error:
+        raise ConfigError(f"{file} fails on import: {type(error).__name__}: {error}") from error
+
+
+def code_hash(folder: Path, *modules: str) -> str:
+    """SHA-256 over the named modules' text; a missing one counts as empty. The cache key of what they produce."""
+    digest = hashlib.sha256()
+    for module in modules:
+        file = folder / f"{module}.py"
+        digest.update(file.read_bytes() if file.is_file() else b"")
+        digest.update(b"\0")
+    return digest.hexdigest()

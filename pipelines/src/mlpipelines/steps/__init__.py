@@ -1,0 +1,1 @@
+"""The steps: plain functions over paths. They never import kfp."""

@@ -1,0 +1,144 @@
+"""Where everything lies that outlives a run, on one machine or on a volume that the pods share.
+
+One folder, told by `--workspace`, `MILLRACE_WORKSPACE` or `.millrace` in the current folder. Nothing else in the code
+joins these paths by itself. Writers go through `replace_file` and `create_folder`: a reader, or the next run after a
+SIGKILL, sees the old content or the new one, never half.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlpipelines.errors import Conflict
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectState:
+    """What one project keeps between runs, below `workspace/projects/<name>`."""
+
+    root: Path
+
+    @property
+    def sealed(self) -> Path:
+        """The sealed test set: `test.parquet`, `keys.parquet`, `manifest.json`. Written once, by the first run."""
+        return self.root / "sealed"
+
+    @property
+    def rows(self) -> Path:
+        """What an incremental source has read so far, and `watermark.json`."""
+        return self.root / "rows"
+
+    @property
+    def proposed_schema(self) -> Path:
+        """The schema that `validate` proposes where the project has none."""
+        return self.root / "proposed_schema.pbtxt"
+
+    @property
+    def accepted_statistics(self) -> Path:
+        """`<data hash>/` with statistics and manifest of each data set that `validate` let through; `current.json` names the last."""
+        return self.root / "accepted"
+
+    @property
+    def analyzer_cache(self) -> Path:
+        """TensorFlow Transform's analyzer results, by span content."""
+        return self.root / "analyzers"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Of trainings that have not finished, by fingerprint."""
+        return self.root / "checkpoints"
+
+    @property
+    def cache(self) -> Path:
+        """Results of steps, by their inputs (kfp.local's cache)."""
+        return self.root / "cache"
+
+    @property
+    def runs(self) -> Path:
+        """One folder for each run."""
+        return self.root / "runs"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the run that is open on this project."""
+        return self.root / "lock"
+
+
+@dataclass(frozen=True, slots=True)
+class Workspace:
+    """The folder and its parts."""
+
+    root: Path
+
+    def project(self, name: str) -> ProjectState:
+        """The state of the project `name`."""
+        return ProjectState(self.root / "projects" / name)
+
+    @property
+    def model_store(self) -> Path:
+        """`<model>/<version>/saved_model.pb`, the layout that TensorFlow Serving reads."""
+        return Path(os.environ.get("MILLRACE_MODEL_STORE") or self.root / "models")
+
+    @property
+    def registry_uri(self) -> str:
+        """MLflow's address: SQLite in the workspace, unless MLFLOW_TRACKING_URI names a server."""
+        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def registry_artifacts(self) -> Path:
+        """Where MLflow keeps files when it is embedded."""
+        return self.root / "mlartifacts"
+
+
+def find_workspace(argument: str | Path | None = None) -> Workspace:
+    """The workspace that a command means: its argument, else the environment's, else `.millrace` here."""
+    return Workspace(Path(argument or os.environ.get("MILLRACE_WORKSPACE") or ".millrace").absolute())
+
+
+def replace_file(path: Path, content: bytes | str) -> None:
+    """Write `path` whole: to a neighbour first, then flushed, then renamed over it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def create_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a new folder beside `path`, then rename it there. What is never replaced is never half replaced.
+
+    Raises:
+        Conflict: `path` is there already.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+    try:
+        fresh.mkdir()
+        write(fresh)
+        if path.exists():
+            raise Conflict(f"{path} is there already; it is written once and never replaced.")
+        fresh.rename(path)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """`value` as indented JSON, written whole."""
+    replace_file(path, json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """What `write_json` wrote."""
+    return json.loads(path.read_text(encoding="utf-8"))
