@@ -1,0 +1,79 @@
+# Every recipe is a line or two; what needs more is a command of its own. `make` alone prints this file's `##` comments.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-builtin-rules
+
+# TFDV's wheels for Python >= 3.12 need glibc >= 2.39, so an older Debian or Ubuntu does best with Python 3.11.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.13 python3.12 python3,$(if $(shell command -v $(p) 2>/dev/null),$(p))))
+UV_VERSION := 0.13.9
+UV := .tools/bin/uv
+BIN := .venv/bin
+STAMP := .venv/.complete
+WORKERS ?= 2
+ROWS ?= 60000
+DEMO_WORKSPACE ?= .millrace/demo
+
+##@ Everyday
+help: ## print this help
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-22s %s\n", $$1, $$2}' $(MAKEFILE_LIST); echo
+
+setup: $(STAMP) ## install everything into .tools and .venv; nothing outside this folder
+
+$(UV):
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' || { echo "Millrace needs Python 3.11, 3.12 or 3.13. Name one: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 2; }
+	@$(PYTHON) -m pip install --quiet --disable-pip-version-check --target .tools "uv==$(UV_VERSION)" 2>&1 | grep -v "WARNING: Running pip as" || true
+	@test -x $(UV) || { echo "pip could not install uv. Is pip there? Try: $(PYTHON) -m ensurepip --user"; exit 2; }
+
+$(STAMP): requirements/dev.txt platform/pyproject.toml pipelines/pyproject.toml serving/pyproject.toml | $(UV)
+	@test -x $(BIN)/python || $(UV) venv --quiet --no-project --python $(PYTHON) .venv
+	@$(UV) pip sync --quiet --python $(BIN)/python requirements/dev.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable platform --editable pipelines --editable serving
+	@touch $@
+
+demo: setup ## the whole flow on generated bank transactions: raw rows to a served, gated model
+	@$(BIN)/millrace demo --workspace $(DEMO_WORKSPACE) --rows $(ROWS)
+
+format: setup ## format the code
+	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix --exit-zero .
+
+verify: setup ## regenerate, format, lint, type, check the import walls, and assert that nothing changed
+	@$(BIN)/python -m tools.verify
+
+##@ Tests
+test: setup ## every test
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+
+test-unit: setup ## the tests that take seconds
+	@$(BIN)/python -m pytest -n $(WORKERS) tests/unit
+
+test-integration: setup ## against real databases, servers and processes
+	@$(BIN)/python -m pytest -n $(WORKERS) tests/integration tests/e2e
+
+##@ Generate
+generate: setup ## reference pages and JSON Schemas from the models
+	@$(BIN)/python -m mlpipelines.reference docs/reference
+
+golden: setup ## compile the projects' pipelines again; read the diff as code
+	@$(BIN)/millrace compile pipelines/projects/*
+
+lock: | $(UV) ## resolve again and write requirements/*.txt
+	@$(UV) lock --quiet --upgrade
+	@$(MAKE) --no-print-directory export
+
+export: | $(UV)
+	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --all-packages --all-extras --all-groups -o requirements/dev.txt
+	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlpipelines --extra steps --no-default-groups -o requirements/steps.txt
+	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlpipelines --no-default-groups -o requirements/pipelines.txt
+	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlserving --extra server --no-default-groups -o requirements/serving.txt
+
+##@ Measure
+benchmark: setup ## a million rows through every step; results in benchmarks/results
+	@$(BIN)/python benchmarks/pipeline.py
+	@$(BIN)/python benchmarks/input_pipeline.py
+
+##@ Tidy
+clean: ## remove what set-up and runs made
+	@rm -rf .venv .tools .millrace
+
+.PHONY: help setup demo format verify test test-unit test-integration generate golden lock export benchmark clean

@@ -1,0 +1,69 @@
+"""The child process of `millrace run`: compile the project, then run that YAML with kfp.local.
+
+It is a process of its own, so that the command's process stays light, draws progress, and can end everything below with
+one signal to the process group. It is told what to do by `plan.json` in the run's folder and says how it goes through
+`events.jsonl` (see `mlpipelines.progress`); its own output, with every step's, is `log.txt`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import signal
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+from mlpipelines.inside import quiet_libraries
+from mlpipelines.progress import recorded
+from mlpipelines.project import from_json
+from mlpipelines.workspace import find_workspace, read_json
+
+PLAN = "plan.json"
+PIPELINE = "pipeline.yaml"
+_PR_SET_PDEATHSIG = 1
+
+
+def main(run_dir: Path) -> int:
+    """Run the plan in `run_dir`; returns 0 once it ended, well or not: the events tell how."""
+    # If the command is killed outright, its run ends too: nobody would be there to tell how it went.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    quiet_libraries()
+    warnings.filterwarnings("ignore", category=RuntimeWarning, module="kfp")  # it wants "python" in image names
+    plan = read_json(run_dir / PLAN)
+    project = from_json(plan["project"])
+    with recorded("compile"):
+        from mlpipelines.pipeline import compile_pipeline
+
+        compile_pipeline(project, Path(plan["project_dir"]), run_dir / PIPELINE)
+    run_pipeline(run_dir, plan, cache=find_workspace(plan["workspace"]).project(project.name).cache)
+    return 0
+
+
+def run_pipeline(run_dir: Path, plan: dict[str, Any], *, cache: Path) -> None:
+    """Run the compiled YAML step by step in subprocesses, reusing results from `cache`."""
+    from kfp import components, local
+
+    local.init(
+        runner=local.SubprocessRunner(use_venv=False),
+        pipeline_root=str(run_dir / "artifacts"),
+        raise_on_error=False,
+        enable_caching=plan["cache"],
+        cache_root=str(cache),
+    )
+    components.load_component_from_file(str(run_dir / PIPELINE))(**plan["arguments"])
+
+
+def hash_millrace() -> str:
+    """Hash of our own source: a step's cached result is not reused by other code."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(file.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    sys.exit(main(Path(sys.argv[1])))
