@@ -1,0 +1,182 @@
+"""The model store: the folder in which training leaves models and from which servers pick them up.
+
+`<store>/<model>/<version>/saved_model.pb`, versions being integers: the layout that TensorFlow Serving watches. Whoever
+watches acts on a version folder as soon as it sees it, so a version appears by one rename, complete and flushed to disk,
+and goes by one rename too. What is being written or deleted has a name that begins with a dot, which servers ignore.
+
+One lock file for each model (`.lock`, held with flock, so a killed process lets go of it) keeps writers apart; readers need none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import filecmp
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlserving.errors import ConfigError, Conflict, Unavailable
+
+_MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+_LOCK = ".lock"
+_ABSENT = (FileNotFoundError, NotADirectoryError)
+
+
+def models(store: Path) -> list[str]:
+    """The names of the models that have at least one version, sorted."""
+    try:
+        return sorted(entry.name for entry in store.iterdir() if _MODEL_NAME.fullmatch(entry.name) and versions(store, entry.name))
+    except _ABSENT:
+        return []
+
+
+def versions(store: Path, model: str) -> list[int]:
+    """The published versions of `model`, ascending; an empty list where there is no such model."""
+    return versions_in(store / model)
+
+
+def versions_in(base_path: Path) -> list[int]:
+    """The version folders directly below `base_path`, ascending.
+
+    A name counts when it is a number as Python would print it: `007`, `+7` and `.7.tmp` are not versions.
+    """
+    try:
+        with os.scandir(base_path) as entries:
+            return sorted(int(entry.name) for entry in entries if _is_version(entry.name) and entry.is_dir())
+    except _ABSENT:
+        return []
+
+
+def publish_version(store: Path, model: str, version: int, source: Path) -> Path:
+    """Copy the SavedModel in `source` to `<store>/<model>/<version>` so that it appears there whole or not at all.
+
+    Publishing the same content twice is not an error: a run that was killed after the rename may do it again.
+
+    Raises:
+        ConfigError: `model` or `version` cannot be a folder's name, or `source` is not a SavedModel.
+        Conflict: the version is there with other content. A published version never changes.
+        Unavailable: the disk is full or cannot be written. Nothing was published.
+    """
+    _check(model, version, source)
+    target = store / model / str(version)
+    try:
+        with _writing(store, model):
+            if target.exists():
+                return _same_or_conflict(source, target)
+            _copy_then_rename(source, target)
+    except OSError as error:
+        raise _unavailable(error, target) from error
+    return target
+
+
+def prune(store: Path, model: str, keep: int, protect: set[int]) -> list[int]:
+    """Delete all but the newest `keep` versions, never one of `protect`. Returns what was deleted, ascending.
+
+    Raises:
+        ConfigError: `keep` is below 1: the store would be left without a model.
+        Unavailable: a folder cannot be deleted.
+    """
+    if keep < 1:
+        raise ConfigError(f"keep is {keep}, but at least one version of {model} must stay. Use keep=1 or more.")
+    try:
+        with _writing(store, model):
+            doomed = [version for version in versions(store, model)[:-keep] if version not in protect]
+            for version in doomed:
+                _remove(store / model / str(version))
+    except OSError as error:
+        raise _unavailable(error, store / model) from error
+    return doomed
+
+
+def clean_leftovers(store: Path, model: str) -> list[Path]:
+    """Delete what publishers and pruners that were killed left behind in the model's folder. Returns what was deleted.
+
+    Waits for a writer that is still alive. `publish_version` does the same before it writes.
+    """
+    if not (store / model).is_dir():
+        return []
+    try:
+        with _writing(store, model) as leftovers:
+            return leftovers
+    except OSError as error:
+        raise _unavailable(error, store / model) from error
+
+
+@contextlib.contextmanager
+def _writing(store: Path, model: str) -> Iterator[list[Path]]:
+    """Be the model's only writer. Whatever begins with a dot then is a dead writer's: it is deleted first, and yielded."""
+    folder = store / model
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        leftovers = sorted(path for path in folder.iterdir() if path.name.startswith(".") and path.is_dir())
+        for path in leftovers:
+            shutil.rmtree(path)
+        yield leftovers
+
+
+def _copy_then_rename(source: Path, target: Path) -> None:
+    fresh = _dotted(target)
+    try:
+        shutil.copytree(source, fresh)
+        for folder, _, names in os.walk(fresh):
+            for name in names:
+                _flush(Path(folder) / name)
+            _flush(Path(folder))
+        fresh.rename(target)
+        _flush(target.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _remove(folder: Path) -> None:
+    doomed = _dotted(folder)
+    folder.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def _dotted(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex}")
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _same_or_conflict(source: Path, target: Path) -> Path:
+    if _files(source) == _files(target) and all(filecmp.cmp(source / name, target / name, shallow=False) for name in _files(source)):
+        return target
+    raise Conflict(f"{target} is there already with another content, and a published version never changes. Publish under the next number.")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+
+
+def _is_version(name: str) -> bool:
+    return name.isdecimal() and name == str(int(name))
+
+
+def _check(model: str, version: int, source: Path) -> None:
+    if not _MODEL_NAME.fullmatch(model):
+        raise ConfigError(f"{model!r} cannot name a model: use letters, digits, '_', '-' and '.', and begin with a letter or digit.")
+    if version < 1:
+        raise ConfigError(f"{version} cannot be a version of {model}: versions are the integers from 1 on.")
+    if not (source / "saved_model.pb").is_file():
+        raise ConfigError(f"{source} is not a SavedModel: it has no saved_model.pb. Export the model there first.")
+
+
+def _unavailable(error: OSError, path: Path) -> Unavailable:
+    advice = "Free some space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "Check that the folder can be written"
+    return Unavailable(
+        f"The model store could not be written: {error.strerror or error} ({path}). Nothing was published there. {advice} and run it again."
+    )
