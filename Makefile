@@ -38,7 +38,7 @@ format: setup ## format the code
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix --exit-zero .
 
 verify: setup ## regenerate, format, lint, type, check the import walls, and assert that nothing changed
-	@$(BIN)/python -m tools.verify
+	@$(BIN)/python tools/verify.py
 
 ##@ Tests
 test: setup ## every test
