@@ -123,15 +123,23 @@ def _writing(store: Path, model: str) -> Iterator[list[Path]]:
 def _copy_then_rename(source: Path, target: Path) -> None:
     fresh = _dotted(target)
     try:
-        shutil.copytree(source, fresh)
-        for folder, _, names in os.walk(fresh):
-            for name in names:
-                _flush(Path(folder) / name)
-            _flush(Path(folder))
+        _copy(source, fresh)
         fresh.rename(target)
         _flush(target.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Copy a folder and flush it to disk. shutil.copytree would go on after a full disk and then hide its error number."""
+    target.mkdir()
+    for entry in source.iterdir():
+        if entry.is_dir():
+            _copy(entry, target / entry.name)
+        else:
+            shutil.copyfile(entry, target / entry.name)
+            _flush(target / entry.name)
+    _flush(target)
 
 
 def _remove(folder: Path) -> None:
