@@ -1,0 +1,147 @@
+"""The compiled pipeline says on which machine a step runs, when it is reused, and in which order things happen."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlpipelines.errors import ConfigError
+from mlpipelines.pipeline import Target, compile_pipeline, hash_code, require_digest, secrets_in
+from mlpipelines.project import Project, parse_project
+
+DIGEST = "registry.example.com/steps@sha256:" + "a" * 64
+
+
+def project(**changes: Any) -> Project:
+    values: dict[str, Any] = {
+        "name": "churn",
+        "team": "growth",
+        "task": "classification",
+        "source": {"kind": "parquet", "path": "rows.parquet"},
+        "features": {"page": "string"},
+        "label": {"column": "outcome"},
+    }
+    return parse_project({**values, **changes}, origin="project.yaml")
+
+
+def compiled(folder: Path, target: Target | None = None, **changes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The pipeline and its platform half."""
+    compile_pipeline(project(**changes), folder, folder / "pipeline.yaml", target)
+    documents = list(yaml.safe_load_all((folder / "pipeline.yaml").read_text()))
+    platform = documents[1]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    return documents[0], platform
+
+
+def container(spec: dict[str, Any], step: str) -> dict[str, Any]:
+    found: dict[str, Any] = spec["deploymentSpec"]["executors"][f"exec-{step}"]["container"]
+    return found
+
+
+def tasks(spec: dict[str, Any]) -> dict[str, Any]:
+    """Every task of every level, by name."""
+    levels = [spec["root"], *spec["components"].values()]
+    return {name: task for level in levels for name, task in level.get("dag", {}).get("tasks", {}).items()}
+
+
+def test_the_steps_come_in_order_and_publishing_hangs_on_the_verdict(tmp_path: Path) -> None:
+    found = tasks(compiled(tmp_path)[0])
+    assert found["transform"]["dependentTasks"] == ["ingest", "validate"]
+    assert found["publish"]["dependentTasks"] == ["register"]
+    gate = next(task for name, task in found.items() if name.startswith("condition"))
+    assert "evaluate-Output" in gate["triggerPolicy"]["condition"]
+    assert found["report"]["triggerPolicy"]["strategy"] == "ALL_UPSTREAM_TASKS_COMPLETED"
+
+
+def test_what_reads_the_world_outside_is_never_taken_from_a_cache(tmp_path: Path) -> None:
+    found = tasks(compiled(tmp_path)[0])
+    reused = {name for name, task in found.items() if task.get("cachingOptions", {}).get("enableCache")}
+    assert reused & {"ingest", "statistics", "validate", "transform", "train"} == {"ingest", "statistics", "validate", "transform", "train"}
+    assert not reused & {"evaluate", "register", "publish", "report"}
+
+
+def test_resources_of_a_step_reach_its_pod(tmp_path: Path) -> None:
+    spec, platform = compiled(
+        tmp_path,
+        resources={
+            "train": {
+                "cpu": "8",
+                "memory": "32Gi",
+                "accelerator": {"type": "nvidia-l4", "count": 2},
+                "node_selector": {"pool": "gpu"},
+                "tolerations": [{"key": "nvidia.com/gpu"}],
+                "retries": 2,
+                "timeout_minutes": 90,
+                "cache": False,
+            }
+        },
+    )
+    asked = container(spec, "train")["resources"]
+    assert (asked["resourceCpuRequest"], asked["resourceMemoryLimit"]) == ("8", "32Gi")
+    assert asked["accelerator"]["resourceType"] == "nvidia.com/gpu"
+    assert asked["accelerator"]["resourceCount"] == "2"
+    train = platform["exec-train"]
+    assert train["nodeSelector"]["labels"] == {"cloud.google.com/gke-accelerator": "nvidia-l4", "pool": "gpu"}
+    assert train["tolerations"][0]["key"] == "nvidia.com/gpu"
+    assert train["activeDeadlineSeconds"] == "5400"
+    assert tasks(spec)["train"]["retryPolicy"]["maxRetryCount"] == 2
+    assert not tasks(spec)["train"].get("cachingOptions", {}).get("enableCache")
+    assert "accelerator" not in container(spec, "ingest")["resources"]
+
+
+def test_artifacts_have_types_that_the_page_can_show(tmp_path: Path) -> None:
+    spec = compiled(tmp_path)[0]
+    types = {
+        (name.removeprefix("comp-"), output): artifact["artifactType"]["schemaTitle"]
+        for name, component in spec["components"].items()
+        for output, artifact in component.get("outputDefinitions", {}).get("artifacts", {}).items()
+    }
+    assert types["ingest", "data"] == "system.Dataset"
+    assert types["statistics", "statistics"] == "system.Statistics"
+    assert types["validate", "schema"] == "system.Schema"
+    assert types["train", "model"] == "system.Model"
+    assert types["evaluate", "verdict"] == types["validate", "page"] == types["statistics", "page"] == "system.HTML"
+    assert types["evaluate", "curves"] == "system.ClassificationMetrics"
+
+
+def test_every_pod_runs_the_image_that_was_named(tmp_path: Path) -> None:
+    spec = compiled(tmp_path, Target(image=DIGEST))[0]
+    assert {executor["container"]["image"] for executor in spec["deploymentSpec"]["executors"].values()} == {DIGEST}
+
+
+def test_the_secrets_of_a_database_reach_only_the_step_that_reads_it(tmp_path: Path) -> None:
+    _, platform = compiled(tmp_path, source={"kind": "sql", "url": "postgresql://u:${DB_PASSWORD}@db/x", "table": "t"})
+    assert platform["exec-ingest"]["secretAsEnv"][0]["keyToEnv"] == [{"secretKey": "DB_PASSWORD", "envVar": "DB_PASSWORD"}]
+    assert "secretAsEnv" not in platform["exec-train"]
+    assert secrets_in("a${ONE}b${TWO}") == ["ONE", "TWO"]
+
+
+def test_no_step_installs_packages_when_it_starts(tmp_path: Path) -> None:
+    compiled(tmp_path)
+    assert "pip install" not in (tmp_path / "pipeline.yaml").read_text()
+
+
+@pytest.mark.parametrize("image", ["steps:latest", "steps", "steps@sha256:abc"])
+def test_an_image_without_a_whole_digest_is_refused(image: str) -> None:
+    with pytest.raises(ConfigError, match="digest"):
+        require_digest(image)
+
+
+def test_a_changed_model_does_not_make_the_rows_stale(tmp_path: Path) -> None:
+    generated = project(source={"kind": "python", "entry": "generator:rows"})
+    for name in ("features", "model", "generator"):
+        (tmp_path / f"{name}.py").write_text("1")
+    before = {step: hash_code(generated, tmp_path, step) for step in ("ingest", "transform", "train")}
+
+    def changed(name: str) -> set[str]:
+        file = tmp_path / f"{name}.py"
+        file.write_text("2")
+        try:
+            return {step for step in ("ingest", "transform", "train") if hash_code(generated, tmp_path, step) != before[step]}
+        finally:
+            file.write_text("1")
+
+    assert changed("model") == {"train"}
+    assert changed("features") == {"transform", "train"}
+    assert changed("generator") == {"ingest"}

@@ -1,0 +1,132 @@
+"""What an ML engineer may write in project.yaml, and what the errors say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from mlpipelines.errors import ConfigError
+from mlpipelines.project import STEPS, Project, from_json, load_project, parse_project, to_json
+
+SMALLEST: dict[str, Any] = {
+    "name": "churn",
+    "team": "growth",
+    "task": "classification",
+    "source": {"kind": "parquet", "path": "rows.parquet"},
+    "features": {"page": "string"},
+    "label": {"column": "outcome"},
+}
+
+
+def project(**changes: Any) -> Project:
+    return parse_project({**SMALLEST, **changes}, origin="project.yaml")
+
+
+def write(folder: Path, name: str = "project.yaml", **changes: Any) -> Path:
+    file = folder / name
+    file.write_text(yaml.safe_dump({**SMALLEST, **changes} if name == "project.yaml" else changes))
+    return file
+
+
+def test_six_fields_are_enough() -> None:
+    assert project().column_types == {"page": "string", "outcome": "string"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"name": "Churn!"}, "name"),
+        ({"colour": "red"}, "colour: Extra inputs"),
+        ({"source": {"kind": "sql", "table": "t"}}, "needs 'url'"),
+        ({"source": {"kind": "sql", "url": "sqlite://"}}, "either 'table' or 'query'"),
+        ({"split": {"by": "group"}}, "needs 'group'"),
+        ({"split": {"by": "time"}}, "needs 'time'"),
+        ({"split": {"stratify": "nowhere"}}, "split.stratify names the column 'nowhere'"),
+        ({"evaluation": {"slices": [{"column": "nowhere"}]}}, "evaluation.slices.0.column"),
+        ({"features": {"outcome": "string"}}, "the model would read the answer"),
+        ({"features": {}}, "features"),
+        ({"label": None}, "needs 'label'"),
+        ({"time": "page"}, "must be 'timestamp'"),
+        ({"schedule": {"cron": "0 5 * *"}}, "schedule.cron"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_field(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError) as refusal:
+        project(**changes)
+    assert said in str(refusal.value)
+    assert "project.yaml" in str(refusal.value)
+    assert "docs/reference/project.md" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"task": "similarity", "features": {"text": "string"}},
+        {"task": "detection", "label": {"column": "fraud", "kind": "flag", "use": "evaluation"}},
+        {"task": "detection", "label": None},
+        {"task": "detection", "features": {"left": "string", "right": "string"}, "label": {"column": "same", "kind": "flag"}},
+        {"task": "multilabel", "features": {"image": "bytes"}, "label": {"column": "tags", "kind": "classes"}},
+        {"task": "regression", "label": {"column": "value", "kind": "number"}},
+    ],
+    ids=["similarity", "outliers", "outliers without any label", "matching pairs", "images with many labels", "a quantity"],
+)
+def test_the_file_carries_every_kind_of_model_that_comes_next(changes: dict[str, Any]) -> None:
+    assert project(**changes).task == changes["task"]
+
+
+def test_an_overlay_lies_over_the_file_and_null_takes_a_field_back(tmp_path: Path) -> None:
+    write(tmp_path, key="id", training={"epochs": 3, "seed": 5})
+    overlay = write(tmp_path, "real.yaml", key=None, training={"epochs": 9})
+    found = load_project(tmp_path, overlays=[overlay])
+    assert found.key is None
+    assert (found.training.epochs, found.training.seed) == (9, 5)
+
+
+def test_settings_come_last_and_are_read_as_yaml(tmp_path: Path) -> None:
+    write(tmp_path, time="at", features={"page": "string", "at": "timestamp"})
+    found = load_project(tmp_path, settings=["source.path=other.parquet", "split.by=time", "split.test_from=2017-04-01", "training.epochs=2"])
+    assert found.source.path == "other.parquet"
+    assert str(found.split.test_from) == "2017-04-01"
+    assert found.training.epochs == 2
+
+
+def test_a_setting_without_a_value_says_how_to_write_one(tmp_path: Path) -> None:
+    write(tmp_path)
+    with pytest.raises(ConfigError, match=r"--set source\.path=rows\.parquet"):
+        load_project(tmp_path, settings=["source.path"])
+
+
+def test_a_missing_file_and_a_broken_file_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="millrace new NAME"):
+        load_project(tmp_path)
+    (tmp_path / "project.yaml").write_text("name: [")
+    with pytest.raises(ConfigError, match="is not YAML"):
+        load_project(tmp_path)
+
+
+def test_a_project_survives_the_way_to_a_step() -> None:
+    before = project(training={"epochs": 3}, split={"test": 0.2})
+    assert from_json(to_json(before)) == before
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_scoped_project_is_a_valid_project(step: Any) -> None:
+    full = project(time="at", features={"page": "string", "at": "timestamp"}, split={"by": "time"}, source={**SMALLEST["source"], "incremental": True})
+    assert from_json(to_json(full.scoped(step))) == full.scoped(step)
+
+
+def test_a_change_reaches_only_the_steps_whose_outcome_depends_on_it() -> None:
+    before = project()
+
+    def touched(**changes: Any) -> set[str]:
+        after = project(**changes)
+        return {step for step in STEPS if before.scoped(step) != after.scoped(step)}
+
+    assert touched(source={"kind": "csv", "path": "a.csv"}) == {"ingest", "report"}
+    assert touched(training={"epochs": 3}) == {"train", "register", "report"}
+    assert touched(validation={"drift": 0.5}) == {"validate", "report"}
+    assert touched(evaluation={"metric": "macro_f1"}) == {"evaluate", "register", "report"}
+    assert touched(description="Other words") == set()
+    assert touched(resources={"train": {"cpu": "8"}}) == set()
