@@ -32,7 +32,7 @@ $(STAMP): requirements/dev.txt platform/pyproject.toml pipelines/pyproject.toml 
 	@touch $@
 
 demo: setup ## the whole flow on generated bank transactions: raw rows to a served, gated model
-	@$(BIN)/millrace demo --workspace $(DEMO_WORKSPACE) --rows $(ROWS)
+	@$(BIN)/python -m mlpipelines.commands.demo --workspace $(DEMO_WORKSPACE) --rows $(ROWS)
 
 format: setup ## format the code
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix --exit-zero .

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from mlpipelines.pipeline import compile_pipeline
 from mlpipelines.project import load_project
 

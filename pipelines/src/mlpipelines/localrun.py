@@ -14,6 +14,7 @@ import signal
 import sys
 import warnings
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from mlpipelines.inside import quiet_libraries
@@ -28,8 +29,7 @@ _PR_SET_PDEATHSIG = 1
 
 def main(run_dir: Path) -> int:
     """Run the plan in `run_dir`; returns 0 once it ended, well or not: the events tell how."""
-    # If the command is killed outright, its run ends too: nobody would be there to tell how it went.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    _end_with_the_command()
     quiet_libraries()
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="kfp")  # it wants "python" in image names
     plan = read_json(run_dir / PLAN)
@@ -40,6 +40,18 @@ def main(run_dir: Path) -> int:
         compile_pipeline(project, Path(plan["project_dir"]), run_dir / PIPELINE)
     run_pipeline(run_dir, plan, cache=find_workspace(plan["workspace"]).project(project.name).cache)
     return 0
+
+
+def _end_with_the_command() -> None:
+    """If the command is killed outright, its run ends too, the step included: nobody would be there to tell how it went."""
+
+    def end_group(_number: int, _frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.killpg(0, signal.SIGTERM)
+        os._exit(128 + signal.SIGTERM)
+
+    signal.signal(signal.SIGTERM, end_group)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def run_pipeline(run_dir: Path, plan: dict[str, Any], *, cache: Path) -> None:

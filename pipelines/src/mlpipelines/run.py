@@ -73,8 +73,9 @@ def run(request: RunRequest, watch: Watcher) -> RunRecord:
             _follow(child, folder, watch)
             status = _outcome(fold(read_events(folder)[0]))
         except (KeyboardInterrupt, Interrupted):
-            _end(child)
             status = "interrupted"
+        finally:
+            _end(child)  # also what a killed child left behind
         _record_end(folder, status)
         watch(fold(read_events(folder)[0]))
     return read_run(folder, open_run=False)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from mlpipelines.errors import ConfigError
 from mlpipelines.pipeline import Target, compile_pipeline, hash_code, require_digest, secrets_in
 from mlpipelines.project import Project, parse_project

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from mlpipelines.errors import ConfigError
 from mlpipelines.project import STEPS, Project, from_json, load_project, parse_project, to_json
 

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+
 from mlpipelines.errors import DataRejected
 from mlpipelines.progress import RUN_DIR, emit, note, progress, recorded
 from mlpipelines.runs import fold, list_runs, read_events, read_run

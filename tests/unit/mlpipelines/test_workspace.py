@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from mlpipelines.errors import Conflict
 from mlpipelines.lock import is_held, only_run
 from mlpipelines.workspace import create_folder, find_workspace, read_json, replace_file, write_json

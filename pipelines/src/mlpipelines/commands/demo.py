@@ -1,0 +1,149 @@
+"""`make demo`: the whole flow on generated bank transactions, told in one screen.
+
+It types what a person would type: `millrace run`, `millrace serve`, one request over REST and one over gRPC; nothing in it knows
+more than the commands do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.panel import Panel
+from rich.table import Table
+
+from mlpipelines.commands import run as run_command
+from mlpipelines.commands import screen
+from mlpipelines.errors import Unavailable
+from mlpipelines.project import load_project
+from mlpipelines.run import RunRequest, run
+from mlpipelines.runs import RunRecord, list_runs
+from mlpipelines.workspace import Workspace, find_workspace
+
+PROJECT = Path("pipelines/projects/transactions")
+START_SECONDS = 120
+QUESTION = {
+    "merchant": "SQ *CORNER BAKERY 0042 LEEDS",
+    "amount": "7.80",
+    "booked_at": "1764000000",
+    "vat": "VZ",
+    "team": "schools",
+    "cost_centre": "",
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the demo; returns 0 if a model serves at the end of it."""
+    parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--workspace", default=".millrace/demo")
+    parser.add_argument("--rows", type=int, default=60_000)
+    arguments = parser.parse_args(argv)
+    started = time.monotonic()
+    workspace = find_workspace(arguments.workspace)
+    project = load_project(PROJECT, settings=[f"source.options.rows={arguments.rows}"])
+    request = RunRequest(project=project, project_dir=PROJECT, workspace=workspace, reason="make demo")
+    with screen.RunScreen(f"{project.name}: {arguments.rows:,} generated card transactions, from raw rows to a served model") as drawn:
+        record = run(request, drawn.show)
+    run_command.print_outcome(record)
+    if run_command.exit_code_of(record) != 0:
+        return run_command.exit_code_of(record)
+    with _server(workspace, project.model_name) as addresses:
+        answers = {
+            "REST": _ask(project.model_name, "--rest", addresses["rest"]),
+            "gRPC": _ask(project.model_name, "--grpc", addresses["grpc"]),
+        }
+    _print_summary(_last_published(workspace, project.name, record), answers, arguments.workspace, time.monotonic() - started)
+    return 0
+
+
+@contextlib.contextmanager
+def _server(workspace: Workspace, model: str) -> Iterator[Mapping[str, str]]:
+    """`millrace serve` on free ports of this machine, for as long as the demo needs it."""
+    with tempfile.TemporaryDirectory() as folder:
+        ready, log = Path(folder) / "ready.json", Path(folder) / "log"
+        command = [
+            _millrace(),
+            "serve",
+            model,
+            "--workspace",
+            str(workspace.root),
+            "--grpc-port",
+            "0",
+            "--rest-port",
+            "0",
+            "--ready-file",
+            str(ready),
+        ]
+        with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
+            try:
+                yield _when_ready(process, ready, log)
+            finally:
+                process.terminate()
+
+
+def _when_ready(process: subprocess.Popen[bytes], ready: Path, log: Path) -> dict[str, str]:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        if ready.exists():
+            addresses: dict[str, str] = json.loads(ready.read_text())
+            return addresses
+        if process.poll() is not None:
+            break
+        time.sleep(0.1)
+    raise Unavailable(f"the model server did not start:\n{log.read_text()}\nTry it by hand: `millrace serve --workspace …`.")
+
+
+def _ask(model: str, protocol: str, address: str) -> tuple[dict[str, Any], float]:
+    """One real request; the outputs and the milliseconds of the whole command's request."""
+    started = time.monotonic()
+    values = [f"{name}={value}" for name, value in QUESTION.items()]
+    command = [_millrace(), "predict", model, protocol, "--address", address, "--json", *values]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode != 0:
+        raise Unavailable(f"the request failed: {result.stderr}")
+    return json.loads(result.stdout), (time.monotonic() - started) * 1000
+
+
+def _last_published(workspace: Workspace, project: str, record: RunRecord) -> RunRecord:
+    """The run whose model answers: this one, or an earlier one if there was nothing new."""
+    if record.status == "blessed":
+        return record
+    return next(r for r in list_runs(workspace, project) if r.status == "blessed")
+
+
+def _print_summary(published: RunRecord, answers: Mapping[str, tuple[dict[str, Any], float]], workspace: str, seconds: float) -> None:
+    out = screen.console()
+    asked = Table.grid(padding=(0, 2))
+    asked.add_row("asked", f"{QUESTION['merchant']!r}, {QUESTION['amount']} on team {QUESTION['team']!r}")
+    for protocol, (answer, _) in answers.items():
+        asked.add_row(protocol, _answer_text(answer))
+    title = f"{published.project} version {published.facts.get('version')} answers"
+    out.print(Panel(asked, title=title, title_align="left", expand=False, border_style="green"))
+    out.print(f"All of it took {seconds:.0f} s. Next:")
+    prefix = ".venv/bin/millrace"
+    out.print(f"  {prefix} serve --workspace {workspace}                       and, in a second terminal:", soft_wrap=True)
+    out.print(f"  {prefix} predict transactions merchant='TESCO STORES 3312' amount=23.5 --json", soft_wrap=True)
+    out.print(f"  {prefix} models transactions --workspace {workspace}         the version, its verdict and lineage", soft_wrap=True)
+
+
+def _answer_text(answer: Any) -> str:
+    found = answer[0] if isinstance(answer, list) else answer
+    outputs = found.get("outputs", found.get("predictions", found))
+    first = outputs[0] if isinstance(outputs, list) else outputs
+    return f"{first['label']} ({float(first['confidence']):.0%} sure)"
+
+
+def _millrace() -> str:
+    return str(Path(sys.executable).parent / "millrace")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
