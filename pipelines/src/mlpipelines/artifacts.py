@@ -69,6 +69,11 @@ class Statistics:
         """A serialised `DatasetFeatureStatisticsList`."""
         return self.root / f"{split}.pb"
 
+    @property
+    def whole(self) -> Path:
+        """The same of both splits together, as TFDV merges it. What the schema and the last accepted data are held against."""
+        return self.root / "whole.pb"
+
 
 @dataclass(frozen=True, slots=True)
 class Transformed:
