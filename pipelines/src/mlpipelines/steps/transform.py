@@ -1,0 +1,213 @@
+"""From rows to what the model reads: the project's `preprocessing_fn` analysed on the training rows and applied to all.
+
+The third station after `ingest` and `validate`. TensorFlow Transform runs the function in two phases on Apache Beam, on one
+machine or on a cluster alike: analysers (vocabularies, quantiles, means) look at every training row once, then the finished
+graph turns training and validation rows into features. The graph itself is kept; `train` puts it into the exported model, so
+that serving cannot compute a feature differently.
+
+`beam_analysis` holds the analysing half with its cache, `beam_parquet` reads and writes rows, `preprocessing` guards the
+project's code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import pyarrow.parquet as pq
+import tensorflow as tf
+import tensorflow_transform as tft
+import tensorflow_transform.beam as tft_beam
+from apache_beam.internal import cloudpickle
+from apache_beam.options.pipeline_options import PipelineOptions
+from tensorflow_transform.tf_metadata import schema_utils
+
+from mlpipelines import beam_parquet, labels
+from mlpipelines.artifacts import Data, SplitName, Transformed
+from mlpipelines.beam_analysis import Analysis
+from mlpipelines.beam_options import beam_arguments
+from mlpipelines.errors import ConfigError, DataRejected, MillraceError
+from mlpipelines.preprocessing import analysis_hash, load_preprocessing, own_modules
+from mlpipelines.progress import note, progress
+from mlpipelines.project import Project
+from mlpipelines.span_cache import Plan, Span, SpanCache, plan, prune
+from mlpipelines.workspace import ProjectState, read_json, write_json
+
+_SPLITS: tuple[SplitName, ...] = ("train", "validation")
+_FRACTIONS = (0.6, 0.98)
+"""Shares of the whole step between which rows are transformed."""
+_BEAM_STEP = re.compile(r" \[while running '[^']*'\]")
+_LOGGERS = ("apache_beam", "absl", "tensorflow")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Job:
+    """What is analysed and where the rest goes."""
+
+    analysis: Analysis
+    target: Transformed
+    classes: tuple[str, ...]
+
+    @property
+    def project(self) -> Project:
+        return self.analysis.project
+
+    @property
+    def temporary(self) -> Path:
+        """For TensorFlow Transform's intermediate graphs: beside the output, where every worker can read."""
+        return self.target.root / ".beam"
+
+
+def transform(
+    *,
+    project: Project,
+    project_dir: Path,
+    state: ProjectState,
+    data: Path,
+    transformed: Path,
+    schema: Path | None = None,
+) -> None:
+    """Analyse the training rows of `data` and write both splits, transformed, into `transformed` (`artifacts.Transformed`).
+
+    `schema` is not read: `validate` has held the rows against it. As an argument it makes a new schema a new transform.
+
+    Raises:
+        ConfigError: `features.py` is wrong, or an option of Beam.
+        DataRejected: a file, a column or a label cannot be used.
+    """
+    del schema
+    started = time.monotonic()
+    progress("reading features.py", 0.0)
+    job = _prepared(project, project_dir, state, Data(data), Transformed(transformed))
+    try:
+        with _quiet():
+            again = _run(job)
+    except MillraceError as error:
+        raise type(error)(_BEAM_STEP.sub("", str(error))) from error
+    except (ValueError, RuntimeError, TypeError, tf.errors.OpError) as error:  # what Beam and TensorFlow make of a failing graph
+        raise _explained(job, error) from error
+    finally:
+        shutil.rmtree(job.temporary, ignore_errors=True)
+    prune(state.analyzer_cache, now=time.time())
+    _report(job, read_again=again, seconds=time.monotonic() - started)
+
+
+def _prepared(project: Project, project_dir: Path, state: ProjectState, source: Data, target: Transformed) -> _Job:
+    preprocessing = load_preprocessing(project_dir)
+    if project.beam.runner != "direct":
+        for module in own_modules(project_dir).values():
+            cloudpickle.register_pickle_by_value(module)  # a worker elsewhere has no project folder
+    for left in ("train", "validation", "transform_output", ".beam"):
+        shutil.rmtree(target.root / left, ignore_errors=True)  # of a run that was killed
+    features = repr(sorted(project.features.items()))
+    cache = SpanCache(state.analyzer_cache / analysis_hash(project_dir, features, tft.__version__, tf.__version__)[:20])
+    analysis = Analysis(project=project, preprocessing=preprocessing, source=source, plan=_planned(source, cache), cache=cache)
+    return _Job(analysis=analysis, target=target, classes=_classes(project, source))
+
+
+def _planned(source: Data, cache: SpanCache) -> Plan:
+    described = read_json(source.manifest)["spans"]["train"]
+    spans = [Span(name=name, sha256=span["sha256"], rows=span["rows"]) for name, span in sorted(described.items())]
+    if not any(span.rows for span in spans):
+        raise DataRejected(f"{source.root / 'train'} holds no rows. Look at the source's time window, then `millrace run` again.")
+    return plan(spans, [unit for unit in cache.units() if cache.read(unit) is not None])
+
+
+def _classes(project: Project, source: Data) -> tuple[str, ...]:
+    label = labels.learned(project)
+    if label is None:
+        return ()
+    return labels.class_names(label, (pq.read_table(file, columns=[label.column])[label.column] for file in source.files("train")))
+
+
+def _run(job: _Job) -> bool:
+    """Build and run the pipeline. Returns whether rows of cached spans had to be read again."""
+    pipeline = beam.Pipeline(options=_pipeline_options(job.project))
+    job.temporary.mkdir(parents=True)
+    with tft_beam.Context(temp_dir=str(job.temporary)):
+        progress("tracing preprocessing_fn", 0.05)
+        transform_fn, again = job.analysis.add_to(pipeline)
+        _ = transform_fn | tft_beam.WriteTransformFn(str(job.target.transform_output))
+    with tft_beam.Context(temp_dir=str(job.temporary), passthrough_keys=set(beam_parquet.PASSED_THROUGH)):
+        _apply(job, pipeline, transform_fn)
+    pipeline.run().wait_until_finish()
+    return again
+
+
+def _pipeline_options(project: Project) -> PipelineOptions:
+    options = PipelineOptions(beam_arguments(project.beam, job_name=f"millrace-{project.name}-transform"))
+    unknown = options.get_all_options(retain_unknown_options=True).keys() - options.get_all_options().keys()
+    if unknown:
+        raise ConfigError(
+            f"beam.options.{min(unknown)}: Apache Beam knows no such option. Correct project.yaml, then `millrace run` again."
+        )
+    return options
+
+
+def _apply(job: _Job, pipeline: beam.Pipeline, transform_fn: Any) -> None:
+    """Let `pipeline` apply the finished graph to both splits and write them."""
+    files = [(split, file) for split in _SPLITS for file in job.analysis.source.files(split)]
+    groups = beam_parquet.row_groups([file for _, file in files], "transforming", _FRACTIONS)
+    rows = pipeline | "Groups" >> beam.Create(groups) | "ReadRows" >> beam.ParDo(beam_parquet.ReadRows(job.project, job.classes))
+    config = beam_parquet.adapter_config(job.project, passed_through=True)
+    result, metadata = ((rows, config), transform_fn) | tft_beam.TransformDataset(output_record_batches=True)
+    spec = schema_utils.schema_as_feature_spec(metadata.dataset_metadata.schema).feature_spec
+    shapes = {name: tuple(feature.shape) for name, feature in sorted(spec.items())}
+    folders = [str(job.target.root / split / file.parent.name) for split, file in files]
+    label = labels.learned(job.project)
+    _ = result | "WriteRows" >> beam.ParDo(beam_parquet.WriteRows(folders, shapes, labels.encoded_type(label) if label else None))
+
+
+def _explained(job: _Job, error: Exception) -> ConfigError:
+    """The failure of a graph that was traced well, for example of `tf.strings.to_number` on a text."""
+    text = _BEAM_STEP.sub("", str(error)).split("Batch instances:")[0]
+    text = text.removeprefix("An error occurred while trying to apply the transformation:").strip().rstrip(".").strip('"')
+    file = job.analysis.preprocessing.file
+    return ConfigError(f"{file}: what preprocessing_fn builds fails on the rows: {text[:2000]}\nCorrect it, then `millrace run` again.")
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Beam and TensorFlow Transform say only what is wrong."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _report(job: _Job, *, read_again: bool, seconds: float) -> None:
+    """Write classes and manifest, and tell the run."""
+    output = tft.TFTransformOutput(str(job.target.transform_output))
+    rows = {split: _rows(job.target.files(split)) for split in _SPLITS}
+    spec = sorted(output.transformed_feature_spec().items())
+    assets = sorted((Path(output.transform_savedmodel_dir) / "assets").glob("*"))
+    hits = sorted(span.name for unit in job.analysis.plan.kept for span in unit.spans)
+    misses = sorted(span.name for unit in job.analysis.plan.fresh for span in unit.spans)
+    manifest = {
+        "rows": rows,
+        "without_label": {split: _rows(job.analysis.source.files(split)) - rows[split] for split in _SPLITS},
+        "features": {name: {"dtype": feature.dtype.name, "shape": list(feature.shape)} for name, feature in spec},
+        "vocabularies": {file.name: int(output.vocabulary_size_by_name(file.name)) for file in assets},
+        "cache": {"hits": hits, "misses": misses, "read_again": read_again},
+        "seconds": round(seconds, 2),
+    }
+    write_json(job.target.classes, list(job.classes))
+    write_json(job.target.manifest, manifest)
+    note(rows=rows, features=len(spec), cached_spans=len(hits), analysed_spans=len(misses))
+
+
+def _rows(files: list[Path]) -> int:
+    return sum(pq.read_metadata(file).num_rows for file in files)
