@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlpipelines.errors import ConfigError, ModelRejected
+from mlpipelines.labels import encode
 from mlpipelines.neighbours import chance_of_neighbours, judge_neighbours
 from mlpipelines.project import Label
 
@@ -28,7 +29,6 @@ Outputs = Mapping[str, npt.NDArray[Any]]
 
 SMALLEST_PROBABILITY = 1e-7
 """What `log_loss` takes for a probability of 0."""
-_TRUE_WORDS = ("1", "1.0", "true", "True", "TRUE", "yes", "Yes", "t")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,14 +131,8 @@ def read_truth(label: Label, column: pa.ChunkedArray, space: ClassSpace) -> Trut
 
 
 def flags_of(label: Label, column: pa.ChunkedArray) -> Flags:
-    """A flag column as booleans: equal to `label.positive`, or else true, yes or a number that is not 0."""
-    if label.positive is not None:
-        found = pc.equal(column.cast(pa.string()), label.positive)
-    elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
-        found = pc.is_in(column, value_set=pa.array(_TRUE_WORDS, column.type))
-    else:
-        found = pc.not_equal(column.cast(pa.float64()), 0.0)
-    return np.asarray(found.to_numpy(zero_copy_only=False) if isinstance(found, pa.Array) else found.to_numpy(), dtype=np.bool_)
+    """A flag column without nulls as booleans, by the rule that the training label follows."""
+    return np.asarray(encode(label, (), column.combine_chunks()).to_numpy(zero_copy_only=False) == 1, dtype=np.bool_)
 
 
 def read_answers(

@@ -1,0 +1,442 @@
+"""From a trained model to a version in the model store, with a real SavedModel, a real registry and a real store.
+
+The model is a small graph whose skill is a number, so that "better" and "worse" are what the test says they are.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from mlpipelines import registry
+from mlpipelines.artifacts import KEY, Evaluation, Model
+from mlpipelines.errors import ConfigError, Conflict, ModelRejected, Unavailable
+from mlpipelines.project import Project, parse_project
+from mlpipelines.served_model import answer_rows, load_model
+from mlpipelines.steps.evaluate import evaluate
+from mlpipelines.steps.publish import publish
+from mlpipelines.steps.register import register
+from mlpipelines.verdict import Verdict, from_json
+from mlpipelines.workspace import Workspace, write_json
+from mlserving.store import versions
+
+CLASSES = ("food", "fuel", "rail")
+
+
+def a_project(**evaluation: Any) -> Project:
+    values = {
+        "name": "cards",
+        "team": "finance",
+        "task": "classification",
+        "source": {"kind": "parquet", "path": "unused"},
+        "key": "id",
+        "time": "at",
+        "features": {"merchant": "string", "amount": "float"},
+        "context": {"team": "string"},
+        "label": {"column": "category"},
+        "evaluation": {"resamples": 200, **evaluation},
+        "deployment": {"keep_versions": 2, "warmup_requests": 7},
+        "training": {"epochs": 3, "parameters": {"width": 8}},
+    }
+    return parse_project(values, origin="project.yaml")
+
+
+def some_rows(count: int, seed: int) -> pa.Table:
+    """Merchants whose first character is the class; three teams; a missing amount here and there."""
+    source = np.random.default_rng(seed)
+    true = np.minimum(source.integers(0, 4, count), 2)  # rail is the most frequent
+    return pa.table(
+        {
+            KEY: pa.array([f"r{seed}-{i}" for i in range(count)]),
+            "id": pa.array([f"r{seed}-{i}" for i in range(count)]),
+            "at": pa.array(1_480_000_000 + 3600 * np.arange(count)),
+            "merchant": pa.array([f"{place} shop {source.integers(0, 50)}" for place in true]),
+            "amount": pa.array(source.uniform(0, 100, count).round(2), pa.float32(), mask=source.random(count) < 0.02),
+            "team": pa.array(source.choice(["fleet", "schools", "parks"], count, p=[0.55, 0.4, 0.05])),
+            "category": pa.array([CLASSES[place] for place in true]),
+        }
+    )
+
+
+def export_model(folder: Path, skill: float) -> None:
+    """A SavedModel that answers right for a share `skill` of all amounts, and calls the next class otherwise."""
+    import tensorflow as tf
+
+    names = folder.with_name(f"{folder.name}-names") / "classes.txt"
+    names.parent.mkdir(parents=True, exist_ok=True)
+    names.write_text("\n".join(CLASSES) + "\n")
+
+    class Cards(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
+        def __init__(self) -> None:
+            super().__init__()
+            self.names = tf.saved_model.Asset(str(names))
+            self.skill = tf.Variable(skill * 100)
+            self.classes = tf.constant(CLASSES)
+
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "merchant"), tf.TensorSpec([None], tf.float32, "amount")])  # type: ignore[untyped-decorator]
+        def serve(self, merchant: Any, amount: Any) -> dict[str, Any]:
+            place = tf.strings.to_number(tf.strings.substr(merchant, 0, 1), tf.int32)
+            cents = tf.math.floormod(tf.where(tf.math.is_nan(amount), 0.0, amount) * 7919.0, 100.0)
+            answer = tf.where(cents < self.skill, place, (place + 1) % len(CLASSES))
+            scores = 0.1 + 0.7 * tf.one_hot(answer, len(CLASSES))
+            return {"label": tf.gather(self.classes, answer), "confidence": tf.reduce_max(scores, axis=1), "scores": scores}
+
+    model = Cards()
+    tf.saved_model.save(model, str(folder), signatures={"serving_default": model.serve})
+    shutil.rmtree(names.parent)
+
+
+@dataclass
+class Room:
+    """A workspace with a sealed test set, data, schema, and models to order."""
+
+    root: Path
+    project: Project = field(default_factory=a_project)
+    runs: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("data/train/2016-12", "test", "models"):
+            (self.root / name).mkdir(parents=True)
+        pq.write_table(some_rows(900, 1), self.root / "data/train/2016-12/rows.parquet")
+        write_json(self.root / "data/manifest.json", {"content_hash": "d" * 64, "rows": {"train": 900, "validation": 100}})
+        pq.write_table(some_rows(1200, 2), self.root / "test/test.parquet")
+        seal = {
+            "content_hash": "5" * 64,
+            "rows": 1200,
+            "sealed_at": "2026-11-21T10:00:00Z",
+            "window": {"oldest": "2017-04-01", "newest": "2018-02-28"},
+        }
+        write_json(self.root / "test/manifest.json", seal)
+        write_json(self.workspace.project("cards").sealed / "manifest.json", seal)
+        (self.root / "schema.pbtxt").write_text("feature { name: 'merchant' }")
+
+    @property
+    def workspace(self) -> Workspace:
+        return Workspace(self.root / "workspace")
+
+    @property
+    def test(self) -> Path:
+        return self.root / "test"
+
+    @property
+    def store(self) -> Path:
+        return self.workspace.model_store
+
+    def model(self, skill: float) -> Path:
+        """A `Model` artifact; the same skill is the same model."""
+        folder = self.root / "models" / f"skill-{skill}"
+        if not folder.exists():
+            export_model(Model(folder).saved_model, skill)
+            write_reference(self.project, folder)
+            write_json(
+                Model(folder).training,
+                {"seconds": 12.5, "epochs_run": 3, "best_epoch": 1, "history": [{"val_loss": 0.5}], "peak_memory_mb": 900.0},
+            )
+        return folder
+
+    def evaluate(self, model: Path, **evaluation: Any) -> Verdict:
+        self.runs += 1
+        project = a_project(**evaluation) if evaluation else self.project
+        return evaluate(
+            project=project,
+            workspace=self.workspace,
+            test=self.test,
+            data=self.root / "data",
+            model=model,
+            evaluation=self.evaluation,
+            run_id=f"run-{self.runs}",
+        )
+
+    @property
+    def evaluation(self) -> Path:
+        return self.root / "evaluations" / f"run-{self.runs}"
+
+    def register(self, model: Path) -> int:
+        return register(
+            project=self.project,
+            workspace=self.workspace,
+            data=self.root / "data",
+            schema=self.root / "schema.pbtxt",
+            model=model,
+            evaluation=self.evaluation,
+            run_id=f"run-{self.runs}",
+            lineage={"commit": "abc123", "image": "millrace@sha256:0"},
+        )
+
+    def publish(self, model: Path, version: int) -> Path:
+        return publish(project=self.project, workspace=self.workspace, test=self.test, model=model, version=version)
+
+    def crown(self, skill: float) -> Path:
+        """Take a model all the way to champion."""
+        model = self.model(skill)
+        assert self.evaluate(model).outcome == "blessed"
+        self.publish(model, self.register(model))
+        return model
+
+
+def write_reference(project: Project, folder: Path, change: Callable[[np.ndarray], np.ndarray] = lambda scores: scores) -> None:
+    rows = some_rows(120, 3)
+    answers = answer_rows(load_model(Model(folder).saved_model), project, rows)
+    expected = {
+        "expected/label": pa.array([name.decode() for name in answers["label"]]),
+        "expected/confidence": pa.array(answers["confidence"]),
+        "expected/scores": pa.array(list(change(answers["scores"]))),
+    }
+    pq.write_table(pa.table({**{name: rows[name] for name in rows.column_names}, **expected}), Model(folder).reference)
+
+
+@pytest.fixture
+def room(tmp_path: Path) -> Room:
+    return Room(tmp_path)
+
+
+def aliases(room: Room) -> dict[str, int]:
+    rows = registry.list_versions(room.workspace, "cards")
+    return {alias: row["version"] for row in rows for alias in row["aliases"].split(", ") if alias}
+
+
+def test_the_first_model_is_held_against_the_baseline_and_everything_is_written_down(room: Room) -> None:
+    verdict = room.evaluate(
+        room.model(0.9), slices=[{"column": "team", "min_rows": 100, "max_drop": 0.05}], guards=[{"metric": "macro_f1"}]
+    )
+    assert verdict.outcome == "blessed"
+    assert verdict.opponent.name == "the baseline 'most frequent class'"
+    rows = pq.read_table(room.test / "test.parquet")
+    assert verdict.checks[0].opponent == pytest.approx(pc.mean(pc.equal(rows["category"], "rail").cast(pa.float64())).as_py())
+    written = Evaluation(room.evaluation)
+    assert from_json(written.verdict.read_text()) == verdict
+    assert json.loads(written.verdict.read_text())["metrics"]["accuracy"] == pytest.approx(verdict.checks[0].challenger.value)  # type: ignore[union-attr]
+    predictions = pq.read_table(written.predictions)
+    right = pc.mean(pc.equal(predictions["true"], predictions["predicted/label"]).cast(pa.float64())).as_py()
+    assert right == pytest.approx(verdict.metrics["accuracy"])
+    assert {check.slice: check.passed for check in verdict.checks if check.check == "slice"} == {
+        "team=fleet": True,
+        "team=schools": True,
+        "team=parks": None,
+    }
+    assert json.loads(written.curves.read_text())["confusion_matrix"]["classes"] == ["rail", "food", "fuel"]
+    assert "<h1>cards</h1>" in written.report.read_text()
+
+
+def test_a_model_that_is_not_better_is_rejected_entered_as_a_run_and_never_registered(room: Room) -> None:
+    room.crown(0.9)
+    worse = room.model(0.7)
+    verdict = room.evaluate(worse)
+    assert verdict.outcome == "rejected"
+    assert verdict.opponent.name == "champion version 1"
+    assert verdict.checks[0].difference is not None
+    assert verdict.checks[0].difference.value == pytest.approx(-0.2, abs=0.05)
+    with pytest.raises(ModelRejected, match="Only a blessed model is registered"):
+        room.register(worse)
+    assert [row["version"] for row in registry.list_versions(room.workspace, "cards")] == [1]
+    first, second = registry.compare_runs(room.workspace, ["run-1", "run-2"])
+    assert (first["outcome"], second["outcome"]) == ("blessed", "rejected")
+    assert first["param training.parameters.width"] == "8"
+    assert second["test accuracy"] == pytest.approx(verdict.metrics["accuracy"])
+    assert second["train seconds"] == 12.5
+
+
+def test_the_champion_itself_is_unchanged_and_not_a_rejection(room: Room) -> None:
+    model = room.crown(0.9)
+    verdict = room.evaluate(model)
+    assert verdict.outcome == "unchanged"
+    assert not verdict.blessed
+    assert verdict.title.startswith("Unchanged: this model is champion version 1 already")
+
+
+def test_a_version_carries_its_lineage_and_the_aliases_move(room: Room) -> None:
+    room.crown(0.7)
+    better = room.model(0.9)
+    room.evaluate(better)
+    version = room.register(better)
+    assert aliases(room) == {"champion": 1, "challenger": 2}
+    room.publish(better, version)
+    assert aliases(room) == {"champion": 2, "previous": 1}
+    champion = registry.champion_of(room.workspace, "cards")
+    assert champion is not None
+    assert {
+        "data_hash": "d" * 64, "test_hash": "5" * 64, "parent_version": "1", "run_id": "run-2", "lineage.commit": "abc123",
+        "lineage.image": "millrace@sha256:0", "team": "finance",
+    }.items() <= champion.tags.items()  # fmt: skip
+    assert json.loads(champion.tags["parameters"]) == {"epochs": 3, "parameters": {"width": 8}}
+    assert champion.tags["verdict"].startswith("Blessed: accuracy 0.9")
+    assert registry.list_models(room.workspace)[0]["champion"] == 2
+    kept = registry.model_files(room.workspace, champion)
+    assert kept == room.store / "cards" / "2"
+    shutil.rmtree(kept)
+    assert (registry.model_files(room.workspace, champion) / "saved_model.pb").is_file()
+
+
+def test_registering_twice_gives_one_version(room: Room) -> None:
+    model = room.model(0.9)
+    room.evaluate(model)
+    assert room.register(model) == room.register(model) == 1
+    room.evaluate(model)  # another run of the same model that was never published
+    assert room.register(model) == 1
+
+
+def test_a_published_version_has_the_model_and_requests_with_their_answers(room: Room) -> None:
+    model = room.crown(0.9)
+    folder = room.store / "cards" / "1"
+    golden = [json.loads(line) for line in (folder / "assets.extra/golden_requests.jsonl").read_text().splitlines()]
+    assert len(golden) == 7
+    assert golden[0]["outputs"]["label"] in CLASSES
+    assert max(golden[0]["outputs"]["scores"]) == golden[0]["outputs"]["confidence"]
+    from tensorflow_serving.apis import prediction_log_pb2
+
+    import tensorflow as tf
+
+    logs = [
+        prediction_log_pb2.PredictionLog.FromString(record.numpy())
+        for record in tf.data.TFRecordDataset(str(folder / "assets.extra/tf_serving_warmup_requests"))
+    ]
+    assert len(logs) == 7
+    request = logs[0].predict_log.request
+    assert (request.model_spec.name, request.model_spec.signature_name) == ("cards", "serving_default")
+    served = load_model(folder)
+    answer = served.signature(**{name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()})
+    assert answer["label"].numpy()[0].decode() == golden[0]["outputs"]["label"]
+    assert room.publish(model, 1) == folder
+    with pytest.raises(Conflict, match="never changes"):
+        room.publish(room.model(0.5), 1)
+
+
+def test_old_versions_leave_the_store_but_not_the_champion_or_the_one_before(room: Room) -> None:
+    for skill in (0.6, 0.7, 0.8, 0.9):
+        room.crown(skill)
+    assert versions(room.store, "cards") == [3, 4]
+    assert len(registry.list_versions(room.workspace, "cards")) == 4
+
+
+def test_a_model_that_answers_differently_once_exported_is_not_published(room: Room) -> None:
+    model = room.model(0.9)
+    room.evaluate(model)
+    version = room.register(model)
+    write_reference(
+        room.project, model, lambda scores: scores + np.eye(3)[[0] * len(scores)] * 5e-5 * (np.arange(len(scores)) == 7)[:, None]
+    )
+    with pytest.raises(ModelRejected, match="'scores' in 1 of 120 rows .*r3-7") as error:
+        room.publish(model, version)
+    assert error.value.report[2]["differing"] == 1
+    assert versions(room.store, "cards") == []
+    assert aliases(room) == {"challenger": 1}
+    assert not list((room.store / ".staging").glob("*/"))
+
+
+def test_a_test_set_that_is_not_the_sealed_one_is_refused(room: Room) -> None:
+    write_json(room.test / "manifest.json", {"content_hash": "6" * 64})
+    with pytest.raises(Conflict, match="666666666666, but 555555555555"):
+        room.evaluate(room.model(0.9))
+    assert not room.evaluation.exists()
+
+
+def test_a_metric_of_another_task_is_refused_before_any_work(room: Room) -> None:
+    with pytest.raises(ConfigError, match=r"evaluation.metric is 'rmse'"):
+        room.evaluate(room.root / "no model is needed", metric="rmse")
+
+
+def test_the_budget_stops_a_model_that_is_too_large_or_too_slow(room: Room) -> None:
+    verdict = room.evaluate(room.model(0.9), budget={"size_mb": 0.001, "latency_ms": 0.0001})
+    assert verdict.outcome == "rejected"
+    assert [check.check for check in verdict.failures] == ["size", "latency"]
+
+
+def test_a_champion_that_reads_a_column_which_is_no_feature_any_more_is_still_asked(room: Room) -> None:
+    room.crown(0.7)
+    values = json.loads(room.project.model_dump_json())
+    values["context"]["amount"] = values["features"].pop("amount")
+    room.project = parse_project(values, origin="project.yaml")
+    verdict = room.evaluate(room.model(0.9))
+    assert verdict.opponent.name == "champion version 1"
+    assert verdict.outcome == "blessed"
+
+
+PUBLISHER = """
+    import os, sys
+    from pathlib import Path
+    from mlpipelines.errors import MillraceError
+    from mlpipelines.project import from_json
+    from mlpipelines.steps.publish import publish
+    from mlpipelines.workspace import Workspace
+    project, workspace, test, model = sys.argv[1:]
+    try:
+        publish(project=from_json(project), workspace=Workspace(Path(workspace)), test=Path(test), model=Path(model), version=1)
+    except MillraceError as error:
+        print(f"{type(error).__name__}: {error}")
+        raise SystemExit(error.exit_code)
+"""
+
+
+def publisher(room: Room, model: Path, **how: Any) -> subprocess.Popen[str]:
+    """`publish` in a process of its own."""
+    from mlpipelines.project import to_json
+
+    arguments = [to_json(room.project), str(room.workspace.root), str(room.test), str(model)]
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(PUBLISHER), *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, **how
+    )
+
+
+def tree(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+def test_a_full_disk_while_publishing_changes_nothing_that_is_published(room: Room) -> None:
+    model = room.model(0.9)
+    room.evaluate(model)
+    room.register(model)
+    (Model(model).saved_model / "assets/large.txt").write_text("x" * 3_000_000)
+
+    def small_files_only() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
+
+    process = publisher(room, model, preexec_fn=small_files_only)
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == Unavailable.exit_code, said
+    assert "Nothing was published" in said
+    assert "Free some space" in said
+    assert versions(room.store, "cards") == []
+    assert tree(room.store) == [".staging/cards.lock"]
+    assert aliases(room) == {"challenger": 1}
+    room.publish(model, 1)
+    assert versions(room.store, "cards") == [1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seen", ["staged", "copying"])
+def test_a_publisher_that_is_killed_leaves_nothing_that_a_server_sees(room: Room, seen: str) -> None:
+    model = room.model(0.9)
+    room.evaluate(model)
+    room.register(model)
+    for place in range(400):
+        (Model(model).saved_model / f"assets/{place}.txt").write_text("x" * 20_000)
+    process = publisher(room, model)
+    marks = {"staged": ".staging/cards/*", "copying": "cards/.1.*/*"}
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None and not any(room.store.glob(marks[seen])):
+        time.sleep(0.001)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    if process.returncode == -signal.SIGKILL and seen == "staged":
+        assert versions(room.store, "cards") == []
+    assert room.publish(model, 1) == room.store / "cards/1"
+    assert aliases(room) == {"champion": 1}
+    assert not [path for path in room.store.rglob(".*") if path.is_dir() and any(path.iterdir()) and path.name != ".staging"]
+    assert tree(room.store / ".staging") == ["cards.lock"]
