@@ -412,7 +412,7 @@ _SECTIONS_READ: dict[str, tuple[str, ...]] = {
     "validate": ("validation", "schema_file"),
     "transform": ("beam", "schema_file"),
     "train": ("training",),
-    "evaluate": ("evaluation", "split", "deployment"),
+    "evaluate": ("evaluation", "split", "deployment", "training"),
     "register": ("deployment", "training", "evaluation"),
     "publish": ("deployment",),
     "report": ("source", "split", "validation", "beam", "training", "evaluation", "deployment", "notifications"),

@@ -24,6 +24,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+
 from mlpipelines import registry
 from mlpipelines.artifacts import KEY, Evaluation, Model
 from mlpipelines.errors import ConfigError, Conflict, ModelRejected, Unavailable
@@ -298,9 +299,8 @@ def test_a_published_version_has_the_model_and_requests_with_their_answers(room:
     assert len(golden) == 7
     assert golden[0]["outputs"]["label"] in CLASSES
     assert max(golden[0]["outputs"]["scores"]) == golden[0]["outputs"]["confidence"]
-    from tensorflow_serving.apis import prediction_log_pb2
-
     import tensorflow as tf
+    from tensorflow_serving.apis import prediction_log_pb2
 
     logs = [
         prediction_log_pb2.PredictionLog.FromString(record.numpy())
@@ -331,7 +331,7 @@ def test_a_model_that_answers_differently_once_exported_is_not_published(room: R
     write_reference(
         room.project, model, lambda scores: scores + np.eye(3)[[0] * len(scores)] * 5e-5 * (np.arange(len(scores)) == 7)[:, None]
     )
-    with pytest.raises(ModelRejected, match="'scores' in 1 of 120 rows .*r3-7") as error:
+    with pytest.raises(ModelRejected, match=r"'scores' in 1 of 120 rows .*r3-7") as error:
         room.publish(model, version)
     assert error.value.report[2]["differing"] == 1
     assert versions(room.store, "cards") == []

@@ -5,12 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pyarrow as pa
 import pytest
+from sklearn import metrics as sk
+
 from mlpipelines.answers import Answers, ClassSpace, Truth, looked_at, read_answers, read_truth, space_of
 from mlpipelines.bootstrap import Floats, Paired, sample
 from mlpipelines.errors import ConfigError, ModelRejected
 from mlpipelines.metrics import CATALOGUE, confusion_family, metric_values, paired_metrics, ranking_family, require_metrics
-from mlpipelines.project import Label, parse_project
-from sklearn import metrics as sk
+from mlpipelines.project import Label, Project, parse_project
 
 
 def rng(seed: int = 3) -> np.random.Generator:
@@ -192,7 +193,7 @@ def test_flags_are_read_from_numbers_words_and_the_positive_value(label: Label, 
 
 
 def test_a_label_of_the_wrong_kind_is_named() -> None:
-    with pytest.raises(ConfigError, match="label.column 'y' is not of kind 'number'"):
+    with pytest.raises(ConfigError, match=r"label\.column 'y' is not of kind 'number'"):
         read_truth(Label(column="y", kind="number"), pa.chunked_array([["a lot"]]), ClassSpace(classes=()))
 
 
@@ -217,7 +218,7 @@ def test_each_resample_is_the_metric_of_the_drawn_rows() -> None:
     assert by_triple.std() == pytest.approx(by_row.std(), rel=0.1)
 
 
-def project(**evaluation: object) -> object:
+def project(**evaluation: object) -> Project:
     values = {
         "name": "p", "team": "t", "task": "detection", "source": {"kind": "parquet", "path": "x"}, "features": {"a": "float"},
         "label": {"column": "y", "kind": "flag"}, "evaluation": evaluation,
