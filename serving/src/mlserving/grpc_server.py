@@ -24,7 +24,6 @@ from tensorflow_serving.apis import (
 
 from mlserving import answers, examples, wire
 from mlserving.answer_errors import RequestError, invalid
-from mlserving.arrays import from_proto, to_proto
 from mlserving.client import DEFAULT_SIGNATURE
 from mlserving.errors import ConfigError
 from mlserving.grpc_client import STATES
@@ -32,6 +31,7 @@ from mlserving.library import Library
 from mlserving.model_config import from_message
 from mlserving.servable import Servable
 from mlserving.signature import ModelSpec
+from mlserving.tensor_protos import from_proto, to_proto
 from mlserving.watcher import Watcher
 
 log = logging.getLogger(__name__)

@@ -37,7 +37,7 @@ exit codes: 0 answered, 2 wrong input or nothing of that name is served, 4 no se
 
 def main(argv: list[str]) -> int:
     """Run the command. Returns its exit code; raises ServingError."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)  # options may stand between the values
     model = ModelSpec(name=arguments.model, version=arguments.version, label=arguments.label)
     address = arguments.address or (DEFAULT_GRPC if arguments.grpc else DEFAULT_REST)
     with connect(address, grpc=arguments.grpc, timeout=arguments.timeout) as client:

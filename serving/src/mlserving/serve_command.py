@@ -41,7 +41,7 @@ exit codes: 0 stopped by SIGTERM, 2 wrong argument or port taken, 4 a named mode
 
 def main(argv: list[str]) -> int:
     """Run the command. Returns its exit code; raises ServingError."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_intermixed_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)

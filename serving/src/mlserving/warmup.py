@@ -16,9 +16,9 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from mlserving import answers, examples
 from mlserving.answer_errors import RequestError
-from mlserving.arrays import from_proto
 from mlserving.errors import Unavailable
 from mlserving.servable import Servable
+from mlserving.tensor_protos import from_proto
 
 REQUESTS = Path("assets.extra") / "tf_serving_warmup_requests"
 _MOST = 1000
