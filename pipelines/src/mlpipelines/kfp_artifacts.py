@@ -37,7 +37,8 @@ def log_curves(folder: Path, metrics: dsl.Metrics, curves: dsl.ClassificationMet
     """
     found = Evaluation(folder)
     for name, value in json.loads(found.verdict.read_text())["metrics"].items():
-        metrics.log_metric(name, float(value))
+        if value is not None:  # not defined on these rows
+            metrics.log_metric(name, float(value))
     drawn = json.loads(found.curves.read_text())
     if matrix := drawn.get("confusion_matrix"):
         curves.log_confusion_matrix(matrix["classes"], matrix["rows"])

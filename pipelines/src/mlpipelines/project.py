@@ -410,7 +410,7 @@ _SECTIONS_READ: dict[str, tuple[str, ...]] = {
     "ingest": ("source", "split"),
     "statistics": (),
     "validate": ("validation", "schema_file"),
-    "transform": ("beam", "schema_file"),
+    "transform": ("beam",),
     "train": ("training",),
     "evaluate": ("evaluation", "split", "deployment", "training"),
     "register": ("deployment", "training", "evaluation"),

@@ -126,7 +126,7 @@ def test_a_change_reaches_only_the_steps_whose_outcome_depends_on_it() -> None:
         return {step for step in STEPS if before.scoped(step) != after.scoped(step)}
 
     assert touched(source={"kind": "csv", "path": "a.csv"}) == {"ingest", "report"}
-    assert touched(training={"epochs": 3}) == {"train", "register", "report"}
+    assert touched(training={"epochs": 3}) == {"train", "evaluate", "register", "report"}
     assert touched(validation={"drift": 0.5}) == {"validate", "report"}
     assert touched(evaluation={"metric": "macro_f1"}) == {"evaluate", "register", "report"}
     assert touched(description="Other words") == set()

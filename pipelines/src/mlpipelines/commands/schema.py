@@ -32,12 +32,11 @@ def main(argv: Sequence[str]) -> int:
         file = schemas.accept_schema(project, folder, state)
         screen.console().print(f"Accepted: {file}. Read it, commit it, and run `millrace run {folder}`.", soft_wrap=True)
         return 0
-    reviewed = schemas.read_reviewed(project, folder)
-    rows = (
-        schemas.describe_schema(reviewed)
-        if arguments.action == "show"
-        else schemas.diff_schemas(reviewed, schemas.read_proposed(project, state))
-    )
+    reviewed = schemas.load_schema(folder / project.schema_file)
+    if arguments.action == "show":
+        rows = schemas.describe_schema(reviewed)
+    else:  # a proposal is there only while the last run's rows did not fit
+        rows = schemas.diff_schemas(reviewed, schemas.load_schema(state.proposed_schema)) if state.proposed_schema.exists() else []
     if arguments.json:
         screen.print_json(rows)
     else:
