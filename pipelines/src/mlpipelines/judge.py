@@ -33,6 +33,7 @@ SEED = 17
 MIN_OF_EACH_KIND = 10
 """A slice of flags is judged with at least so many rows of either kind."""
 _LISTED_SMALL = 5
+_MANY_TIMES = 20  # nobody waits for more rows than that
 _MISSING = "(missing)"
 
 
@@ -118,7 +119,7 @@ def _main_check(rule: Evaluation, contest: Contest, found: Sampled) -> Check:
     bound = margin if better else -margin
     score = _score(rule.metric, found, rule.confidence)
     low = score.difference.low if score.difference else None
-    words = f"better: the interval lies above {figure(bound)}" if better else f"not worse: the interval lies above {figure(bound)}"
+    words = f"better: interval above {figure(bound)}" if better else f"not worse: interval above {figure(bound)}"
     passed = low is not None and low > bound
     reason = "" if passed else "the metric is not defined on this test set" if low is None else _why_not(score.difference, bound)
     return Check(
@@ -154,7 +155,7 @@ def _guard_check(rule: Evaluation, metric: str, max_drop: float, found: Sampled,
     return Check(
         check="guard",
         metric=metric,
-        rule=f"no drop: the interval lies above {figure(-max_drop)}",
+        rule=f"no drop: interval above {figure(-max_drop)}",
         passed=passed,
         challenger=score.challenger,
         opponent=score.opponent,
@@ -221,7 +222,7 @@ def _slice_check(rule: Evaluation, found: _Slice, family: int) -> Check:
         check="slice",
         slice=found.name,
         metric=rule.metric,
-        rule=f"no drop: the interval lies above {figure(-found.max_drop)}",
+        rule=f"no drop: interval above {figure(-found.max_drop)}",
         passed=passed,
         challenger=_estimate(found.sampled.challenger, overall),
         opponent=score.opponent,
@@ -286,10 +287,11 @@ def _why_not(difference: Estimate | None, bound: float, rows: int | None = None)
         return "not defined"
     if difference.high < bound:
         return f"the whole interval lies below {figure(bound)}"
-    reason = f"not shown: the interval reaches down to {figure(difference.low)}"
+    reason = f"not shown: the interval reaches {figure(difference.low)}"
     if rows is not None and difference.value > bound:
         needed = rows * ((difference.value - difference.low) / (difference.value - bound)) ** 2
-        reason += f"; about {math.ceil(needed / 100) * 100:,} rows would show it if the difference stays"
+        if needed < _MANY_TIMES * rows:
+            reason += f"; about {math.ceil(needed / 100) * 100:,} rows would show it if the difference stays"
     return reason
 
 

@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 Outcome = Literal["blessed", "rejected", "unchanged"]
 Kind = Literal["metric", "floor", "guard", "slice", "size", "latency"]
+BUDGETS: Mapping[str, str] = {"size": "MB", "latency": "ms"}
+"""The checks of what serving costs, and their units."""
 _MANY_FAILURES = 3
 
 
@@ -59,6 +61,11 @@ class Check:
         return {"metric": self.metric, "slice": f"slice {self.slice}", "size": "size", "latency": "latency"}.get(
             self.check, f"{self.check} {self.metric}"
         )
+
+    @property
+    def challenger_text(self) -> str:
+        """The challenger's number, with its interval or its unit."""
+        return "" if self.challenger is None else f"{self.challenger} {BUDGETS.get(self.check, '')}".rstrip()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +129,7 @@ class Verdict:
     def metrics(self) -> dict[str, float]:
         """The challenger's numbers, for MLflow and Kubeflow; what is not defined is left out."""
         values = {score.metric: score.challenger.value for score in self.scores}
-        values |= {f"{c.check}_{c.metric}": c.challenger.value for c in self.checks if c.check in ("size", "latency") and c.challenger}
+        values |= {f"{c.check}_{c.metric}": c.challenger.value for c in self.checks if c.check in BUDGETS and c.challenger}
         return {name: value for name, value in values.items() if math.isfinite(value)}
 
     @property

@@ -12,7 +12,7 @@ from typing import Any
 
 from mlpipelines.drawings import curve_drawing, heat_map, interval_drawing
 from mlpipelines.pages import Markup, page, table
-from mlpipelines.verdict import Check, ClassScore, Estimate, Score, Verdict, figure
+from mlpipelines.verdict import BUDGETS, Check, ClassScore, Estimate, Score, Verdict, figure
 
 _SHOWN = 12
 _MARKS = {True: ("good", "✔", "passed"), False: ("bad", "✘", "failed"), None: ("dim", "–", "not judged")}
@@ -65,7 +65,7 @@ def _head(verdict: Verdict) -> str:
     return (
         f"<h1>{escape(verdict.model)}</h1>\n"
         f'<p><span class="seal {verdict.outcome}">{verdict.outcome}</span> <span class="dim">run {escape(verdict.facts.get("run", ""))}</span></p>\n'
-        f'<p class="lead">{escape(sentence[:1].upper() + sentence[1:])}.</p>\n<div class="cards">{"".join(_cards(verdict))}</div>\n'
+        f'<p class="lead">{escape(sentence)}.</p>\n<div class="cards">{"".join(_cards(verdict))}</div>\n'
     )
 
 
@@ -75,10 +75,9 @@ def _cards(verdict: Verdict) -> Iterable[str]:
     yield _card(f"{verdict.metric}, opponent", main.opponent, verdict.opponent.name)
     yield _card("difference", main.difference, _range(main.difference))
     for check in verdict.checks:
-        if check.check in ("size", "latency"):
-            unit = {"size": "MB", "latency": "ms"}[check.check]
+        if check.check in BUDGETS:
             told = "model size" if check.check == "size" else "single request, median"
-            yield _card(told, check.challenger, check.rule, unit)
+            yield _card(told, check.challenger, check.rule, BUDGETS[check.check])
 
 
 def _card(name: str, value: Estimate | float | None, below: str, unit: str = "") -> str:
@@ -102,13 +101,13 @@ def _checks(verdict: Verdict) -> str:
 
 def _check_row(check: Check, reach: float) -> dict[str, object]:
     kind, mark, told = _MARKS[check.passed]
-    subject = escape(check.slice or check.metric) if check.check not in ("size", "latency") else ""
+    subject = escape(check.slice or check.metric) if check.check not in BUDGETS else ""
     drawn = interval_drawing(check.difference, check.bound or 0.0, reach, passed=check.passed)
     return {
         "": Markup(f'<span class="mark {kind}" title="{told}">{mark}</span>'),
         "check": Markup(f"{check.check} <strong>{subject}</strong>"),
-        "rows": f"{check.rows:,}" if check.rows else "",
-        "challenger": _estimate(check.challenger),
+        "rows": check.rows or Markup(""),
+        "challenger": check.challenger_text if check.difference is None else _estimate(check.challenger),
         "opponent": figure(check.opponent) if check.opponent is not None else "",
         "difference": _estimate(check.difference),
         " ": Markup(drawn),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console, Group, RenderableType
@@ -12,8 +12,9 @@ from rich.text import Text
 
 from mlpipelines.verdict import Check, Estimate, Verdict, figure, from_json
 
-_SLICES = 6
+_SLICES = 8
 _COLOURS = {"blessed": "green", "rejected": "red", "unchanged": "cyan"}
+_ORDER = {False: 0, True: 1, None: 2}
 _MARKS = {True: ("✔", "green"), False: ("✘", "red"), None: ("–", "dim")}
 
 
@@ -27,21 +28,28 @@ def print_verdict(console: Console, path: str | Path) -> None:
 
 
 def verdict_table(verdict: Verdict) -> RenderableType:
-    """Title, checks and the other metrics; of slices the failed ones, then the weakest."""
+    """Title, checks and the other metrics; of the slices eight, failed ones first, then the weakest."""
     colour = _COLOURS[verdict.outcome]
     headline, _, sentence = verdict.title.partition(": ")
     title = Panel(Text.assemble((f"{headline}  ", f"bold {colour}"), sentence), border_style=colour, expand=False)
     table = _empty(verdict)
-    shown, hidden = _chosen(verdict.checks)
-    for check in shown:
+    slices = sorted((check for check in verdict.checks if check.check == "slice"), key=lambda check: _ORDER[check.passed])
+    for check in [*(check for check in verdict.checks if check.check != "slice"), *slices[:_SLICES]]:
         table.add_row(*_row(check))
-    if hidden:
-        table.add_row("", Text(f"and {hidden:,} more slices", style="dim"))
+    if hidden := slices[_SLICES:]:
+        table.add_row("", Text(_told(hidden), style="dim"))
     others = [score for score in verdict.scores if score.metric != verdict.metric]
     for place, score in enumerate(others):
         name = Text(("also " if place == 0 else "     ") + score.metric, style="dim")
-        table.add_row("", name, *_numbers(score.challenger, score.opponent, score.difference), "")
+        table.add_row("", name, str(score.challenger), *_against(score.opponent, score.difference), "")
     return Group(title, table)
+
+
+def _told(hidden: Sequence[Check]) -> str:
+    """`and 15 more slices: 3 failed, 12 passed`."""
+    words = {False: "failed", True: "passed", None: "not judged"}
+    counts = [(sum(check.passed is passed for check in hidden), word) for passed, word in words.items()]
+    return f"and {len(hidden):,} more slices: " + ", ".join(f"{count:,} {word}" for count, word in counts if count)
 
 
 def _empty(verdict: Verdict) -> Table:
@@ -55,18 +63,11 @@ def _empty(verdict: Verdict) -> Table:
     return table
 
 
-def _chosen(checks: Iterable[Check]) -> tuple[list[Check], int]:
-    rest = [check for check in checks if check.check != "slice"]
-    slices = sorted((check for check in checks if check.check == "slice"), key=lambda check: {False: 0, True: 1, None: 2}[check.passed])
-    keep = max(_SLICES, sum(check.passed is False for check in slices))
-    return [*rest, *slices[:keep]], len(slices[keep:])
-
-
 def _row(check: Check) -> list[RenderableType]:
     mark, style = _MARKS[check.passed]
     reason = Text.assemble(check.rule, (f" · {check.reason}" if check.rule and check.reason else check.reason, style))
-    return [Text(mark, style=style), check.subject, *_numbers(check.challenger, check.opponent, check.difference), reason]
+    return [Text(mark, style=style), check.subject, check.challenger_text, *_against(check.opponent, check.difference), reason]
 
 
-def _numbers(challenger: Estimate | None, opponent: float | None, difference: Estimate | None) -> list[str]:
-    return [str(challenger) if challenger else "", figure(opponent) if opponent is not None else "", str(difference) if difference else ""]
+def _against(opponent: float | None, difference: Estimate | None) -> list[str]:
+    return [figure(opponent) if opponent is not None else "", str(difference) if difference else ""]
