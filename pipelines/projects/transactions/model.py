@@ -1,0 +1,115 @@
+"""The classifier: a wide part that remembers, a deep part that generalises, over hashed pieces of each transaction.
+
+Story: `features.py` hands over cleaned text and a few numbers. `PiecesOfText` and `Crosses` take them to pieces, each piece a row number
+in a table: letter n-grams ("kelt", "cafe"), words, whole names, and pairs such as *this merchant at this cost centre*.
+`WeightedVotes` gives every piece a vote for each class (the wide part); `MeanOfPieces` and `EachPiece` embed them for a small
+network (the deep part). All tables start at zero, so a piece that training never saw says nothing; and pieces are dropped at
+random while training, so that the model learns to fall back on the others.
+
+Wide and deep: Cheng et al., "Wide & Deep Learning for Recommender Systems", 2016. Hashed pieces: Weinberger et al., "Feature
+Hashing for Large Scale Multitask Learning", 2009; Joulin et al., "Bag of Tricks for Efficient Text Classification", 2017.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from transaction_layers import Crosses, EachPiece, MeanOfPieces, PiecesOfText, WeightedVotes
+
+from mlpipelines.project_code import ModelContext
+
+DEFAULTS: dict[str, Any] = {
+    "table_bits": 15,
+    "text_width": 64,
+    "cross_width": 16,
+    "hidden": 256,
+    "dropout": 0.3,
+    "piece_dropout": 0.2,
+    "label_smoothing": 0.05,
+    "learning_rate": 0.006,
+    "half_life_days": 0,
+}
+"""What `training.parameters` of project.yaml may set; README.md says what each does."""
+
+
+def build(context: ModelContext) -> keras.Model:
+    """A probability for each class, compiled with its loss and a learning rate that falls to zero by a cosine.
+
+    Raises:
+        ValueError: `training.parameters` has a name that is not in `DEFAULTS`.
+    """
+    settings = _settings(context)
+    inputs = {name: keras.Input(shape=spec.shape, name=name, dtype=spec.dtype) for name, spec in context.features.items()}
+    logits = keras.layers.Add()(_logits(inputs, classes=len(context.classes), settings=settings))
+    answer = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
+    model = keras.Model(inputs, answer)
+    steps = max(1, -(-context.train_rows // max(1, context.batch_size)) * context.epochs)
+    model.compile(
+        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings["learning_rate"], steps, alpha=0.01)),
+        loss=SmoothedCrossEntropy(settings["label_smoothing"]),
+        metrics=["accuracy"],
+    )
+    return model
+
+
+def batches(dataset: tf.data.Dataset, context: ModelContext) -> tf.data.Dataset:
+    """Weigh each training row by its age: half as much for every `half_life_days`, where that is set. Habits of coding change."""
+    half_life = float(_settings(context)["half_life_days"])
+    if half_life <= 0:
+        return dataset
+
+    def weighed(features: dict[str, tf.Tensor], label: tf.Tensor, weight: tf.Tensor | None = None) -> tuple[Any, ...]:
+        young = tf.pow(0.5, tf.cast(features["age_days"], tf.float32) / half_life)
+        return features, label, young if weight is None else young * weight
+
+    return dataset.map(weighed, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+@keras.saving.register_keras_serializable("transactions")
+class SmoothedCrossEntropy(keras.losses.Loss):
+    """Cross entropy against class ids, `smoothing` of each target spread evenly over all classes (Szegedy et al., 2016)."""
+
+    def __init__(self, smoothing: float, name: str = "smoothed_cross_entropy", **options: Any) -> None:
+        super().__init__(name=name, **options)
+        self.smoothing = smoothing
+
+    def call(self, y_true: tf.Tensor, y_pred: tf.Tensor) -> tf.Tensor:
+        """`y_true` [batch] or [batch, 1] ids, `y_pred` [batch, classes] probabilities; returns [batch]."""
+        logs = tf.math.log(tf.maximum(tf.cast(y_pred, tf.float32), 1e-7))
+        ids = tf.reshape(tf.cast(y_true, tf.int32), [-1])
+        right = tf.gather(logs, ids, axis=1, batch_dims=1)
+        return -(1.0 - self.smoothing) * right - self.smoothing * tf.reduce_mean(logs, axis=1)
+
+    def get_config(self) -> dict[str, Any]:
+        """What `__init__` takes."""
+        return {**super().get_config(), "smoothing": self.smoothing}
+
+
+def _settings(context: ModelContext) -> dict[str, Any]:
+    unknown = sorted(set(context.parameters) - set(DEFAULTS))
+    if unknown:
+        raise ValueError(f"training.parameters.{unknown[0]} means nothing to model.py; it reads {', '.join(DEFAULTS)}")
+    return {**DEFAULTS, **context.parameters}
+
+
+def _logits(inputs: dict[str, Any], *, classes: int, settings: dict[str, Any]) -> list[Any]:
+    """The votes of text and of crosses, and the network's answer; each [batch, classes]."""
+    rows, drop = 1 << int(settings["table_bits"]), settings["piece_dropout"]
+    text = PiecesOfText(rows, name="pieces_of_text")({name: inputs[name] for name in ("merchant", "brand")})
+    crosses = Crosses(rows, name="crosses")(inputs)
+    parts = [
+        MeanOfPieces(rows, settings["text_width"], drop, name="text_embedding")(text),
+        EachPiece(rows, settings["cross_width"], drop, name="cross_embedding")(crosses),
+        inputs["numbers"],
+        keras.layers.Flatten()(keras.layers.Embedding(7, 4, name="weekday_embedding")(inputs["weekday"])),
+    ]
+    hidden = keras.layers.Dropout(settings["dropout"])(keras.layers.Concatenate()(parts))
+    hidden = keras.layers.Dense(settings["hidden"], activation="relu")(hidden)
+    deep = keras.layers.Dense(classes)(keras.layers.Dropout(settings["dropout"])(hidden))
+    return [
+        WeightedVotes(rows, classes, drop, name="text_votes")(text),
+        WeightedVotes(rows, classes, drop, name="cross_votes")(crosses),
+        deep,
+    ]
