@@ -1,0 +1,103 @@
+"""What a model's output means, by task: which shapes are right, and what a served model answers.
+
+One table, `TASKS`. `train` checks a new model's output against it, `export` turns outputs into answers with it, inside the
+exported graph, so that what is evaluated, published and served is one function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import tensorflow as tf
+
+from mlpipelines.errors import ConfigError
+
+Answers = dict[str, tf.Tensor]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One row of the table."""
+
+    output: str
+    """The name under which a model that returns a dict gives its output; also a name among the answers."""
+    width: Callable[[int], int | None]
+    """The output's last dimension for so many classes; None: any."""
+    expects: str
+    answers: Callable[[Mapping[str, tf.Tensor], Sequence[str]], Answers]
+    """From the model's output, under `output`, to what is served."""
+    examples: Literal["classify", "regress"] | None = None
+    """Which TensorFlow Serving API over `tf.Example`s fits."""
+
+
+def answers(task: str, output: Any, classes: Sequence[str]) -> Answers:
+    """What is served for a model's `output` (a tensor, or a dict of them): floats as float32, `label` as text."""
+    row = TASKS[task]
+    given = dict(output) if isinstance(output, Mapping) else {row.output: output}
+    return row.answers({name: _served(value) for name, value in given.items()}, classes)
+
+
+def check_output(task: str, output: Any, *, classes: int, origin: str) -> None:
+    """Hold the output of a model that is about to be trained against the task.
+
+    Raises:
+        ConfigError: the shape or the kind of value is wrong.
+    """
+    row = TASKS[task]
+    tensor: Any = output.get(row.output) if isinstance(output, Mapping) else output
+    shape, dtype = getattr(tensor, "shape", None), getattr(tensor, "dtype", None)
+    width = row.width(classes)
+    if shape is None or dtype is None or len(shape) != 2 or width not in (None, shape[-1]) or not dtype.is_floating:  # noqa: PLR2004 (rows, columns)
+        found = f"a tensor of {dtype.name} {list(shape)}" if shape is not None and dtype is not None else type(output).__name__
+        raise ConfigError(
+            f"{origin}: the model returns {found} for a batch, but the task {task!r} takes {row.expects}. "
+            "Change the last layer in build(), then `millrace run` again."
+        )
+
+
+def _served(value: tf.Tensor) -> tf.Tensor:
+    return tf.cast(value, tf.float32) if value.dtype.is_floating else value
+
+
+def _classified(output: Mapping[str, tf.Tensor], classes: Sequence[str]) -> Answers:
+    scores = output["scores"]
+    label = tf.gather(tf.constant(list(classes)), tf.argmax(scores, axis=-1))
+    return {"label": label, "confidence": tf.reduce_max(scores, axis=-1), "scores": scores}
+
+
+def _embedded(output: Mapping[str, tf.Tensor], classes: Sequence[str]) -> Answers:
+    given = dict(output)
+    label = given.get("label")
+    if label is not None and label.dtype.is_integer:
+        given["label"] = tf.gather(tf.constant(list(classes)), label)
+    return {name: value if name == "embedding" else tf.reshape(value, [-1]) for name, value in given.items()}
+
+
+def _column(name: str) -> Callable[[Mapping[str, tf.Tensor], Sequence[str]], Answers]:
+    return lambda output, _: {name: tf.reshape(output[name], [-1])}
+
+
+TASKS: Mapping[str, Task] = {
+    "classification": Task(
+        output="scores",
+        width=lambda classes: classes,
+        expects="a probability for each class, floats [batch, classes]",
+        answers=_classified,
+        examples="classify",
+    ),
+    "multilabel": Task(
+        output="scores",
+        width=lambda classes: classes,
+        expects="a probability for each class, floats [batch, classes]",
+        answers=lambda output, _: {"scores": output["scores"]},
+    ),
+    "detection": Task(
+        output="score", width=lambda _: 1, expects="one score for each row, floats [batch, 1]", answers=_column("score"), examples="regress"
+    ),
+    "similarity": Task(output="embedding", width=lambda _: None, expects="an embedding for each row, floats [batch, n]", answers=_embedded),
+    "regression": Task(
+        output="value", width=lambda _: 1, expects="one value for each row, floats [batch, 1]", answers=_column("value"), examples="regress"
+    ),
+}
