@@ -17,7 +17,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlpipelines.errors import ConfigError, ModelRejected
-from mlpipelines.labels import encode
 from mlpipelines.neighbours import chance_of_neighbours, judge_neighbours
 from mlpipelines.project import Label
 
@@ -29,6 +28,7 @@ Outputs = Mapping[str, npt.NDArray[Any]]
 
 SMALLEST_PROBABILITY = 1e-7
 """What `log_loss` takes for a probability of 0."""
+_TRUE = pa.array(["1", "1.0", "true"])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,8 +131,10 @@ def read_truth(label: Label, column: pa.ChunkedArray, space: ClassSpace) -> Trut
 
 
 def flags_of(label: Label, column: pa.ChunkedArray) -> Flags:
-    """A flag column without nulls as booleans, by the rule that the training label follows."""
-    return np.asarray(encode(label, (), column.combine_chunks()).to_numpy(zero_copy_only=False) == 1, dtype=np.bool_)
+    """A flag column without nulls as booleans: `label.positive`, or else what `ingest` writes for it, 1."""
+    texts = column.cast(pa.string())
+    found = pc.equal(texts, label.positive) if label.positive is not None else pc.is_in(pc.utf8_lower(texts), value_set=_TRUE)
+    return np.asarray(found.to_numpy(), dtype=np.bool_)
 
 
 def read_answers(

@@ -29,7 +29,7 @@ from mlpipelines.project import Project
 from mlpipelines.verdict import Verdict, to_json
 from mlpipelines.verdict_facts import gather_facts, read_if_there
 from mlpipelines.verdict_page import verdict_page
-from mlpipelines.workspace import Workspace, read_json, replace_file, write_json
+from mlpipelines.workspace import Workspace, replace_file, write_json
 
 _ASKING = 0.6  # its share of the step's time; the bootstrap takes the rest
 
@@ -55,7 +55,7 @@ def evaluate(*, project: Project, workspace: Workspace, test: Path, data: Path, 
     """
     require_metrics(project)
     assert project.label is not None
-    seal = require_sealed(TestSet(test), workspace.project(project.name).sealed / "manifest.json")
+    seal = require_sealed(TestSet(test), workspace.project(project.name).sealed)
     rows = judged_rows(project.label, TestSet(test).rows)
     training = read_if_there(Model(model).training)
     asked = ask_both(
@@ -79,23 +79,30 @@ def evaluate(*, project: Project, workspace: Workspace, test: Path, data: Path, 
     return verdict
 
 
-def require_sealed(test: TestSet, seal: Path) -> Mapping[str, Any]:
-    """The test set's manifest, if it is the one that was sealed.
+def require_sealed(test: TestSet, sealed: Path) -> Mapping[str, Any]:
+    """The test set's manifest, if it is the set that was sealed in the folder `sealed`: the same hash, and the same rows.
+
+    The columns may differ: a project may have gained or lost some since, and ingest then takes the same rows' values anew.
 
     Raises:
         Conflict: it is not, or nothing is sealed.
     """
-    own = read_if_there(test.manifest)
-    if not seal.is_file():
+    again = "A model is judged on the sealed rows only: run `millrace run --no-cache` to read them again."
+    own, seal = read_if_there(test.manifest), read_if_there(sealed / "manifest.json")
+    if not seal:
         raise Conflict(
-            f"{seal} does not exist: no test set was sealed in this workspace. Run `millrace run` from ingest in the same workspace."
+            f"{sealed} does not exist: no test set was sealed in this workspace. Run `millrace run` from ingest in the same workspace."
         )
-    sealed = read_json(seal)
-    if not own.get("content_hash") or own["content_hash"] != sealed.get("content_hash"):
+    if own.get("content_hash") != seal.get("content_hash"):
         raise Conflict(
-            f"The test set in {test.root} has the content hash {str(own.get('content_hash'))[:12]}, but {str(sealed.get('content_hash'))[:12]} "
-            f"was sealed ({seal}). A model is judged on the sealed rows only: run `millrace run --no-cache` to read them again."
+            f"The test set in {test.root} has the content hash {str(own.get('content_hash'))[:12]}, "
+            f"but {str(seal.get('content_hash'))[:12]} was sealed ({sealed}). {again}"
         )
+    keys = sealed / "keys.parquet"
+    if keys.is_file():
+        ours, theirs = (set(pq.read_table(file, columns=[KEY])[KEY].to_pylist()) for file in (test.rows, keys))
+        if ours != theirs:
+            raise Conflict(f"{test.rows} has {len(ours):,} rows that are not the {len(theirs):,} sealed ones ({keys}). {again}")
     return own
 
 
