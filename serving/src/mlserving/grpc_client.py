@@ -64,6 +64,7 @@ class GrpcClient:
         return {
             name: Signature(name=name, method=item.method_name, inputs=_specs(item.inputs), outputs=_specs(item.outputs))
             for name, item in sorted(definitions.items())
+            if not name.startswith("__")  # the loader's own, not to be called
         }
 
     def status(self, model: ModelSpec) -> list[VersionStatus]:

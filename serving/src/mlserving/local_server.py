@@ -174,6 +174,7 @@ class _Server:
             log_level="warning",
             access_log=False,
             lifespan="off",
+            timeout_keep_alive=60,  # seconds an idle connection is kept
             timeout_graceful_shutdown=int(self._settings.grace),
         )
         server = uvicorn.Server(config)
@@ -185,9 +186,9 @@ class _Server:
 
     def _announce(self, announce: Callable[[Ready], None], grpc_address: str) -> None:
         ready = Ready(grpc=grpc_address, rest=_address(self._rest_socket), models=self._library.available())
+        announce(ready)
         if self._settings.ready_file:
             write_ready_file(self._settings.ready_file, ready.grpc, ready.rest, os.getpid())
-        announce(ready)
 
     def _stop(self, rest: Any, thread: threading.Thread) -> None:
         if self._settings.ready_file:

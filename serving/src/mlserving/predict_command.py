@@ -75,8 +75,7 @@ def _parser() -> argparse.ArgumentParser:
 def _signature(client: Client, model: ModelSpec, name: str) -> Signature:
     signatures = client.signatures(model)
     if name not in signatures:
-        known = ", ".join(key for key in signatures if not key.startswith("__"))
-        raise ConfigError(f"{model} has no signature {name!r}. It has: {known}. Name one: --signature NAME")
+        raise ConfigError(f"{model} has no signature {name!r}. It has: {', '.join(signatures)}. Name one: --signature NAME")
     return signatures[name]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
@@ -26,30 +27,39 @@ class RestClient:
         connection = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         self._prefix = url.path.rstrip("/")
         self._timeout = timeout
+        self._known: dict[ModelSpec, dict[str, Signature]] = {}
         try:
             self._connection = connection(url.hostname or "", url.port, timeout=timeout)
         except (ValueError, http.client.InvalidURL) as error:
             raise ConfigError(f"{address!r} is no address: {error}. Write host:port, for example 127.0.0.1:8501.") from error
 
     def predict(self, request: PredictRequest) -> PredictResponse:
-        """See `Client`. A response's types are guessed from its JSON: REST does not tell them."""
+        """See `Client`. JSON tells neither types nor the name of a single output, so the signature is asked for once."""
+        expected = self._outputs(request)
         body = {
             "signature_name": request.signature,
             "inputs": {name: _jsonable(tensor) for name, tensor in request.inputs.items()},
         }
         answer = self._call("POST", request.model, ":predict", body)["outputs"]
-        if not isinstance(answer, dict) or answer.keys() == {"b64"}:  # a model with one output: its name is not told
-            answer = {self._only_output(request): answer}
-        outputs = {name: _tensor(value) for name, value in sorted(answer.items()) if not request.outputs or name in request.outputs}
+        if not isinstance(answer, dict) or answer.keys() == {"b64"}:
+            answer = {next(iter(expected), "output"): answer}
+        outputs = {
+            name: _tensor(value, expected.get(name))
+            for name, value in sorted(answer.items())
+            if not request.outputs or name in request.outputs
+        }
         return PredictResponse(outputs=outputs, version=request.model.version)
 
     def signatures(self, model: ModelSpec) -> dict[str, Signature]:
         """See `Client`."""
         definitions = self._call("GET", model, "/metadata")["metadata"]["signature_def"]["signature_def"]
-        return {
+        signatures = {
             name: Signature(name=name, method=item["method_name"], inputs=_specs(item["inputs"]), outputs=_specs(item["outputs"]))
             for name, item in sorted(definitions.items())
+            if not name.startswith("__")  # the loader's own, not to be called
         }
+        self._known[model] = signatures
+        return signatures
 
     def status(self, model: ModelSpec) -> list[VersionStatus]:
         """See `Client`."""
@@ -68,25 +78,37 @@ class RestClient:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
 
-    def _only_output(self, request: PredictRequest) -> str:
-        signatures = self.signatures(request.model)
-        return next(iter(signatures[request.signature].outputs), "output")
+    def _outputs(self, request: PredictRequest) -> Mapping[str, TensorSpec]:
+        signatures = self._known.get(request.model) or self.signatures(request.model)
+        return signatures[request.signature].outputs if request.signature in signatures else {}
 
     def _call(self, method: str, model: ModelSpec, action: str, body: Any = None) -> Any:
         path = f"{self._prefix}/v1/models/{quote(model.name, safe='')}{_selector(model)}{action}"
+        text = None if body is None else json.dumps(body)
         try:
-            self._connection.request(method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json"})
-            response = self._connection.getresponse()
-            text = response.read()
+            return self._exchange(method, path, text)
         except TimeoutError as error:
-            self._connection.close()
             raise Unavailable(f"The model server at {self.address} did not answer within {self._timeout:g} s. Try again.") from error
         except (OSError, http.client.HTTPException) as error:
-            self._connection.close()
             raise Unavailable(
                 f"No model server answers REST at {self.address} ({error}). Start one: millrace serve {model.name}"
             ) from error
-        return _answer(response.status, text, self.address)
+
+    def _exchange(self, method: str, path: str, text: str | None) -> Any:
+        """Send and receive. A kept connection that the server closed meanwhile is opened anew, once: asking twice does no harm."""
+        kept = self._connection.sock is not None
+        try:
+            self._connection.request(method, path, text, {"Content-Type": "application/json"})
+            response = self._connection.getresponse()
+            return _answer(response.status, response.read(), self.address)
+        except (ConnectionError, http.client.BadStatusLine):
+            self._connection.close()
+            if not kept:
+                raise
+            return self._exchange(method, path, text)
+        except (OSError, http.client.HTTPException):
+            self._connection.close()
+            raise
 
 
 def _answer(status: int, text: bytes, address: str) -> Any:
@@ -127,11 +149,11 @@ def _text_or_base64(value: bytes) -> Any:
         return {"b64": base64.b64encode(value).decode()}
 
 
-def _tensor(value: Any) -> Tensor:
-    return Tensor.of(_dtype(value), _from_base64(value))
+def _tensor(value: Any, expected: TensorSpec | None) -> Tensor:
+    return Tensor.of(expected.dtype if expected else _guessed(value), _from_base64(value))
 
 
-def _dtype(value: Any) -> str:
+def _guessed(value: Any) -> str:
     while isinstance(value, list):
         value = value[0] if value else 0.0
     match value:

@@ -56,7 +56,7 @@ class Servable:
             with graph.as_default():
                 meta = _v1.saved_model.load(self._session, [tf.saved_model.SERVING], str(folder))
         except _BROKEN as error:
-            raise Unavailable(f"{folder} is no SavedModel that can be loaded: {_first_line(error)}") from error
+            raise Unavailable(f"{folder} is no SavedModel that can be loaded: {_reason(error)}") from error
         self.definitions: Mapping[str, Any] = meta.signature_def
         self.signatures = {name: _signature(name, definition) for name, definition in meta.signature_def.items()}
         self._calls: dict[tuple[str, tuple[str, ...]], tuple[Callable[..., list[Array]], list[str]]] = {}
@@ -85,7 +85,7 @@ class Servable:
         try:
             results = call(*[feeds[name] for name in order])
         except tf.errors.OpError as error:
-            raise RequestError(_CODES.get(error.error_code, "INTERNAL"), _first_line(error)) from error
+            raise RequestError(_CODES.get(error.error_code, "INTERNAL"), _reason(error)) from error
         return dict(zip(fetches, results, strict=True))
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ class Servable:
                 [definition.outputs[output].name for output in fetches], feed_list=[definition.inputs[key].name for key in order]
             )
         except _BROKEN as error:
-            raise RequestError("INTERNAL", f"Signature {name} cannot be called: {_first_line(error)}") from error
+            raise RequestError("INTERNAL", f"Signature {name} cannot be called: {_reason(error)}") from error
         self._calls[name, fetches] = call, order
         return call, order
 
@@ -144,6 +144,8 @@ def _spec(name: str, info: Any) -> TensorSpec:
     return TensorSpec(name=name, dtype=types_pb2.DataType.Name(info.dtype), shape=shape)
 
 
-def _first_line(error: Exception) -> str:
-    text = error.message if isinstance(error, tf.errors.OpError) else str(error)
-    return (text or type(error).__name__).strip().splitlines()[0]
+def _reason(error: Exception) -> str:
+    """The one line that says what is wrong: before the graph's node and after the heading and the traceback of its making."""
+    text = (error.message if isinstance(error, tf.errors.OpError) else str(error)) or type(error).__name__
+    lines = text.partition("\n\t [[")[0].strip().splitlines()
+    return lines[-1 if lines[0].startswith("Graph execution error") else 0]
