@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 from tensorflow_metadata.proto.v0 import schema_pb2
 from tfx_bsl.tfxio.tensor_adapter import TensorAdapterConfig
 
-from mlpipelines import labels, raw_features
+from mlpipelines import label_codes, raw_features
 from mlpipelines.artifacts import KEY, LABEL
 from mlpipelines.errors import DataRejected
 from mlpipelines.progress import progress
@@ -32,7 +32,7 @@ from mlpipelines.project import Project
 
 PLACE = "__place"
 PASSED_THROUGH = (KEY, LABEL, PLACE)
-_ROWS = 1 << 16
+_ROWS = 1 << 15
 _ROWS_WITH_BYTES = 256  # an image becomes many times its size
 _BYTES = 64 << 20
 _FILE = 1 << 40  # a place is file × _FILE + row
@@ -109,7 +109,7 @@ class ReadRows(ReadFeatures):
 
     def __init__(self, project: Project, classes: Sequence[str]) -> None:
         super().__init__(project)
-        self._label = labels.learned(project)
+        self._label = label_codes.learned(project)
         self._classes = classes
         self._columns += [KEY] + ([self._label.column] if self._label is not None else [])
         self._schema = _batch_schema(project, passed_through=True)
@@ -117,7 +117,7 @@ class ReadRows(ReadFeatures):
     def _converted(self, batch: pa.RecordBatch, place: int) -> Iterator[pa.RecordBatch]:
         extra = [batch[KEY].cast(pa.string()), pa.array(np.arange(place, place + batch.num_rows))]
         if self._label is not None:
-            label = labels.encode(self._label, self._classes, batch[self._label.column])
+            label = label_codes.encode(self._label, self._classes, batch[self._label.column])
             extra.append(label)
             if label.null_count:
                 batch, extra = batch.filter(label.is_valid()), [column.filter(label.is_valid()) for column in extra]
@@ -153,8 +153,8 @@ def _batch_schema(project: Project, *, passed_through: bool) -> pa.Schema:
     columns = {field.name: field.type for field in raw_features.arrow_schema(project)}
     if passed_through:
         columns |= {KEY: pa.string(), PLACE: pa.int64()}
-        label = labels.learned(project)
-        columns |= {LABEL: labels.encoded_type(label)} if label is not None else {}
+        label = label_codes.learned(project)
+        columns |= {LABEL: label_codes.encoded_type(label)} if label is not None else {}
     return pa.schema([(name, _listed(kind)) for name, kind in columns.items()])
 
 

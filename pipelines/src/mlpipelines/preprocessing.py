@@ -8,6 +8,7 @@ Arrow, TensorFlow Transform and Keras agree on. The story goes on in `steps/tran
 from __future__ import annotations
 
 import hashlib
+import os
 import sys
 import traceback
 from collections.abc import Callable, Mapping
@@ -98,11 +99,9 @@ def load_preprocessing(project_dir: Path) -> Preprocessing:
 
 def own_modules(project_dir: Path) -> dict[str, Any]:
     """The project's modules that are loaded by now: `features` and the neighbours that it imports."""
-    folder = project_dir.resolve()
-    loaded = {
-        name: module for name, module in sys.modules.items() if (file := getattr(module, "__file__", None)) and _lies_in(file, folder)
-    }
-    return dict(sorted(loaded.items()))
+    folders = tuple(f"{folder}{os.sep}" for folder in {project_dir.absolute(), project_dir.resolve()})
+    files = {name: getattr(module, "__file__", None) or "" for name, module in sys.modules.items()}
+    return {name: sys.modules[name] for name, file in sorted(files.items()) if file.startswith(folders) and file.endswith(".py")}
 
 
 def analysis_hash(project_dir: Path, *facts: str) -> str:
@@ -113,10 +112,6 @@ def analysis_hash(project_dir: Path, *facts: str) -> str:
     for fact in facts:
         digest.update(fact.encode() + b"\0")
     return digest.hexdigest()
-
-
-def _lies_in(file: str, folder: Path) -> bool:
-    return Path(file).suffix == ".py" and Path(file).resolve().is_relative_to(folder)
 
 
 def _canonical(value: tf.Tensor) -> tf.Tensor:

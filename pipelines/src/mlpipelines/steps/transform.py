@@ -30,7 +30,7 @@ from apache_beam.internal import cloudpickle
 from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_transform.tf_metadata import schema_utils
 
-from mlpipelines import beam_parquet, labels
+from mlpipelines import beam_parquet, label_codes
 from mlpipelines.artifacts import Data, SplitName, Transformed
 from mlpipelines.beam_analysis import Analysis
 from mlpipelines.beam_options import beam_arguments
@@ -46,6 +46,17 @@ _FRACTIONS = (0.6, 0.98)
 """Shares of the whole step between which rows are transformed."""
 _BEAM_STEP = re.compile(r" \[while running '[^']*'\]")
 _LOGGERS = ("apache_beam", "absl", "tensorflow")
+
+
+class _Options(PipelineOptions):  # type: ignore[misc]  # Beam ships no types
+    """Options that keep their views. Beam asks for one at every transform, and making one builds an argument parser."""
+
+    def view_as(self, cls: type) -> Any:
+        """The same view for the same class; all views share their values anyway."""
+        views = self.__dict__.setdefault("_views", {})
+        if cls not in views:
+            views[cls] = super().view_as(cls)
+        return views[cls]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,14 +129,20 @@ def _planned(source: Data, cache: SpanCache) -> Plan:
     spans = [Span(name=name, sha256=span["sha256"], rows=span["rows"]) for name, span in sorted(described.items())]
     if not any(span.rows for span in spans):
         raise DataRejected(f"{source.root / 'train'} holds no rows. Look at the source's time window, then `millrace run` again.")
-    return plan(spans, [unit for unit in cache.units() if cache.read(unit) is not None])
+    cached = cache.units()
+    while True:
+        planned = plan(spans, cached)
+        damaged = [unit for unit in planned.kept if cache.read(unit) is None]
+        if not damaged:
+            return planned
+        cached = [unit for unit in cached if unit not in damaged]
 
 
 def _classes(project: Project, source: Data) -> tuple[str, ...]:
-    label = labels.learned(project)
+    label = label_codes.learned(project)
     if label is None:
         return ()
-    return labels.class_names(label, (pq.read_table(file, columns=[label.column])[label.column] for file in source.files("train")))
+    return label_codes.class_names(label, (pq.read_table(file, columns=[label.column])[label.column] for file in source.files("train")))
 
 
 def _run(job: _Job) -> bool:
@@ -143,7 +160,7 @@ def _run(job: _Job) -> bool:
 
 
 def _pipeline_options(project: Project) -> PipelineOptions:
-    options = PipelineOptions(beam_arguments(project.beam, job_name=f"millrace-{project.name}-transform"))
+    options = _Options(beam_arguments(project.beam, job_name=f"millrace-{project.name}-transform"))
     unknown = options.get_all_options(retain_unknown_options=True).keys() - options.get_all_options().keys()
     if unknown:
         raise ConfigError(
@@ -162,8 +179,8 @@ def _apply(job: _Job, pipeline: beam.Pipeline, transform_fn: Any) -> None:
     spec = schema_utils.schema_as_feature_spec(metadata.dataset_metadata.schema).feature_spec
     shapes = {name: tuple(feature.shape) for name, feature in sorted(spec.items())}
     folders = [str(job.target.root / split / file.parent.name) for split, file in files]
-    label = labels.learned(job.project)
-    _ = result | "WriteRows" >> beam.ParDo(beam_parquet.WriteRows(folders, shapes, labels.encoded_type(label) if label else None))
+    label = label_codes.learned(job.project)
+    _ = result | "WriteRows" >> beam.ParDo(beam_parquet.WriteRows(folders, shapes, label_codes.encoded_type(label) if label else None))
 
 
 def _explained(job: _Job, error: Exception) -> ConfigError:
