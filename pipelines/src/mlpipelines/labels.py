@@ -1,124 +1,127 @@
-"""What the model learns to say: class names from the training label, and each row's label as the number that stands for it.
+"""What may stand in the label column, before anything is learned from it. Pure: Arrow in, Arrow out.
 
-The names are counted on training rows only. A class with fewer of them than `label.min_rows` is folded into `label.other`,
-and so is a class that only validation or the test set knows; where nothing was folded there is no `other`, and such a row
-has no answer that the model could give: its label is null, as is the label of a row that came without one.
-Pure; `transform` writes the result as `artifacts.LABEL` and `evaluate` judges by the same numbers.
+A label is missing when it is null or empty text. A `flag` is normalised to 0 and 1, unless `positive` names the value that
+counts as 1: then the values stay as they are. Rare classes are folded into `other` by the first run's training rows, and
+alike in every split and every later run, so that the sealed test set keeps its meaning.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Mapping
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlpipelines.errors import DataRejected
-from mlpipelines.project import Label, Project
+from mlpipelines.errors import ConfigError, DataRejected
+from mlpipelines.project import Label
 
-_TRUE = ("1", "1.0", "true", "yes", "t")
-_FALSE = ("0", "0.0", "false", "no", "f")
-
-
-def learned(project: Project) -> Label | None:
-    """The label that the model is trained on; None without one, or where it is only for evaluation."""
-    return project.label if project.label is not None and project.label.use == "training" else None
+MOST_MISSING = 0.05
+"""A larger share of rows without label is an accident at the source, not noise."""
+_FLAGS = {"1": "1", "1.0": "1", "true": "1", "t": "1", "yes": "1", "0": "0", "0.0": "0", "false": "0", "f": "0", "no": "0"}
+_SHOWN = 20
 
 
-def encoded_type(label: Label) -> pa.DataType:
-    """The Arrow type of an encoded label, as `artifacts.LABEL` promises."""
-    return {"class": pa.int64(), "flag": pa.int64(), "number": pa.float32(), "classes": pa.list_(pa.int64())}[label.kind]
+def missing_labels(values: pa.Array) -> npt.NDArray[np.bool_]:
+    """Rows without a label."""
+    missing = pc.is_null(values)
+    if pa.types.is_string(values.type):
+        missing = pc.or_(missing, pc.fill_null(pc.equal(values, ""), fill_value=False))
+    return np.asarray(missing)
 
 
-def class_names(label: Label, columns: Iterable[pa.Array | pa.ChunkedArray]) -> tuple[str, ...]:
-    """Class names in the order of their ids, sorted; empty for `flag` and `number`.
-
-    Args:
-        label: the project's label.
-        columns: the label column of every training file.
+def require_labels(missing: npt.NDArray[np.bool_], label: Label) -> None:
+    """Refuse rows of which too many have no label.
 
     Raises:
-        DataRejected: no training row has a label.
+        DataRejected: all of them, or more than `MOST_MISSING` of what is trained on.
     """
-    if label.kind not in ("class", "classes"):
-        return ()
-    rows: Counter[str] = Counter()
-    for column in columns:
-        counted = pc.value_counts(_texts(label, column))
-        rows.update(dict(zip(counted.field("values").to_pylist(), counted.field("counts").to_pylist(), strict=True)))
-    rows.pop(None, None)  # type: ignore[call-overload]  # a null is a value to value_counts
-    if not rows:
-        raise DataRejected(f"No training row has a label in {label.column!r}. Look at the source, then `millrace run` again.")
-    if label.kind == "classes":
-        return tuple(sorted(rows))
-    return tuple(sorted({name if count >= label.min_rows else label.other for name, count in rows.items()}))
-
-
-def encode(label: Label, classes: Sequence[str], column: pa.Array) -> pa.Array:
-    """The label of each row as `encoded_type`, null where it has none (or, for `class`, none that the model knows).
-
-    `classes` keeps the values that are known and drops the others.
-
-    Raises:
-        DataRejected: a flag is neither 0 nor 1, or a number is not one.
-    """
-    if label.kind == "class":
-        return _class_ids(label, classes, column)
-    if label.kind == "classes":
-        return _lists_of_ids(label, classes, column)
-    return _flags(label, column) if label.kind == "flag" else _numbers(label, column)
-
-
-def _texts(label: Label, column: pa.Array | pa.ChunkedArray) -> pa.Array:
-    flat = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if label.kind == "classes":
-        flat = flat.flatten()
-    return flat.cast(pa.string())
-
-
-def _ids(label: Label, classes: Sequence[str], column: pa.Array) -> pa.Array:
-    return pc.index_in(_texts(label, column), value_set=pa.array(classes, pa.string()), skip_nulls=True).cast(pa.int64())
-
-
-def _class_ids(label: Label, classes: Sequence[str], column: pa.Array) -> pa.Array:
-    ids = _ids(label, classes, column)
-    if label.other not in classes:
-        return ids
-    known_or_other = pc.fill_null(ids, list(classes).index(label.other))
-    return pc.if_else(pc.is_valid(column), known_or_other, pa.scalar(None, pa.int64()))
-
-
-def _lists_of_ids(label: Label, classes: Sequence[str], column: pa.ListArray) -> pa.Array:
-    ids = _ids(label, classes, column)
-    known = pc.is_valid(ids).to_numpy(zero_copy_only=False)
-    lengths = pc.fill_null(pc.list_value_length(column), 0).to_numpy()
-    known_before = [0, *known.cumsum().tolist()]
-    ends = [0, *lengths.cumsum().tolist()]
-    offsets = pa.array([known_before[end] for end in ends], pa.int32())
-    return pa.ListArray.from_arrays(offsets, ids.drop_null(), mask=pc.is_null(column))
-
-
-def _flags(label: Label, column: pa.Array) -> pa.Array:
-    texts = column.cast(pa.string())
-    if label.positive is not None:
-        return pc.equal(texts, label.positive).cast(pa.int64())
-    lowered = pc.utf8_lower(texts)
-    unknown = [value for value in pc.unique(lowered).to_pylist() if value is not None and value not in (*_TRUE, *_FALSE)]
-    if unknown:
+    count, rows = int(missing.sum()), len(missing)
+    if count == rows or (label.use == "training" and count > MOST_MISSING * rows):
         raise DataRejected(
-            f"The flag {label.column!r} holds {unknown[0]!r}, which is neither 0 nor 1. "
-            "Say which value counts as 1 with label.positive in project.yaml, then `millrace run` again."
+            f"The label {label.column!r} is missing in {count:,} of {rows:,} rows ({count / rows:.1%}); at most {MOST_MISSING:.0%} are dropped "
+            "without asking. Correct the source, or leave rows without a label out of source.query.",
+            report=[{"column": label.column, "rule": f"missing ≤ {MOST_MISSING:.0%}", "share": count / rows, "example": None}],
         )
-    positive = pc.is_in(lowered, value_set=pa.array(_TRUE))
-    return pc.if_else(pc.is_valid(lowered), positive.cast(pa.int64()), pa.scalar(None, pa.int64()))
 
 
-def _numbers(label: Label, column: pa.Array) -> pa.Array:
-    try:
-        numbers = column.cast(pa.float32())
-    except pa.ArrowInvalid as error:
+def canonical_flags(values: pa.Array, label: Label) -> pa.Array:
+    """A flag's values as `0` and `1` of their own type; untouched where `positive` says which is which.
+
+    Raises:
+        DataRejected: a value that is neither, with examples.
+    """
+    if label.positive is not None:
+        return values
+    if not pa.types.is_string(values.type):
+        _refuse_values(values.filter(pc.invert(pc.is_in(values, value_set=pa.array([0, 1, None], values.type)))), label)
+        return values
+    encoded = values.dictionary_encode()
+    known = [_FLAGS.get(value.strip().lower()) for value in encoded.dictionary.to_pylist()]
+    unknown = encoded.dictionary.filter(pa.array([value is None for value in known], pa.bool_()))
+    _refuse_values(unknown.filter(pc.not_equal(unknown, "")), label)
+    return pa.array(known, pa.string()).take(encoded.indices)
+
+
+def _refuse_values(wrong: pa.Array, label: Label) -> None:
+    if not len(wrong):
+        return
+    examples = wrong.unique()[:3].to_pylist()
+    raise DataRejected(
+        f"The label {label.column!r} is a flag and holds {', '.join(map(repr, examples))}, which are neither 0 nor 1. Name the value that "
+        "counts as 1 in label.positive of project.yaml, or use label.kind: class.",
+        report=[{"column": label.column, "rule": "0 or 1", "example": example} for example in examples],
+    )
+
+
+def class_counts(values: pa.ChunkedArray | pa.Array, label: Label) -> dict[str, int]:
+    """Rows of each label value, most frequent first; empty for numbers."""
+    if label.kind == "number":
+        return {}
+    counts = pc.value_counts(pc.list_flatten(values) if label.kind == "classes" else values).to_pylist()
+    found = {str(item["values"]): int(item["counts"]) for item in counts if item["values"] is not None}
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
+
+
+def classes_kept(counts: Mapping[str, int], label: Label) -> list[str] | None:
+    """The classes of the first run's training rows that are not folded, or None where nothing is folded."""
+    if label.kind != "class" or label.min_rows <= 1:
+        return None
+    return sorted(name for name, rows in counts.items() if rows >= label.min_rows)
+
+
+def folded(values: pa.Array, kept: Collection[str], label: Label) -> pa.Array:
+    """`values` with every class outside `kept` as `label.other`.
+
+    Raises:
+        ConfigError: the label is not text, so that `other` has no place in it.
+    """
+    if not pa.types.is_string(values.type):
+        raise ConfigError(f"label.min_rows in project.yaml folds classes of text only; declare {label.column!r} as string and run again.")
+    keep = pc.or_(pc.is_in(values, value_set=pa.array(kept, pa.string())), pc.is_null(values))
+    return pc.if_else(keep, values, label.other)
+
+
+def require_classes(counts: Mapping[str, int], label: Label) -> None:
+    """Refuse training rows that hold nothing to tell apart.
+
+    Raises:
+        DataRejected: one class only, or a `positive` that no row has.
+    """
+    if label.use != "training" or label.kind not in ("class", "flag"):
+        return
+    if label.kind == "flag" and label.positive is not None and (label.positive not in counts or len(counts) == 1):
+        shown = ", ".join(map(repr, list(counts)[:_SHOWN]))
         raise DataRejected(
-            f"The label {label.column!r} is not a number: {error}. Correct label.kind, then `millrace run` again."
-        ) from error
-    return pc.if_else(pc.is_nan(numbers), pa.scalar(None, pa.float32()), numbers)
+            f"The label {label.column!r} has to be {label.positive!r} (label.positive) in some training rows and not in others; it is: {shown}. "
+            "Correct label.positive in project.yaml, or the source.",
+            report=[{"column": label.column, "rule": "both values of a flag", "example": shown}],
+        )
+    if len(counts) < 2:  # noqa: PLR2004 - one class leaves nothing to learn
+        only = next(iter(counts), None)
+        raise DataRejected(
+            f"All training rows have the label {only!r} in {label.column!r}: with one class there is nothing to learn. Widen the window or correct "
+            "the source.",
+            report=[{"column": label.column, "rule": "at least two classes", "example": only}],
+        )
