@@ -129,7 +129,12 @@ def create_folder(path: Path, write: Callable[[Path], None]) -> None:
         write(fresh)
         if path.exists():
             raise Conflict(f"{path} is there already; it is written once and never replaced.")
-        fresh.rename(path)
+        try:
+            fresh.rename(path)
+        except OSError as error:  # somebody else created it since the line above
+            if path.exists():
+                raise Conflict(f"{path} is there already; it is written once and never replaced.") from error
+            raise
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
 
