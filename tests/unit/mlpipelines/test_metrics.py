@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 from mlpipelines.answers import Answers, ClassSpace, Truth, looked_at, read_answers, read_truth, space_of
 from mlpipelines.bootstrap import Floats, Paired, sample
 from mlpipelines.errors import ConfigError, ModelRejected
-from mlpipelines.metrics import CATALOGUE, confusion_family, metric_values, paired_metrics, ranking_family, require_metrics
+from mlpipelines.metrics import CATALOGUE, GROUPS, confusion_family, metric_values, paired_metrics, ranking_family, require_metrics
 from mlpipelines.project import Label, Project, parse_project
 
 
@@ -216,6 +216,20 @@ def test_each_resample_is_the_metric_of_the_drawn_rows() -> None:
     by_triple, by_row = (sample(p, resamples=2000, seed=1)["macro_f1"].challenger_samples for p in (triples, rows))
     assert by_triple.mean() == pytest.approx(by_row.mean(), abs=0.003)
     assert by_triple.std() == pytest.approx(by_row.std(), rel=0.1)
+
+
+def test_groups_of_rows_have_the_mean_and_the_spread_of_single_rows() -> None:
+    source = rng()
+    true = source.normal(0, 10, 90_000)
+    answers = Answers(values=true + source.normal(0, 2, 90_000), per_row={"brier": source.random(90_000)})
+    regression, means = paired_metrics(Truth(values=true), answers, answers)
+    assert len(regression.counts) == len(means.counts) == GROUPS
+    found = sample(regression, resamples=1000, seed=1) | sample(means, resamples=1000, seed=1)
+    error = np.abs(answers.values - true)  # type: ignore[operator]
+    assert found["mae"].challenger == pytest.approx(error.mean())
+    assert found["r2"].challenger == pytest.approx(sk.r2_score(true, answers.values))
+    assert found["mae"].challenger_samples.std() == pytest.approx(error.std() / np.sqrt(90_000), rel=0.1)
+    assert found["brier"].challenger_samples.std() == pytest.approx(np.sqrt(1 / 12 / 90_000), rel=0.1)
 
 
 def project(**evaluation: object) -> Project:
