@@ -31,7 +31,7 @@ from mlserving.library import Library
 from mlserving.model_config import from_message
 from mlserving.servable import Servable
 from mlserving.signature import ModelSpec
-from mlserving.tensor_protos import from_proto, to_proto
+from mlserving.tensor_protos import fill, from_proto
 from mlserving.watcher import Watcher
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class PredictionService:
             response = predict_pb2.PredictResponse()
             _sign(response, request, servable)
         for name, array in outputs.items():
-            response.outputs[name].CopyFrom(to_proto(array))
+            fill(response.outputs[name], array)
         return response
 
     def classify(self, request: Any) -> Any:

@@ -138,13 +138,17 @@ class Library:
             shelf = _Shelf(model=model, volumes=MappingProxyType({}))
         self._put(replace(shelf, model=model))
         on_disk = versions_in(model.base_path)
-        failed = {version for version in on_disk if self._failed.get((model.name, version)) == _fingerprint(model.base_path / str(version))}
+        failed = {version for version in on_disk if self._still_broken(model, version)}
         steps = plan(model.policy, on_disk=on_disk, loaded=shelf.volumes, failed=failed)
         if steps.load:
             self._add(model, steps.load[0])
         elif steps.unload:
             self._retire(model.name, steps.unload)
         return bool(steps.load or steps.unload)
+
+    def _still_broken(self, model: ServedModel, version: int) -> bool:
+        before = self._failed.get((model.name, version))
+        return before is not None and before == _fingerprint(model.base_path / str(version))
 
     def _add(self, model: ServedModel, version: int) -> None:
         folder = model.base_path / str(version)

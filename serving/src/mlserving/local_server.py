@@ -76,7 +76,9 @@ class _Signals:
         self.serving = False
 
     def __call__(self, number: int, _: FrameType | None) -> None:
-        if self.came.is_set() or not self.serving:  # the second one does not wait either
+        if self.came.is_set():  # the second one does not wait for requests under way, nor for their threads
+            os._exit(self.exit_code(number))
+        if not self.serving:
             raise SystemExit(self.exit_code(number))
         self.number = number
         self.came.set()
@@ -106,6 +108,8 @@ def _without_greeting() -> Iterator[None]:
         os.dup2(kept.fileno(), 2)
         try:
             yield
+        except SystemExit:  # a signal came: nothing is wrong
+            raise
         except BaseException:
             kept.seek(0)
             os.write(stderr, kept.read())

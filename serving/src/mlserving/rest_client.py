@@ -115,6 +115,8 @@ def _answer(status: int, text: bytes, address: str) -> Any:
     try:
         answer = json.loads(text)
     except ValueError as error:
+        if status >= _SERVER_FAULT:
+            raise _translated(status, text.decode(errors="replace"), address) from error
         raise Unavailable(f"What answers at {address} is not a model server: it sent no JSON (HTTP {status}).") from error
     if isinstance(answer, dict) and "error" in answer and status >= http.client.BAD_REQUEST:
         raise _translated(status, str(answer["error"]), address)

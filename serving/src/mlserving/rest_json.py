@@ -36,7 +36,7 @@ def parse_body(body: bytes) -> dict[str, Any]:
     """The request as a JSON object. Raises RequestError when it is none."""
     try:
         request = json.loads(body)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise invalid(f"JSON Parse error: {error}") from error
     if not isinstance(request, dict):
         raise invalid("The request must be a JSON object with 'instances' (rows) or 'inputs' (columns).")

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from tensorflow.core.framework import tensor_pb2
 
 from mlserving.answer_errors import invalid
 from mlserving.arrays import NUMPY, Array
@@ -67,12 +66,11 @@ def _values(proto: Any, dtype: np.dtype[Any]) -> Array:
     return array
 
 
-def to_proto(array: Array) -> Any:
-    """`array` as a TensorProto."""
+def fill(proto: Any, array: Array) -> None:
+    """Write `array` into an empty TensorProto."""
     dtype = array.dtype
-    proto = tensor_pb2.TensorProto(dtype=_NUMBERS[dtype])
+    proto.dtype = _NUMBERS[dtype]
     for size in array.shape:
         proto.tensor_shape.dim.add(size=size)
     flat = array.ravel().view(np.uint16) if dtype == np.float16 else array.ravel()
     getattr(proto, _FIELD_OF[dtype]).extend(flat.tolist())
-    return proto

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -29,11 +28,6 @@ class Running:
     rest: str
     process: subprocess.Popen[str]
     output: Path
-
-    def stop(self) -> int:
-        """SIGTERM, then its exit code."""
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(timeout=60)
 
 
 def _build_models(folder: Path) -> None:
@@ -142,8 +136,8 @@ def unanswerable(saved: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def running(folder: Path, *arguments: str | Path) -> Iterator[Running]:
     """`millrace serve` with `arguments` on free ports, ready; killed at the end if it is still there."""
     ready_file, output = folder / "ready.json", folder / "serve.log"
-    options = ["--implementation", "python", "--grpc-port", "0", "--rest-port", "0", "--ready-file", ready_file]
-    command = [sys.executable, "-m", "mlplatform", "serve", *options, *arguments]
+    options = ["--implementation", "python", "--grpc-port", "0", "--rest-port", "0", "--ready-file", str(ready_file)]
+    command = [sys.executable, "-m", "mlplatform", "serve", *options, *map(str, arguments)]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with output.open("w") as log, subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True, env=environment) as process:
         try:

@@ -171,9 +171,9 @@ def test_tensorflow_model_server_is_run_where_it_is_on_the_path(tmp_path: Path, 
     fake_model(tmp_path, "cards")
     ready = tmp_path / "ready.json"
     environment = os.environ | {"PATH": f"{tensorflow_model_server}{os.pathsep}{os.environ['PATH']}"}
-    command = [sys.executable, "-m", "mlplatform", "serve", "--store", tmp_path / "models", "--rest-port", "0", "--grpc-port", "8123"]
+    command = [sys.executable, "-m", "mlplatform", "serve", "--store", str(tmp_path / "models"), "--rest-port", "0", "--grpc-port", "8123"]
     with subprocess.Popen(
-        [*command, "--ready-file", ready], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [*command, "--ready-file", str(ready)], env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     ) as process:
         try:
             deadline = time.monotonic() + 60
@@ -209,3 +209,21 @@ def test_help_explains_with_examples_and_exit_codes(command: str) -> None:
     assert run.returncode == 0
     assert "examples:\n  millrace" in run.stdout
     assert "exit codes: 0" in run.stdout
+
+
+@pytest.mark.slow
+def test_a_signal_while_it_is_still_loading_stops_it_at_once_and_quietly(tmp_path: Path) -> None:
+    import signal
+
+    fake_model(tmp_path, "cards")
+    command = [sys.executable, "-m", "mlplatform", "serve", "--implementation", "python", "--store", str(tmp_path / "models")]
+    with subprocess.Popen(
+        [*command, "--grpc-port", "0", "--rest-port", "0"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("Loading TensorFlow")
+        time.sleep(1)  # into the import; the signal may come at any point of it
+        process.send_signal(signal.SIGTERM)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert errors == ""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import signal
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,18 +24,20 @@ from mlserving.signature import ModelSpec, Tensor
 
 pytestmark = pytest.mark.slow
 
-DEMO = ModelSpec(name="demo")
-REQUEST = PredictRequest(
-    model=DEMO, inputs={"merchant": Tensor.of("DT_STRING", ["tools"]), "amount": Tensor.of("DT_FLOAT", [1.0])}, outputs=["version"]
-)
+INPUTS = {"merchant": Tensor.of("DT_STRING", ["tools"]), "amount": Tensor.of("DT_FLOAT", [1.0])}
+
+
+def version_request(model: str) -> PredictRequest:
+    return PredictRequest(model=ModelSpec(name=model), inputs=INPUTS, outputs=["version"])
 
 
 class Callers:
     """Threads that ask without a pause, two over gRPC and two over REST, and count which versions answered."""
 
-    def __init__(self, server: Any) -> None:
+    def __init__(self, server: Any, model: str) -> None:
         self.answers: Counter[int] = Counter()
         self.failures: list[str] = []
+        self._request = version_request(model)
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._ask, args=(getattr(server, protocol), protocol)) for protocol in ("grpc", "grpc", "rest", "rest")
@@ -53,7 +57,7 @@ class Callers:
         with connect(address, grpc=protocol == "grpc") as client:
             while not self._stop.is_set():
                 try:
-                    self.answers[client.predict(REQUEST).outputs["version"].values[0]] += 1
+                    self.answers[client.predict(self._request).outputs["version"].values[0]] += 1
                 except ServingError as error:
                     self.failures.append(str(error))
 
@@ -65,113 +69,120 @@ def eventually(true: Callable[[], bool], seconds: float = 30) -> None:
         time.sleep(0.05)
 
 
-def states(client: Client) -> dict[int, str]:
-    return {status.version: status.state for status in client.status(DEMO)}
+@dataclass(frozen=True)
+class Model:
+    """One test's own model in the store that the shared server watches."""
+
+    name: str
+    store: Path
+    saved: Path
+    client: Client
+
+    def publish(self, version: int, source: Path | None = None) -> None:
+        store.publish_version(self.store, self.name, version, source or self.saved / "demo" / str(version))
+
+    def states(self) -> dict[int, str]:
+        try:
+            return {status.version: status.state for status in self.client.status(ModelSpec(name=self.name))}
+        except NotServed:
+            return {}
+
+    def error(self, version: int) -> str:
+        return self.client.status(ModelSpec(name=self.name, version=version))[0].error
+
+    def answers(self) -> int:
+        """The version that answers now."""
+        return int(self.client.predict(version_request(self.name)).outputs["version"].values[0])
 
 
 @pytest.fixture(scope="module")
-def models(tmp_path_factory: pytest.TempPathFactory, saved: Path) -> Path:
+def watched(tmp_path_factory: pytest.TempPathFactory, saved: Path) -> Path:
     folder = tmp_path_factory.mktemp("lifecycle") / "models"
     store.publish_version(folder, "demo", 1, saved / "demo" / "1")
     return folder
 
 
 @pytest.fixture(scope="module")
-def watching(models: Path, start_server: Any) -> Iterator[Any]:
-    with start_server(models.parent, "--store", models) as server:
+def watching(watched: Path, start_server: Any) -> Iterator[Any]:
+    with start_server(watched.parent, "--store", watched) as server:
         yield server
 
 
 @pytest.fixture
-def client(watching: Any) -> Iterator[Client]:
-    with connect(watching.grpc, grpc=True) as opened:
-        yield opened
+def model(request: pytest.FixtureRequest, watching: Any, watched: Path, saved: Path) -> Iterator[Model]:
+    """A model of which version 1 is served."""
+    with connect(watching.grpc, grpc=True) as client:
+        own = Model(request.node.name, watched, saved, client)
+        own.publish(1)
+        eventually(lambda: own.states() == {1: "AVAILABLE"})
+        yield own
 
 
-def test_new_versions_take_over_without_a_failed_request(watching: Any, client: Client, models: Path, saved: Path) -> None:
-    with Callers(watching) as callers:
+def test_new_versions_take_over_without_a_failed_request(watching: Any, model: Model) -> None:
+    with Callers(watching, model.name) as callers:
         eventually(lambda: callers.answers[1] > 50)
-        for version in (2, 3):
-            store.publish_version(models, "demo", version, saved / "demo" / str(version))
-            eventually(lambda version=version: callers.answers[version] > 50)  # type: ignore[misc]
-        eventually(lambda: states(client) == {1: "END", 2: "END", 3: "AVAILABLE"})
+        model.publish(2)
+        eventually(lambda: callers.answers[2] > 50)
+        model.publish(3)
+        eventually(lambda: callers.answers[3] > 50)
+        eventually(lambda: model.states() == {1: "END", 2: "END", 3: "AVAILABLE"})
     assert callers.failures == []
-    assert client.predict(REQUEST).outputs["version"].values == (3,)
+    assert model.answers() == 3
 
 
-def test_a_version_that_does_not_load_is_reported_and_the_old_one_stays(client: Client, models: Path) -> None:
-    (models / "demo" / "4").mkdir()
-    (models / "demo" / "4" / "saved_model.pb").write_bytes(b"this is no protocol buffer")
-    eventually(lambda: states(client).get(4) == "END")
-    newest = client.status(DEMO)[0]
-    assert "demo/4 is no SavedModel" in newest.error
-    assert client.predict(REQUEST).outputs["version"].values == (3,)
+def test_a_version_that_does_not_load_is_reported_and_the_old_one_stays(model: Model) -> None:
+    broken = model.store / model.name / "2"
+    broken.mkdir()
+    (broken / "saved_model.pb").write_bytes(b"this is no protocol buffer")
+    eventually(lambda: model.states().get(2) == "END")
+    assert "/2 is no SavedModel" in model.error(2)
+    assert model.answers() == 1
 
 
-def test_a_version_that_cannot_answer_its_warm_up_requests_never_becomes_available(
-    client: Client, models: Path, unanswerable: Path
-) -> None:
-    store.publish_version(models, "demo", 5, unanswerable)
-    eventually(lambda: states(client).get(5) == "END")
-    assert "missing: amount; unknown: amnt" in client.status(DEMO)[0].error
-    assert client.predict(REQUEST).outputs["version"].values == (3,)
+def test_a_version_that_cannot_answer_its_warm_up_requests_is_not_served_until_it_is_repaired(model: Model, unanswerable: Path) -> None:
+    model.publish(2, unanswerable)
+    eventually(lambda: model.states().get(2) == "END")
+    assert "missing: amount; unknown: amnt" in model.error(2)
+    assert model.answers() == 1
+    (model.store / model.name / "2" / "assets.extra" / "tf_serving_warmup_requests").unlink()
+    eventually(lambda: model.states()[2] == "AVAILABLE")
 
 
-def test_a_broken_version_that_is_repaired_is_loaded(client: Client, models: Path, saved: Path) -> None:
-    shutil.copytree(saved / "demo" / "2", models / "demo" / "5", dirs_exist_ok=True)
-    (models / "demo" / "5" / "assets.extra" / "tf_serving_warmup_requests").unlink()
-    eventually(lambda: states(client)[5] == "AVAILABLE")
+def test_a_model_that_is_deleted_is_no_longer_served(model: Model) -> None:
+    shutil.rmtree(model.store / model.name)
+    eventually(lambda: model.states()[1] == "END")
+    with pytest.raises(NotServed, match=r"Models served here: .*demo"):
+        model.answers()
 
 
-def test_a_new_model_is_served_and_a_deleted_one_is_not(client: Client, models: Path, saved: Path) -> None:
-    store.publish_version(models, "second", 1, saved / "demo" / "1")
-    second = ModelSpec(name="second")
-
-    def served() -> bool:
-        try:
-            return bool(client.signatures(second))
-        except NotServed:
-            return False
-
-    eventually(served)
-    shutil.rmtree(models / "second")
-    eventually(lambda: not served())
-
-
-def test_removing_the_newest_version_goes_back_to_the_one_before(client: Client, models: Path) -> None:
-    shutil.rmtree(models / "demo" / "5")
-    eventually(lambda: client.predict(REQUEST).outputs["version"].values == (3,))
-
-
-def test_ctrl_c_stops_the_server_with_its_exit_code(watching: Any) -> None:
-    import signal
-
-    watching.process.send_signal(signal.SIGINT)
-    assert watching.process.wait(timeout=30) == 130
-    assert "Traceback" not in watching.output.read_text()
+def test_removing_the_newest_version_goes_back_to_the_one_before(watching: Any, model: Model) -> None:
+    model.publish(2)
+    eventually(lambda: model.answers() == 2)
+    with Callers(watching, model.name) as callers:
+        assert store.prune(model.store, model.name, keep=2, protect=set()) == []
+        shutil.rmtree(model.store / model.name / "2")
+        eventually(lambda: callers.answers[1] > 10)
+    assert callers.failures == []
 
 
 @pytest.fixture(scope="module")
 def configured(tmp_path_factory: pytest.TempPathFactory, saved: Path, start_server: Any) -> Iterator[Any]:
     folder = tmp_path_factory.mktemp("configured")
-    for model, version in (("demo", 1), ("demo", 2), ("spin", 1)):
-        store.publish_version(folder / "models", model, version, saved / model / str(version))
+    for version in (1, 2):
+        store.publish_version(folder / "models", "demo", version, saved / "demo" / str(version))
     config = folder / "models.config"
-    config.write_text(config_text(folder, "specific { versions: 1 }", stable=1))
+    config.write_text(config_text(folder, "all {}"))
     with start_server(folder, "--model-config", config) as server:
         yield server
 
 
 def config_text(folder: Path, policy: str, **labels: int) -> str:
     lines = "".join(f" version_labels {{ key: '{label}' value: {version} }}" for label, version in labels.items())
-    return (
-        f"model_config_list {{ config {{ name: 'demo' base_path: '{folder}/models/demo' model_version_policy {{ {policy} }}{lines} }}"
-        f" config {{ name: 'spin' base_path: '{folder}/models/spin' }} }}"
-    )
+    return f"model_config_list {{ config {{ name: 'demo' base_path: '{folder}/models/demo' model_version_policy {{ {policy} }}{lines} }} }}"
 
 
 def label_answers(server: Any, label: str) -> int | None:
-    request = PredictRequest(model=ModelSpec(name="demo", label=label), inputs=REQUEST.inputs, outputs=["version"])
+    request = PredictRequest(model=ModelSpec(name="demo", label=label), inputs=INPUTS, outputs=["version"])
     with connect(server.rest, grpc=False) as client:
         try:
             return int(client.predict(request).outputs["version"].values[0])
@@ -181,13 +192,15 @@ def label_answers(server: Any, label: str) -> int | None:
 
 def test_a_changed_configuration_is_followed_and_a_broken_one_is_not(configured: Any) -> None:
     folder = configured.output.parent
-    assert (label_answers(configured, "stable"), label_answers(configured, "canary")) == (1, None)
-    with Callers(configured) as callers:
-        (folder / "models.config").write_text(config_text(folder, "all {}", stable=1, canary=2))
+    config = folder / "models.config"
+    config.write_text(config_text(folder, "specific { versions: 1 }", stable=1))
+    eventually(lambda: (label_answers(configured, "stable"), label_answers(configured, "canary")) == (1, None))
+    with Callers(configured, "demo") as callers:
+        config.write_text(config_text(folder, "all {}", stable=1, canary=2))
         eventually(lambda: label_answers(configured, "canary") == 2)
-        (folder / "models.config").write_text("model_config_list { nonsense }")
+        config.write_text("model_config_list { nonsense }")
         eventually(lambda: "is no model_config_list" in configured.output.read_text())
-        (folder / "models.config").write_text(config_text(folder, "latest {}", stable=2))
+        config.write_text(config_text(folder, "latest {}", stable=2))
         eventually(lambda: label_answers(configured, "stable") == 2)
     assert callers.failures == []
 
@@ -195,9 +208,8 @@ def test_a_changed_configuration_is_followed_and_a_broken_one_is_not(configured:
 def test_a_configuration_can_come_over_grpc(configured: Any) -> None:
     folder = configured.output.parent
     request = model_management_pb2.ReloadConfigRequest()
-    for name in ("demo", "spin", "copy"):
-        base = "demo" if name == "copy" else name
-        request.config.model_config_list.config.add(name=name, base_path=f"{folder}/models/{base}", model_platform="tensorflow")
+    for name in ("demo", "copy"):
+        request.config.model_config_list.config.add(name=name, base_path=f"{folder}/models/demo", model_platform="tensorflow")
     with grpc.insecure_channel(configured.grpc) as channel:
         stub = model_service_pb2_grpc.ModelServiceStub(channel)
         stub.HandleReloadConfigRequest(request, timeout=60)
@@ -209,21 +221,33 @@ def test_a_configuration_can_come_over_grpc(configured: Any) -> None:
     assert "more than one config named demo" in caught.value.details()
 
 
-def test_requests_under_way_are_finished_on_sigterm(configured: Any) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_requests_under_way_are_finished_on_a_signal(
+    tmp_path: Path, saved: Path, start_server: Any, number: signal.Signals, code: int
+) -> None:
+    store.publish_version(tmp_path / "models", "spin", 1, saved / "spin" / "1")
+    with start_server(tmp_path, "spin", "--store", tmp_path / "models") as server:
+        turns = turns_for(3, server)
+        answers: dict[str, int] = {}
+        threads = [threading.Thread(target=lambda p=p: answers.update({p: spin(server, p, turns)})) for p in ("grpc", "rest")]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.7)  # long enough to be sent, far shorter than the answer takes
+        server.process.send_signal(number)
+        assert server.process.wait(timeout=60) == code
+        for thread in threads:
+            thread.join()
+        assert answers == {"grpc": turns, "rest": turns}
+        assert not (tmp_path / "ready.json").exists()
+        assert "Traceback" not in server.output.read_text()
+
+
+def turns_for(seconds: float, server: Any) -> int:
+    """How many turns keep this machine busy for about that long."""
     turns = 2_000
     started = time.monotonic()
-    spin(configured, "rest", turns)
-    turns = int(turns * max(1.0, 3 / (time.monotonic() - started)))  # about three seconds on this machine
-    answers: dict[str, int] = {}
-    threads = [threading.Thread(target=lambda p=p: answers.update({p: spin(configured, p, turns)})) for p in ("grpc", "rest")]
-    for thread in threads:
-        thread.start()
-    time.sleep(0.7)  # long enough to be sent, far shorter than the answer takes
-    assert configured.stop() == 0
-    for thread in threads:
-        thread.join()
-    assert answers == {"grpc": turns, "rest": turns}
-    assert not (configured.output.parent / "ready.json").exists()
+    spin(server, "rest", turns)
+    return int(turns * max(1.0, seconds / (time.monotonic() - started)))
 
 
 def spin(server: Any, protocol: str, turns: int) -> int:
