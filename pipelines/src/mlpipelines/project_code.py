@@ -64,8 +64,7 @@ def load_code(folder: Path, module: str) -> ModuleType:
     file = folder / f"{module}.py"
     if not file.is_file():
         raise ConfigError(f"{file} does not exist. `millrace new NAME` writes a project with all its files.")
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+    sys.path[:] = [str(folder), *(entry for entry in sys.path if entry != str(folder))]  # before any other project's
     sys.modules.pop(module, None)
     try:
         return importlib.import_module(module)

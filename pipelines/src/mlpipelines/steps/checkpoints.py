@@ -122,6 +122,12 @@ class Checkpoints:
                 log.warning("%s cannot be read and is passed over: %s", file, error)
         return None
 
+    def forget_others(self, *, before: float) -> None:
+        """Remove trainings of the same project that were given up: not written since `before` (seconds since 1970)."""
+        for other in self.folder.parent.glob("*/"):
+            if other != self.folder and other.stat().st_mtime < before:
+                shutil.rmtree(other, ignore_errors=True)
+
     def delete(self) -> None:
         """Forget this training."""
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -40,6 +40,8 @@ from mlpipelines.workspace import ProjectState
 
 _REJECTED = re.compile(r"DataRejected: (.+)")
 _EXAMPLE_ROWS = 64
+_GIVEN_UP = 7 * 24 * 3600
+"""Seconds after which nobody comes back to a training that was killed."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,7 @@ def train(*, project: Project, project_dir: Path, state: ProjectState, data: Pat
     )
     if placement.is_chief:
         _clear(job.output)
+        job.checkpoints.forget_others(before=time.time() - _GIVEN_UP)
     fitted = _fit(job)
     if placement.is_chief:
         _export(job, fitted)
