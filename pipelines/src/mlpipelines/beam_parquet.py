@@ -11,6 +11,7 @@ under the same name.
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -59,10 +60,8 @@ def row_groups(files: Sequence[Path], doing: str, fractions: tuple[float, float]
     """
     groups = []
     for number, file in enumerate(files):
-        try:
+        with _readable(file):
             metadata = pq.read_metadata(file)
-        except (pa.ArrowInvalid, OSError) as error:
-            raise DataRejected(f"{file} cannot be read as Parquet: {error}. Run `millrace run` again; ingest writes it anew.") from error
         row = 0
         share = fractions[0] + (fractions[1] - fractions[0]) * number / len(files)
         for index in range(metadata.num_row_groups):
@@ -70,6 +69,26 @@ def row_groups(files: Sequence[Path], doing: str, fractions: tuple[float, float]
             groups.append(RowGroup(file=str(file), index=index, place=number * _FILE + row, doing=text, fraction=round(share, 3)))
             row += metadata.row_group(index).num_rows
     return groups
+
+
+def read_column(file: Path, name: str) -> pa.ChunkedArray:
+    """One column of a whole file.
+
+    Raises:
+        DataRejected: the file is not Parquet, is cut off, or has no such column.
+    """
+    with _readable(file):
+        if name not in pq.read_schema(file).names:
+            raise DataRejected(f"{file} has no column {name!r}, which project.yaml names. Correct project.yaml, then `millrace run` again.")
+        return pq.read_table(file, columns=[name])[name]
+
+
+@contextlib.contextmanager
+def _readable(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowInvalid, OSError) as error:
+        raise DataRejected(f"{file} cannot be read as Parquet: {error}. Run `millrace run` again; ingest writes it anew.") from error
 
 
 def adapter_config(project: Project, *, passed_through: bool) -> TensorAdapterConfig:
@@ -89,7 +108,7 @@ class ReadFeatures(beam.DoFn):  # type: ignore[misc]  # Beam ships no types
     def process(self, group: RowGroup) -> Iterator[pa.RecordBatch]:
         """Batches with the schema of `adapter_config`."""
         progress(group.doing, group.fraction)
-        with pq.ParquetFile(group.file) as file:
+        with _readable(Path(group.file)), pq.ParquetFile(group.file) as file:
             size = _batch_size(self._project, file.metadata.row_group(group.index))
             row = group.place
             for batch in file.iter_batches(batch_size=size, row_groups=[group.index], columns=self._columns):

@@ -66,7 +66,7 @@ class Preprocessing:
             kind = "sparse" if isinstance(value, tf.SparseTensor) else "ragged"
             raise self._wrong(
                 f"returns {name!r} as a {kind} tensor. Make it dense and of a fixed length, for example with "
-                f"{_TO_DENSE[kind]}, which gives [batch, n]"
+                f"{_TO_DENSE[kind]}, which pads and cuts to [batch, n]"
             )
         if not tf.is_tensor(value):
             raise self._wrong(f"returns {name!r} as {type(value).__name__}, not a tensor")
@@ -79,7 +79,7 @@ class Preprocessing:
 
 
 _TO_DENSE = {
-    "sparse": "tft.sparse_tensor_to_dense_with_shape(x, [None, n])",
+    "sparse": "tf.RaggedTensor.from_sparse(x).to_tensor(default_value=0, shape=[None, n])",
     "ragged": "x.to_tensor(default_value=0, shape=[None, n])",
 }
 

@@ -45,7 +45,14 @@ _SPLITS: tuple[SplitName, ...] = ("train", "validation")
 _FRACTIONS = (0.6, 0.98)
 """Shares of the whole step between which rows are transformed."""
 _BEAM_STEP = re.compile(r" \[while running '[^']*'\]")
-_LOGGERS = ("apache_beam", "absl", "tensorflow")
+_LOG_LEVELS = {
+    "absl": logging.ERROR,
+    "tensorflow": logging.ERROR,
+    "apache_beam": logging.ERROR,
+    # these tell of an exception before raising it
+    "apache_beam.runners.common": logging.CRITICAL,
+    "apache_beam.runners.worker": logging.CRITICAL,
+}
 
 
 class _Options(PipelineOptions):  # type: ignore[misc]  # Beam ships no types
@@ -142,7 +149,7 @@ def _classes(project: Project, source: Data) -> tuple[str, ...]:
     label = label_codes.learned(project)
     if label is None:
         return ()
-    return label_codes.class_names(label, (pq.read_table(file, columns=[label.column])[label.column] for file in source.files("train")))
+    return label_codes.class_names(label, (beam_parquet.read_column(file, label.column) for file in source.files("train")))
 
 
 def _run(job: _Job) -> bool:
@@ -194,15 +201,14 @@ def _explained(job: _Job, error: Exception) -> ConfigError:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Beam and TensorFlow Transform say only what is wrong."""
-    loggers = [logging.getLogger(name) for name in _LOGGERS]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
+    before = {name: logging.getLogger(name).level for name in _LOG_LEVELS}
+    for name, level in _LOG_LEVELS.items():
+        logging.getLogger(name).setLevel(level)
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+        for name, level in before.items():
+            logging.getLogger(name).setLevel(level)
 
 
 def _report(job: _Job, *, read_again: bool, seconds: float) -> None:
