@@ -9,6 +9,7 @@ Aliases: `challenger` is blessed and not yet published; `champion` is what `publ
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ FINGERPRINT = "model_fingerprint"
 TRAINING_FINGERPRINT = "training_fingerprint"
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 MODEL_FOLDER = "saved_model"
+_SHOWN_OF_HASH = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,9 +247,9 @@ def _version_row(entry: RegisteredVersion) -> dict[str, Any]:
         "aliases": ", ".join(entry.aliases),
         "created": _utc(entry.created_ms),
         "metric": _metric_of(tags),
-        "data": tags.get("data_hash", "")[:12],
-        "schema": tags.get("schema_hash", "")[:12],
-        "code": tags.get("lineage.commit", "")[:12],
+        "data": tags.get("data_hash", "")[:_SHOWN_OF_HASH],
+        "schema": tags.get("schema_hash", "")[:_SHOWN_OF_HASH],
+        "code": tags.get("lineage.commit", "")[:_SHOWN_OF_HASH],
         "run": tags.get("run_id", ""),
         "verdict": tags.get("verdict", ""),
     }
@@ -262,11 +264,16 @@ def _run_row(workspace: Workspace, run_id: str) -> dict[str, Any]:
     run = find_run(workspace, run_id, experiments)
     if run is None:
         raise ConfigError(f"The run {run_id} was never entered in the registry: it ended before `evaluate`. `millrace runs` lists runs.")
-    tags = {name: value for name, value in run.data.tags.items() if not name.startswith("mlflow.")}
+    tags = {name: _shortened(value) for name, value in run.data.tags.items() if not name.startswith("mlflow.")}
     facts = {"run": run_id, "started": _utc(run.info.start_time), **_sorted(tags, skip={RUN_TAG})}
     return (
         facts | {f"param {k}": v for k, v in _sorted(run.data.params).items()} | _sorted(run.data.metrics) | _costs(workspace, tags, run_id)
     )
+
+
+def _shortened(value: str) -> str:
+    """The beginning of a hash; any other text as it is."""
+    return value[:_SHOWN_OF_HASH] if re.fullmatch(r"[0-9a-f]{64}", value) else value
 
 
 def _costs(workspace: Workspace, tags: Mapping[str, str], run_id: str) -> dict[str, Any]:

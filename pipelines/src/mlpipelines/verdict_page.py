@@ -107,7 +107,7 @@ def _check_row(check: Check, reach: float) -> dict[str, object]:
         "": Markup(f'<span class="mark {kind}" title="{told}">{mark}</span>'),
         "check": Markup(f"{check.check} <strong>{subject}</strong>"),
         "rows": check.rows or Markup(""),
-        "challenger": check.challenger_text if check.difference is None else _estimate(check.challenger),
+        "challenger": check.challenger_text if check.check in BUDGETS else _estimate(check.challenger),
         "opponent": figure(check.opponent) if check.opponent is not None else "",
         "difference": _estimate(check.difference),
         " ": Markup(drawn),
