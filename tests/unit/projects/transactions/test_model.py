@@ -1,0 +1,155 @@
+"""The transactions model takes rows to pieces the same way everywhere, learns from a few, and says nothing about what it never saw."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mlpipelines.project_code import FeatureSpec, ModelContext, load_code
+
+PROJECT = Path(__file__).parents[4] / "pipelines" / "projects" / "transactions"
+SPECS = {
+    "merchant": FeatureSpec(dtype="string"),
+    "brand": FeatureSpec(dtype="string"),
+    "vat": FeatureSpec(dtype="int64"),
+    "team": FeatureSpec(dtype="int64"),
+    "cost_centre": FeatureSpec(dtype="int64"),
+    "pence": FeatureSpec(dtype="int64"),
+    "numbers": FeatureSpec(dtype="float32", shape=(7,)),
+    "weekday": FeatureSpec(dtype="int64"),
+    "age_days": FeatureSpec(dtype="int64"),
+}
+
+
+@pytest.fixture(scope="module")
+def model_code() -> Iterator[ModuleType]:
+    before = list(sys.path)
+    yield load_code(PROJECT, "model")
+    sys.path[:] = before
+
+
+@pytest.fixture(scope="module")
+def features_code() -> Iterator[ModuleType]:
+    before = list(sys.path)
+    yield load_code(PROJECT, "features")
+    sys.path[:] = before
+
+
+@pytest.fixture(scope="module")
+def layers(model_code: ModuleType) -> ModuleType:
+    del model_code  # puts the folder on the path
+    return sys.modules["transaction_layers"]
+
+
+def context(**parameters: object) -> ModelContext:
+    small = {"table_bits": 9, "hidden": 16, "text_width": 8, "cross_width": 4, "learning_rate": 0.02, **parameters}
+    return ModelContext(features=SPECS, classes=("cafe", "fuel"), parameters=small, train_rows=256, batch_size=32, epochs=6)
+
+
+def rows(count: int, seed: int = 0) -> tuple[dict[str, tf.Tensor], np.ndarray[tuple[int, ...], np.dtype[np.int64]]]:
+    """Two kinds of merchant, each with its words, and everything else at random."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 2, count)
+    names = [f"{('cafe', 'petrol')[kind]} number {rng.integers(50)}" for kind in label]
+    numbers = {name: tf.constant(rng.integers(0, 5, count)) for name in ("vat", "team", "cost_centre", "weekday", "age_days")}
+    text = {"merchant": tf.constant(names), "brand": tf.constant([name.rsplit(" ", 1)[0] for name in names])}
+    money = {"pence": tf.constant(rng.integers(-500, 9_000, count)), "numbers": tf.constant(rng.normal(size=(count, 7)).astype("float32"))}
+    return {**text, **numbers, **money}, label
+
+
+@pytest.mark.parametrize(
+    ("shown", "cleaned"),
+    [("SQ *Keltex CAFE  0173", "sq keltex cafe 0173"), ("", ""), ("***", ""), ("caf\xe9 \x00ok", "caf ok")],
+)
+def test_descriptors_lose_case_and_punctuation(features_code: ModuleType, shown: str, cleaned: str) -> None:
+    assert features_code.cleaned(tf.constant([shown])).numpy()[0].decode() == cleaned
+
+
+def test_bytes_that_are_no_text_do_no_harm(features_code: ModuleType) -> None:
+    assert features_code.cleaned(tf.constant([b"\xff\xfeCAF\xe9 9"])).numpy()[0].startswith(b"\xff\xfecaf")
+
+
+def test_a_missing_amount_is_nothing_and_a_refund_is_negative(features_code: ModuleType) -> None:
+    assert features_code._pence(tf.constant([float("nan"), -12.34, 0.29])).numpy().tolist() == [0, -1234, 29]
+
+
+def test_pieces_are_rows_of_the_table_and_empty_names_have_none(layers: ModuleType) -> None:
+    text = {"merchant": tf.constant(["keltex cafe 0173", "k", "", "x" * 300]), "brand": tf.constant(["keltex cafe", "k", "", "x" * 300])}
+    pieces = layers.PiecesOfText(1024)(text).numpy()
+    assert pieces.shape == (4, 91)
+    assert pieces.min() == 0
+    assert pieces.max() < 1024
+    assert (pieces[0] > 0).sum() == 17 + 16 + 15 + 14 + 2  # " keltex cafe 0000 " has 18 letters
+    assert (pieces[2, -5:] == 0).all()
+
+
+def test_names_that_share_letters_share_pieces(layers: ModuleType) -> None:
+    def pieces_of(name: str) -> set[int]:
+        return set(layers.PiecesOfText(1 << 20)({"merchant": tf.constant([name]), "brand": tf.constant([name])}).numpy()[0]) - {0}
+
+    known = pieces_of("keltex cafe")
+    assert len(known & pieces_of("keltx cafe")) > 2 * len(known & pieces_of("dormont fuel"))
+
+
+def test_rows_are_the_same_in_a_graph_and_without_one(layers: ModuleType) -> None:
+    features, _ = rows(50)
+    crosses = layers.Crosses(4096)
+    np.testing.assert_array_equal(crosses(features), tf.function(crosses)(features))
+
+
+def test_few_different_crosses_collide(layers: ModuleType) -> None:
+    values = tf.range(20_000, dtype=tf.int64)
+    table_rows = layers.row_of(layers.mixed(values, values[::-1]), 1 << 20).numpy()
+    assert len(np.unique(table_rows)) > 19_700  # 19,810 are expected of a random function
+
+
+def test_what_training_never_saw_says_nothing(layers: ModuleType) -> None:
+    for layer in (layers.WeightedVotes(64, 3), layers.MeanOfPieces(64, 3), layers.EachPiece(64, 3)):
+        assert not layer(tf.constant([[5, 0, 9]])).numpy().any()
+
+
+def test_pieces_are_dropped_in_training_only(layers: ModuleType) -> None:
+    votes = layers.WeightedVotes(64, 1, drop=0.5)
+    pieces = tf.ones([200, 4], tf.int32)
+    votes(pieces)
+    votes.table.assign(np.ones((64, 1), "float32"))
+    assert len(np.unique(votes(pieces).numpy())) == 1
+    assert len(np.unique(votes(pieces, training=True).numpy())) > 2
+
+
+@pytest.mark.slow
+def test_a_few_rows_are_enough_to_learn_and_the_export_answers_alike(model_code: ModuleType, tmp_path: Path) -> None:
+    features, label = rows(256)
+    dataset = tf.data.Dataset.from_tensor_slices((features, label)).batch(32)
+    model = model_code.build(context())
+    model.fit(model_code.batches(dataset, context(half_life_days=30)), epochs=6, verbose=0)
+    later, answer = rows(100, seed=1)
+    scores = model.predict(later, verbose=0)
+    assert float((scores.argmax(axis=1) == answer).mean()) > 0.95
+    np.testing.assert_allclose(scores.sum(axis=1), 1.0, atol=1e-5)
+    model.export(tmp_path / "model", verbose=False)
+    exported = tf.saved_model.load(str(tmp_path / "model"))
+    np.testing.assert_allclose(exported.serve(later), scores, atol=1e-5)
+
+
+def test_a_parameter_that_means_nothing_is_refused_by_name(model_code: ModuleType) -> None:
+    with pytest.raises(ValueError, match="hiden"):
+        model_code.build(context(hiden=3))
+
+
+def test_rows_a_half_life_old_weigh_half(model_code: ModuleType) -> None:
+    dataset = tf.data.Dataset.from_tensors(({"age_days": tf.constant([0, 30, 60], tf.int64)}, tf.constant([1, 0, 1])))
+    *_, weights = next(iter(model_code.batches(dataset, context(half_life_days=30))))
+    np.testing.assert_allclose(weights, [1.0, 0.5, 0.25])
+
+
+def test_smoothed_loss_is_cross_entropy_without_smoothing_and_higher_with(model_code: ModuleType) -> None:
+    sure = tf.constant([[0.99, 0.01]])
+    assert float(model_code.SmoothedCrossEntropy(0.0)(tf.constant([0]), sure)) == pytest.approx(-np.log(0.99), abs=1e-5)
+    assert float(model_code.SmoothedCrossEntropy(0.1)(tf.constant([0]), sure)) > -np.log(0.99)
