@@ -116,9 +116,10 @@ class BigQuerySource:
     def _table_batches(self, client: Any, wanted: Sequence[str], restriction: str) -> Iterator[pa.RecordBatch]:
         reader = self.clients.read()
         session = reader.create_read_session(request=session_request(self.table or "", client.project, wanted, restriction))
-        for stream in session.streams:
-            for page in reader.read_rows(stream.name).rows(session).pages:
-                yield page.to_arrow()
+        for stream in session.streams:  # none where no row is wanted
+            schema = pa.ipc.read_schema(pa.py_buffer(session.arrow_schema.serialized_schema))
+            for response in reader.read_rows(stream.name):  # starts again where a connection broke off
+                yield pa.ipc.read_record_batch(pa.py_buffer(response.arrow_record_batch.serialized_record_batch), schema)
 
     def _query_batches(self, client: Any, text: str, values: Sequence[Any]) -> Iterator[pa.RecordBatch]:
         result = client.query(text, job_config=bigquery.QueryJobConfig(query_parameters=list(values))).result()

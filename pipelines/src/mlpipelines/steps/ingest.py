@@ -9,10 +9,8 @@ Memory grows with the rows: about twice the canonical rows' size, since only row
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -29,14 +27,14 @@ from mlpipelines import labels, progress
 from mlpipelines.artifacts import KEY, Data
 from mlpipelines.assignment import Assigned, assign, first_test, prepare, proof, written_order
 from mlpipelines.errors import ConfigError, DataRejected
-from mlpipelines.kept_rows import Kept, load_kept, merge, save_kept
+from mlpipelines.incremental import Pending, WindowRows, read_window
 from mlpipelines.manifest import DataManifest, SpanFacts, content_hash, write_manifest
 from mlpipelines.near_duplicates import near_duplicates
 from mlpipelines.parquet_files import sha256_of, write_rows
 from mlpipelines.project import Project
-from mlpipelines.reading import Reading, bounds_of, inside, last_days, newest_time, read_source, utc, window_of
+from mlpipelines.reading import Reading, bounds_of, utc, window_of
 from mlpipelines.sealed import Sealed, load_sealed, seal
-from mlpipelines.sources import RowSource, Window, open_source
+from mlpipelines.sources import Window, open_source
 from mlpipelines.spans import span_name
 from mlpipelines.splits import Mask, SplitRows
 from mlpipelines.workspace import ProjectState
@@ -50,20 +48,9 @@ class _Rows:
 
     table: pa.Table
     reading: Reading
-    pending: _Pending | None
+    pending: Pending | None
     dropped: Mapping[str, int]
     warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Pending:
-    """What becomes the next run's state of an incremental source, once this run is through."""
-
-    kept: Kept
-    fresh: pa.Table
-    replaced: int
-    watermark: int
-    since: int | None
 
 
 def ingest(
@@ -97,7 +84,7 @@ def ingest(
         source = open_source(project.source, project_dir)
         asked = window_of(project, since, until)
         progress.progress("read the source")
-        read = _checked(*_read(source, project, state, asked), project, asked)
+        read = _checked(read_window(source, project, state, asked), project, asked)
         progress.progress("draw the splits", 0.5)
         prepared = prepare(read.table, project)
         sealed = load_sealed(state) or _seal_first(read.table, prepared, project, state, asked)
@@ -126,13 +113,12 @@ def ingest(
             classes=counts,
             dropped={**read.dropped, **_left_out(assigned)},
             repaired={name: {what: n for what, n in asdict(mended).items() if n} for name, mended in read.reading.repairs.items()},
-            incremental=_incremental_facts(read.pending),
+            incremental={} if read.pending is None else read.pending.facts(),
             warnings=(*read.warnings, *_split_warnings(read.table, assigned, sealed, project)),
         )
         write_manifest(Data(data).manifest, manifest)
         if read.pending is not None:
-            kept = read.pending
-            save_kept(state.rows, kept.kept, kept.fresh, watermark=kept.watermark, mark=_mark(project), since=kept.since)
+            read.pending.save(state)
     progress.note(rows=dict(manifest.rows), read=manifest.read, data=manifest.content_hash, warnings=list(manifest.warnings))
     return manifest
 
@@ -145,37 +131,9 @@ def _next_command(project_dir: Path) -> Iterator[None]:
         raise DataRejected(f"{error} Then: millrace run {project_dir}", error.report) from error
 
 
-def _read(source: RowSource, project: Project, state: ProjectState, asked: Window) -> tuple[Reading, pa.Table, _Pending | None]:
-    """The source's rows of the window, with what earlier runs kept."""
-    days = project.source.window_days
-    if not project.source.incremental:
-        newest = newest_time(source, project, asked) if days else None
-        reading = read_source(source, project, last_days(asked, days, newest))
-        return reading, reading.rows, None
-    kept = load_kept(state.rows, mark=_mark(project), since=asked.since)
-    start = asked.since if kept.watermark is None else kept.watermark - 3600 * project.source.lateness_hours
-    reading = read_source(source, project, Window(since=start, until=asked.until))
-    merged = merge(kept.rows, reading.rows)
-    newest = bounds_of(merged.rows, project.time)[1]
-    newest = None if newest is None else min(newest, int(time.time()))  # a row from the future must not end all reading
-    rows = inside(merged.rows, project.time, last_days(asked, days, newest))
-    watermark = max((second for second in (kept.watermark, newest) if second is not None), default=None)
-    if watermark is None:
-        return reading, rows, None
-    pending = _Pending(kept=kept, fresh=merged.fresh, replaced=merged.replaced, watermark=watermark, since=asked.since)
-    return reading, rows, pending
-
-
-def _mark(project: Project) -> dict[str, Any]:
-    """What kept rows depend on: other values, and they are read anew."""
-    fields = {"kind", "path", "url", "table", "query", "entry", "options", "billing_project"}
-    mark = {"source": project.source.model_dump(mode="json", include=fields), "columns": project.column_types, "key": project.key}
-    found: dict[str, Any] = json.loads(json.dumps({**mark, "rename": project.rename}, default=str))
-    return found
-
-
-def _checked(reading: Reading, rows: pa.Table, pending: _Pending | None, project: Project, asked: Window) -> _Rows:
+def _checked(window: WindowRows, project: Project, asked: Window) -> _Rows:
     """Refuse what cannot be trained on, and drop rows without a label."""
+    reading, rows, pending = window.reading, window.rows, window.pending
     _require_rows(reading, rows, project, asked)
     empty = [name for name in project.column_types if rows[name].null_count == rows.num_rows]
     warnings = [f"column {name!r} has no value in any row" for name in empty if project.label is None or name != project.label.column]
@@ -348,18 +306,6 @@ def _near_duplicates(rows: pa.Table, assigned: Assigned, sealed: Sealed, project
     test = sealed.rows(columns) if set(columns) <= set(sealed.columns) else texts.filter(pa.array(assigned.sealed))
     splits = {"train": texts.filter(pa.array(assigned.train)), "validation": texts.filter(pa.array(assigned.validation)), "test": test}
     return near_duplicates(columns, splits)
-
-
-def _incremental_facts(pending: _Pending | None) -> dict[str, Any]:
-    if pending is None:
-        return {}
-    return {
-        "watermark_before": utc(pending.kept.watermark),
-        "watermark": utc(pending.watermark),
-        "kept": 0 if pending.kept.rows is None else pending.kept.rows.num_rows,
-        "new": pending.fresh.num_rows - pending.replaced,
-        "replaced": pending.replaced,
-    }
 
 
 def _split_warnings(rows: pa.Table, assigned: Assigned, sealed: Sealed, project: Project) -> list[str]:
