@@ -4,7 +4,7 @@ A small model (text and number in, label and 60 scores out) over loopback, the c
 cores. Beside `millrace serve` runs the obvious alternative, measured the same way: a gRPC server that calls the concrete
 function of `tf.saved_model.load`, which is what one would write first.
 
-    python benchmarks/serving.py [--seconds 5] [--output benchmarks/results/serving.json]
+    python benchmarks/serving.py [--seconds 6] [--output benchmarks/results/serving.json]
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from mlserving.signature import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 CALLERS = (1, 8)
+ROUNDS = 4
+WARM_UP_SECONDS = 0.5
 START_SECONDS = 180
 ROW = {"merchant": "ACME TOOLS 0042", "amount": 12.5}
 
@@ -43,7 +45,7 @@ Ask = Callable[[], None]
 def main() -> int:
     """Measure, print, write. `--model` and `--plain` are how it starts its own other processes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=float, default=5.0, help="of each measurement")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of each measurement, in several turns")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "serving.json")
     parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--plain", type=Path, help=argparse.SUPPRESS)
@@ -63,28 +65,29 @@ def main() -> int:
 
 
 def measure_all(folder: Path, seconds: float) -> list[dict[str, Any]]:
-    """Each server with each protocol it speaks and each number of callers."""
+    """Each server with each protocol it speaks and each number of callers, in turns, so that a busy machine is unfair to none."""
     itself = [sys.executable, str(Path(__file__).resolve())]
-    subprocess.run([*itself, "--model", folder], check=True, stderr=subprocess.DEVNULL)
+    subprocess.run([*itself, "--model", str(folder)], check=True, stderr=subprocess.DEVNULL)
     options = ["--implementation", "python", "--grpc-port", "0", "--rest-port", "0", "--store", str(folder / "models")]
-    rows = []
     ours = [sys.executable, "-m", "mlserving", "serve", *options, "--ready-file", str(folder / "ours.json")]
-    for server, command, ready_file in (
-        ("millrace serve", ours, folder / "ours.json"),
-        ("concrete function", [*itself, "--plain", str(folder)], folder / "plain.json"),
-    ):
-        with started(command, ready_file) as at:
-            for protocol, callers in itertools.product(("grpc", "rest"), CALLERS):
-                if at[protocol]:
-                    rows.append({"server": server, "protocol": protocol, **measure(protocol, at[protocol], callers, seconds)})
-            rows[-1]["resident_mb"] = resident_mb(at["pid"])
-    return rows
+    with started(ours, folder / "ours.json") as first, started([*itself, "--plain", str(folder)], folder / "plain.json") as second:
+        servers = {"millrace serve": first, "concrete function": second}
+        cases = [case for case in itertools.product(servers, ("grpc", "rest"), CALLERS) if servers[case[0]][case[1]]]
+        latencies: dict[tuple[str, str, int], list[float]] = {case: [] for case in cases}
+        for case in cases * ROUNDS:
+            server, protocol, callers = case
+            latencies[case] += measure(protocol, servers[server][protocol], callers, seconds / ROUNDS)
+        return [
+            {"server": server, "protocol": protocol, "callers": callers, **summary(latencies[server, protocol, callers], seconds)}
+            | {"resident_mb": resident_mb(servers[server]["pid"])}
+            for server, protocol, callers in cases
+        ]
 
 
-def measure(protocol: str, address: str, callers: int, seconds: float) -> dict[str, Any]:
-    """Let `callers` threads ask without a pause for `seconds`, after a short warm-up."""
+def measure(protocol: str, address: str, callers: int, seconds: float) -> list[float]:
+    """Let `callers` threads ask without a pause for `seconds`, after a short warm-up. How long each answer took, in seconds."""
     latencies: list[float] = []
-    until = time.perf_counter() + 1 + seconds
+    until = time.perf_counter() + WARM_UP_SECONDS + seconds
 
     def call() -> None:
         ask, mine = (grpc_caller if protocol == "grpc" else rest_caller)(address), []
@@ -99,12 +102,16 @@ def measure(protocol: str, address: str, callers: int, seconds: float) -> dict[s
         thread.start()
     for thread in threads:
         thread.join()
-    latencies.sort()
+    return latencies
+
+
+def summary(latencies: list[float], seconds: float) -> dict[str, float]:
+    """Throughput and percentiles of what was measured during `seconds`."""
+    ordered = sorted(latencies)
     return {
-        "callers": callers,
-        "requests_per_second": round(len(latencies) / seconds, 1),
-        "p50_ms": round(latencies[len(latencies) // 2] * 1000, 3),
-        "p99_ms": round(latencies[int(len(latencies) * 0.99)] * 1000, 3),
+        "requests_per_second": round(len(ordered) / seconds, 1),
+        "p50_ms": round(ordered[len(ordered) // 2] * 1000, 3),
+        "p99_ms": round(ordered[int(len(ordered) * 0.99)] * 1000, 3),
     }
 
 
@@ -215,9 +222,9 @@ def print_rows(rows: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(
-        "server", "protocol", "callers", "requests/s", "p50 ms", "p99 ms", "resident MB", title="The local model server, a small model"
-    )
+    table = Table(title="The local model server with a small model")
+    for column in ("server", "protocol", "callers", "requests/s", "p50 ms", "p99 ms", "MB"):
+        table.add_column(column, no_wrap=True, justify="left" if column in {"server", "protocol"} else "right")
     for row in rows:
         table.add_row(*map(str, row.values()))
     Console().print(table)
