@@ -46,7 +46,8 @@ def with_examples(anomaly: Anomaly, data: Path, column_type: ColumnType | None) 
         if len(values) < EXAMPLES:
             values.update(dict.fromkeys(_shown(batch.filter(mask), pick, column_type)))
     share = anomaly.share if anomaly.share is not None else matching / max(rows, 1)
-    return replace(anomaly, share=share, examples=anomaly.examples or tuple(values)[:EXAMPLES])
+    shown = tuple(values) or tuple(shortened(value) for value in pick.values if pick.kind == "among")  # gone: named, not found
+    return replace(anomaly, share=share, examples=shown[:EXAMPLES])
 
 
 def count_classes(data: Path, column: str) -> ClassCounts:

@@ -91,6 +91,8 @@ def _set_presence(feature: Any, column: Column) -> None:
 def _set_values(schema: Any, feature: Any, column: Column, project: Project) -> None:
     kind = project.column_types.get(feature.name, "string")
     label = project.label if project.label is not None and project.label.column == feature.name else None
+    for guess in ("int_domain", "float_domain", "bool_domain"):
+        feature.ClearField(guess)  # TFDV takes text of digits for numbers
     if kind == "[string]" or (kind.startswith("[") and feature.value_count.min != feature.value_count.max):
         feature.ClearField("value_count")
     if label is not None and label.kind != "number" and column.texts is not None and column.texts.complete:
