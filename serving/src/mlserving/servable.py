@@ -37,6 +37,13 @@ _CODES: dict[int, Code] = {
     tf.errors.UNAVAILABLE: "UNAVAILABLE",
 }
 
+_NOT_RESTORED = (
+    " TensorFlow Serving could not answer either: tf.saved_model.save writes no restoration for the variables of a Keras 3 model that is"
+    " an attribute of a tf.Module (keras-team/keras#20095). Export again with the tf.Variables themselves as the attribute:"
+    " module.weights = [variable.value for variable in model.variables]."
+)
+"""`tf.saved_model.load` restores them all the same, so only who calls the graph as TensorFlow Serving does sees it."""
+
 
 class Servable:
     """A loaded SavedModel. `run` may be called by many threads at once."""
@@ -148,4 +155,5 @@ def _reason(error: Exception) -> str:
     """The one line that says what is wrong: before the graph's node and after the heading and the traceback of its making."""
     text = (error.message if isinstance(error, tf.errors.OpError) else str(error)) or type(error).__name__
     lines = text.partition("\n\t [[")[0].strip().splitlines()
-    return lines[-1 if lines[0].startswith("Graph execution error") else 0]
+    reason = lines[-1 if lines[0].startswith("Graph execution error") else 0]
+    return reason + (_NOT_RESTORED if reason.startswith("Could not find variable") else "")
