@@ -71,7 +71,8 @@ def validate(
     note(rejected=len(found.rejecting), warnings=len(found.anomalies) - len(found.rejecting))
     if found.rejecting or (reviewed is None and not accept_schema):
         _propose(reviewed, proposal, found, state)
-        raise DataRejected(_refusal(found, project_dir, reviewed is not None), [anomaly.as_row() for anomaly in found.anomalies])
+        text = _refusal(found, project_dir, None if reviewed else state.proposed_schema)
+        raise DataRejected(text, [anomaly.as_row() for anomaly in found.anomalies])
     if reviewed is None:
         replace_file(reviewed_file, reviewed_text(proposal, project))
     replace_file(schema, reviewed_file.read_bytes())
@@ -121,17 +122,17 @@ def _propose(reviewed: schema_pb2.Schema | None, proposal: schema_pb2.Schema, fo
         replace_file(state.proposed_schema, render_schema(relax_schema(reviewed, proposal, found.broken_columns)))
 
 
-def _refusal(found: Findings, project_dir: Path, reviewed: bool) -> str:
-    """The error's text: what is wrong and, last, what to type next."""
+def _refusal(found: Findings, project_dir: Path, proposed: Path | None) -> str:
+    """The error's text: what is wrong and, last, what to type next. `proposed` is the proposal where no schema is reviewed."""
     if not found.rejecting:
         return (
-            f"{project_dir} has no reviewed schema yet. One is proposed from this data: read it with "
-            f"`millrace schema show {project_dir}` and accept it with `millrace schema accept {project_dir}`"
+            f"{project_dir} has no reviewed schema yet. One is proposed from this data: read {proposed}, "
+            f"then accept it with `millrace schema accept {project_dir}`"
         )
-    return f"The data is refused:\n{summary(found.anomalies)}\n{_next_command(found, project_dir, reviewed)}"
+    return f"The data is refused:\n{summary(found.anomalies)}\n{_next_command(found, project_dir, reviewed=proposed is None)}"
 
 
-def _next_command(found: Findings, project_dir: Path, reviewed: bool) -> str:
+def _next_command(found: Findings, project_dir: Path, *, reviewed: bool) -> str:
     if found.broken_columns and reviewed:
         return f"If the data is right, see how the schema would have to change with `millrace schema diff {project_dir}`"
     settings = settings_that_let_pass(found.rejecting)

@@ -145,7 +145,7 @@ def test_samples_of_one_distribution_stay_quiet_in_tfdvs_own_sketches(tmp_path: 
             {
                 f"{name}{seed}": pa.array(draw(np.random.default_rng([seed, side]), rows))
                 for name, draw in draws.items()
-                for seed in range(200)
+                for seed in range(SEEDS)
             }
             for side in (0, 1)
         ]

@@ -30,7 +30,7 @@ def replaced(table: pa.Table, column: str, where: Callable[[np.ndarray], np.ndar
 
 def test_without_a_schema_one_is_proposed_and_nothing_else_happens(bench: Any, payments: Payments) -> None:
     error = bench.refused(payments(), accept_schema=False)
-    assert str(error).endswith(f"accept it with `millrace schema accept {bench.project_dir}`")
+    assert str(error).endswith(f"read {bench.state.proposed_schema}, then accept it with `millrace schema accept {bench.project_dir}`")
     assert domain_of(load_schema(bench.state.proposed_schema), "currency") == ("EUR", "GBP", "USD")
     assert not bench.schema_file.exists()
     assert not bench.state.accepted_statistics.exists()
