@@ -1,7 +1,7 @@
 """Challenger and opponent, asked about the same sealed rows: the adapter part of `evaluate`.
 
-The opponent is the registry's champion; where the challenger *is* the champion, its answers count for both; with no champion
-yet it is the project's baseline, counted from the training rows. What comes out is a `Contest`, and `judge.py` goes on.
+The opponent is the registry's champion; where the challenger *is* the champion, its answers count for both, and a model that
+answers every row as the champion does is nothing new either (the same rows trained again). With no champion yet the opponent is the project's baseline, counted from the training rows. What comes out is a `Contest`, and `judge.py` goes on.
 """
 
 from __future__ import annotations
@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -20,6 +22,7 @@ from mlpipelines.answers import Outputs, read_answers, read_truth, space_of
 from mlpipelines.artifacts import Data, Model
 from mlpipelines.errors import DataRejected
 from mlpipelines.judge import Contest, Measured
+from mlpipelines.parity import TOLERANCE
 from mlpipelines.project import Capacity, Label, Project
 from mlpipelines.registry import RegisteredVersion
 from mlpipelines.served_model import ServedModel, answer_rows, fingerprint, load_model, median_latency, size_mb
@@ -97,6 +100,7 @@ def ask_both(
         side = _baseline(project, project.label, rows, data)
     else:
         side = _champion(champion, challenger, outputs) if unchanged else _ask_champion(project, workspace, champion, rows, say)
+        unchanged = unchanged or same_answers(outputs, side.outputs)
     measured = Measured(size_mb=size_mb(challenger.folder), latency_ms=median_latency(challenger, project, rows))
     contest = _contest(project, rows, (outputs, challenger.classes), side, measured, unchanged=unchanged)
     return Asked(contest=contest, outputs=outputs, fingerprint=own)
@@ -106,6 +110,19 @@ def is_same(champion: RegisteredVersion, own: str, training: str) -> bool:
     """Whether a challenger is the champion itself: the same files, or the same training."""
     return champion.tags.get(registry.FINGERPRINT) == own or (
         bool(training) and champion.tags.get(registry.TRAINING_FINGERPRINT) == training
+    )
+
+
+def same_answers(ours: Outputs, theirs: Outputs) -> bool:
+    """Whether two models answer every row alike: the same text, numbers within 1e-5. A training run again on the same rows does."""
+    return set(ours) == set(theirs) and all(_alike(ours[name], theirs[name]) for name in ours)
+
+
+def _alike(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> bool:
+    if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
+        return False
+    return bool(
+        np.allclose(ours, theirs, rtol=TOLERANCE, atol=TOLERANCE) if np.issubdtype(ours.dtype, np.number) else (ours == theirs).all()
     )
 
 

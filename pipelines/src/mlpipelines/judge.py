@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -60,7 +60,7 @@ class Contest:
     columns: Mapping[str, pa.ChunkedArray] = field(default_factory=dict)
     """The slice columns of the same rows."""
     unchanged: bool = False
-    """Whether the challenger is the champion itself."""
+    """Whether the challenger is the champion itself, or answers every row as it does."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +96,8 @@ def judge(rule: Evaluation, contest: Contest, *, facts: Mapping[str, str] | None
         *_slice_checks(rule, contest),
         *_budget_checks(rule.budget, contest.measured),
     ]
+    if contest.unchanged:
+        checks = [_nothing_new(check) for check in checks]
     outcome: Outcome = decide(checks, unchanged=contest.unchanged)
     return Verdict(
         outcome=outcome,
@@ -110,6 +112,11 @@ def judge(rule: Evaluation, contest: Contest, *, facts: Mapping[str, str] | None
         confidence=rule.confidence,
         facts=facts or {},
     )
+
+
+def _nothing_new(check: Check) -> Check:
+    """A model is neither better nor worse than itself."""
+    return replace(check, passed=None, reason="the same answers") if check.difference is not None else check
 
 
 def _main_check(rule: Evaluation, contest: Contest, found: Sampled) -> Check:

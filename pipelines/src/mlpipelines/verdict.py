@@ -139,7 +139,7 @@ class Verdict:
 
 
 def decide(checks: Sequence[Check], *, unchanged: bool) -> Outcome:
-    """The rule: the champion itself is nothing new; any failed check rejects; else blessed."""
+    """The rule: what answers as the champion does is nothing new; else any failed check rejects."""
     if unchanged:
         return "unchanged"
     return "rejected" if any(check.passed is False for check in checks) else "blessed"
@@ -149,7 +149,7 @@ def title_of(outcome: Outcome, opponent: Opponent, checks: Sequence[Check]) -> s
     """The sentence that people read first. The first check is the deciding metric."""
     main = checks[0]
     if outcome == "unchanged":
-        return f"Unchanged: this model is {opponent.name} already; {main.metric} {main.challenger}"
+        return f"Unchanged: this model answers every test row as {opponent.name} does; {main.metric} {main.challenger}"
     against = "" if main.opponent is None else f" {figure(main.opponent)}"
     verb = ("beats" if main.rule.startswith("better") else "is not worse than") if main.passed else "does not beat"
     if not main.passed and not main.rule.startswith("better"):
@@ -173,6 +173,7 @@ def figure(value: float | None) -> str:
     """A number as people read it: three decimals below 10, fewer above, and − for minus."""
     if value is None or math.isnan(value):
         return "–"
+    value += 0.0  # -0.0 is no news
     size = abs(value)
     text = f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 1000 else f"{value:,.0f}"  # noqa: PLR2004  # where digits stop telling
     if size and float(text.replace(",", "")) == 0:

@@ -258,7 +258,15 @@ def test_the_champion_itself_is_unchanged_and_not_a_rejection(room: Room) -> Non
     verdict = room.evaluate(model)
     assert verdict.outcome == "unchanged"
     assert not verdict.blessed
-    assert verdict.title.startswith("Unchanged: this model is champion version 1 already")
+    assert verdict.title.startswith("Unchanged: this model answers every test row as champion version 1 does")
+
+
+def test_a_training_run_again_that_answers_the_same_is_unchanged(room: Room) -> None:
+    room.crown(0.9)
+    again = room.root / "models" / "trained again"
+    export_model(Model(again).saved_model, 0.9)
+    (Model(again).saved_model / "fingerprint.pb").write_bytes(b"other bytes, same answers")
+    assert room.evaluate(again).outcome == "unchanged"
 
 
 def test_a_version_carries_its_lineage_and_the_aliases_move(room: Room) -> None:

@@ -83,6 +83,8 @@ def test_the_first_model_must_beat_its_baseline_even_where_later_ones_need_not()
 def test_the_champion_itself_is_unchanged() -> None:
     verdict = judge(rule(), contest(0.9, 0.9, unchanged=True))
     assert (verdict.outcome, verdict.blessed) == ("unchanged", False)
+    assert verdict.failures == ()
+    assert verdict.checks[0].reason == "the same answers"
 
 
 def test_the_floor_holds_whatever_the_champion_does() -> None:
@@ -229,6 +231,7 @@ def test_the_terminal_table_has_every_check() -> None:
         (12.34, "12.3"),
         (12345.6, "12,346"),
         (0.0, "0.000"),
+        (-0.0, "0.000"),
         (0.00004, "4.0e−05"),
         (float("nan"), "–"),
         (None, "–"),
