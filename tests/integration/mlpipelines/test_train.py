@@ -192,6 +192,17 @@ def test_the_saved_model_answers_raw_rows_like_the_trained_model_in_memory(shops
     assert [label.decode() for label in answers["label"]] == reference["expected/label"].to_pylist()
 
 
+def test_a_server_that_only_restores_and_runs_the_graph_gets_the_same_answers(shops: Made, trained: tuple[TrainingReport, Model]) -> None:
+    saved = str(trained[1].saved_model)
+    raw = pq.read_table(trained[1].reference).slice(0, 5)
+    expected = answers_of(trained[1].saved_model, shops.project, raw)["scores"]
+    fed = to_tensors(shops.project, raw.combine_chunks().to_batches()[0])
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:  # TensorFlow Serving's way in: no Python objects restored
+        signature = tf.compat.v1.saved_model.load(session, ["serve"], saved).signature_def["serving_default"]
+        scores = session.run(signature.outputs["scores"].name, {signature.inputs[name].name: value for name, value in fed.items()})
+    np.testing.assert_allclose(scores, expected, atol=1e-6)
+
+
 def test_the_saved_model_carries_its_classes(trained: tuple[TrainingReport, Model]) -> None:
     assert (trained[1].saved_model / "assets" / "classes.txt").read_text().split() == ["food", "other", "travel"]
 

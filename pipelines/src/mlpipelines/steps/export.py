@@ -33,7 +33,11 @@ class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no type
 
     def __init__(self, model: keras.Model, *, project: Project, transformed: Transformed, classes: Sequence[str]) -> None:
         super().__init__()
-        self.model = model
+        # Not the model as an attribute: tf.saved_model.save writes no restoration for a Keras 3 model's variables
+        # (keras-team/keras#20095), and TensorFlow Serving would answer that they do not exist.
+        self.weights = [variable.value for variable in model.variables]
+        self.resources = _resources_of(model)
+        self._call = lambda features: model(features, training=False)
         self.transform = tf.saved_model.load(str(transformed.transform_output / "transform_fn"))
         self._project = project
         self._class_names = tuple(classes)
@@ -55,7 +59,13 @@ class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no type
 
     def _answers(self, raw: Mapping[str, Any]) -> Answers:
         features = self.transform.transform_fn(dict(raw))
-        return answers(self._project.task, self.model(features, training=False), self._class_names)
+        return answers(self._project.task, self._call(features), self._class_names)
+
+
+def _resources_of(model: keras.Model) -> list[Any]:
+    """The lookup tables and the like that the model's layers hold, which the graph needs initialised."""
+    held = (value for layer in model._flatten_layers() for value in vars(layer).values())  # noqa: SLF001  # Keras has no public walk
+    return [value for value in held if isinstance(value, tf.saved_model.experimental.TrackableResource)]
 
 
 def answers_in_memory(model: keras.Model, features: Any, *, task: str, classes: Sequence[str]) -> dict[str, Any]:
