@@ -109,6 +109,8 @@ def canonical_array(values: pa.Array, kind: ColumnType, mended: Repairs) -> pa.A
 def _plain(values: pa.Array) -> pa.Array:
     """`values` without dictionary, extension or view around them."""
     kind = values.type
+    if kind == pa.uuid():
+        return pa.array([None if value is None else str(value) for value in values.to_pylist()], pa.string())
     if isinstance(kind, pa.BaseExtensionType):
         return _plain(values.storage)
     if pa.types.is_dictionary(kind):

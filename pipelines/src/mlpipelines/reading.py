@@ -71,7 +71,7 @@ def read_source(source: RowSource, project: Project, window: Window) -> Reading:
     Raises:
         DataRejected: a column is missing, a value is of the wrong type, a key is missing or occurs twice.
     """
-    types = project.column_types
+    types = dict(sorted(project.column_types.items()))  # so that a file's bytes do not depend on the order in project.yaml
     batches: list[pa.RecordBatch] = []
     repairs: dict[str, Repairs] = {}
     count = inside = undated = 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pytest
@@ -38,6 +39,7 @@ def cast(values: Any, kind: ColumnType) -> list[Any]:
         ([7.0, 1.5, None, float("nan")], ["7", "1.5", None, None]),
         ([True, False], ["true", "false"]),
         ([Decimal("1.50")], ["1.50"]),
+        ([UUID(int=7), None], ["00000000-0000-0000-0000-000000000007", None]),
         ([None, None], [None, None]),
     ],
 )

@@ -103,7 +103,8 @@ class BigQuerySource:
             require_columns({time: name}, types, self.origin)
             rows = f"SELECT * FROM {_quoted(self.table)}" if self.table else (self.query or "")  # noqa: S608 - the name is checked and quoted
             inside = wanted_rows(rows, [name], None if window.is_open else name)
-            text = f"SELECT MAX({_quoted(name)}) AS {_quoted(name)} FROM ({inside})"  # noqa: S608 - the same
+            exact = types[name] != "STRING" or window.until is None
+            text = inside if not exact else f"SELECT MAX({_quoted(name)}) AS {_quoted(name)} FROM ({inside})"  # noqa: S608 - the same
             yield from numbered(self.origin, self._query_batches(client, text, parameters(types[name], window)))
 
     def _types(self, client: Any) -> dict[str, str]:

@@ -73,7 +73,12 @@ class SqlSource:
         """See `RowSource`: the database says which time is the newest. Text is compared as text, which is right for ISO 8601."""
         name = columns[time]
         with self._connected({time: name}) as connection:
-            newest: sa.Select[*tuple[Any, ...]] = sa.select(sa.func.max(sa.column(name)).label(name)).select_from(self._rows([name]))
+            column: sa.ColumnElement[Any] = sa.column(name)
+            if window.until is not None and isinstance(self._example(connection, name), (str, bytes)):  # its bound is not exact
+                column = column.distinct()
+            else:
+                column = sa.func.max(column).label(name)
+            newest: sa.Select[*tuple[Any, ...]] = sa.select(column).select_from(self._rows([name]))
             yield from numbered(self.origin, _batches(connection, self._inside(newest, connection, name, window), [name]))
 
     @contextmanager
@@ -103,13 +108,29 @@ class SqlSource:
 
     def _require(self, connection: sa.Connection, columns: Mapping[str, str]) -> None:
         try:
-            names = list(connection.execute(sa.select(sa.text("*")).select_from(self._rows([])).where(sa.false())).keys())
+            names = self._names(connection, sa.text("*"))
         except sa.exc.DBAPIError as error:
+            connection.rollback()
+            if self._may_read(connection, columns):
+                return
             field = "source.table" if self.table else "source.query"
             raise ConfigError(
                 f"{field} in project.yaml: {self.url.database} refuses it: {_first_line(error)}. Correct it and run again."
             ) from error
         require_columns(columns, names, self.origin)
+
+    def _names(self, connection: sa.Connection, *selected: sa.ColumnElement[Any] | sa.TextClause) -> list[str]:
+        return list(connection.execute(sa.select(*selected).select_from(self._rows([])).where(sa.false())).keys())
+
+    def _may_read(self, connection: sa.Connection, columns: Mapping[str, str]) -> bool:
+        """Whether the named columns can be read where all of them together cannot: a database may grant columns one by one."""
+        if self.url.get_backend_name() == "sqlite":  # it takes an unknown quoted name for text
+            return False
+        try:
+            return bool(self._names(connection, *(sa.column(name) for name in columns.values())))
+        except sa.exc.DBAPIError:
+            connection.rollback()
+            return False
 
     def _rows(self, wanted: Sequence[str]) -> sa.FromClause:
         if self.query is not None:
@@ -118,6 +139,10 @@ class SqlSource:
         schema, _, name = (self.table or "").rpartition(".")
         return sa.table(name, schema=schema or None)
 
+    def _example(self, connection: sa.Connection, name: str) -> Any:
+        column: sa.ColumnElement[Any] = sa.column(name)
+        return connection.execute(sa.select(column).select_from(self._rows([name])).where(column.is_not(None)).limit(1)).scalar()
+
     def _inside(
         self, rows: sa.Select[*tuple[Any, ...]], connection: sa.Connection, name: str, window: Window
     ) -> sa.Select[*tuple[Any, ...]]:
@@ -125,8 +150,7 @@ class SqlSource:
         if window.is_open:
             return rows
         column: sa.ColumnElement[Any] = sa.column(name)
-        example = connection.execute(sa.select(column).select_from(self._rows([name])).where(column.is_not(None)).limit(1)).scalar()
-        since, until = window.bounds(example)
+        since, until = window.bounds(self._example(connection, name))
         rows = rows if since is None else rows.where(column >= sa.bindparam("since", since))
         return rows if until is None else rows.where(column < sa.bindparam("until", until))
 
