@@ -21,8 +21,9 @@ from mlpipelines.project import Project, Resources, Step, to_json
 
 GPU_NODE_LABEL = "cloud.google.com/gke-accelerator"
 GPU_RESOURCE = "nvidia.com/gpu"
-ALWAYS_RUN: frozenset[Step] = frozenset({"evaluate", "register", "publish", "report"})
-"""Steps that read or change what lies outside their inputs (the champion, the registry, the store): never from a cache."""
+ALWAYS_RUN: frozenset[Step] = frozenset({"validate", "evaluate", "register", "publish", "report"})
+"""Steps that read or change what lies outside their inputs (the last accepted data, the champion, the registry, the store):
+never from a cache."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

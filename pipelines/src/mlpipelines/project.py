@@ -270,7 +270,7 @@ class Resources(Section):
     retries: int = Field(default=0, ge=0)
     timeout_minutes: int | None = Field(default=None, gt=0)
     cache: bool = True
-    """Reuse the last result for the same inputs. `evaluate`, `register`, `publish` and `report` always run."""
+    """Reuse the last result for the same inputs. `validate`, `evaluate`, `register`, `publish` and `report` always run."""
 
 
 class Beam(Section):

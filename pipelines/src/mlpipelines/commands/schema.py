@@ -32,15 +32,17 @@ def main(argv: Sequence[str]) -> int:
         file = schemas.accept_schema(project, folder, state)
         screen.console().print(f"Accepted: {file}. Read it, commit it, and run `millrace run {folder}`.", soft_wrap=True)
         return 0
-    reviewed = schemas.load_schema(folder / project.schema_file)
+    reviewed_file, title = folder / project.schema_file, f"Schema of {project.name}"
+    if not reviewed_file.exists() and state.proposed_schema.exists():
+        reviewed_file, title = state.proposed_schema, f"Proposed schema of {project.name}, not accepted yet"
+    reviewed = schemas.load_schema(reviewed_file)
     if arguments.action == "show":
         rows = schemas.describe_schema(reviewed)
     else:  # a proposal is there only while the last run's rows did not fit
+        title = "The proposal would change"
         rows = schemas.diff_schemas(reviewed, schemas.load_schema(state.proposed_schema)) if state.proposed_schema.exists() else []
     if arguments.json:
         screen.print_json(rows)
     else:
-        screen.print_table(
-            f"Schema of {project.name}" if arguments.action == "show" else "The proposal would change", rows, empty="nothing differs"
-        )
+        screen.print_table(title, rows, empty="nothing differs")
     return 0
