@@ -16,6 +16,7 @@ from typing import Any
 
 import keras
 import tensorflow as tf
+from lazy_adam import LazyAdam
 from transaction_layers import Crosses, EachPiece, MeanOfPieces, PiecesOfText, WeightedVotes
 
 from mlpipelines.project_code import ModelContext
@@ -47,7 +48,7 @@ def build(context: ModelContext) -> keras.Model:
     model = keras.Model(inputs, answer)
     steps = max(1, -(-context.train_rows // max(1, context.batch_size)) * context.epochs)
     model.compile(
-        optimizer=keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings["learning_rate"], steps, alpha=0.01)),
+        optimizer=LazyAdam(keras.optimizers.schedules.CosineDecay(settings["learning_rate"], steps, alpha=0.01)),
         loss=SmoothedCrossEntropy(settings["label_smoothing"]),
         metrics=["accuracy"],
     )
@@ -68,7 +69,7 @@ def batches(dataset: tf.data.Dataset, context: ModelContext) -> tf.data.Dataset:
 
 
 @keras.saving.register_keras_serializable("transactions")
-class SmoothedCrossEntropy(keras.losses.Loss):
+class SmoothedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]  # Keras ships no types
     """Cross entropy against class ids, `smoothing` of each target spread evenly over all classes (Szegedy et al., 2016)."""
 
     def __init__(self, smoothing: float, name: str = "smoothed_cross_entropy", **options: Any) -> None:

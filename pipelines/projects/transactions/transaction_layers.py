@@ -68,7 +68,7 @@ def row_of(hashed: tf.Tensor, rows: int) -> tf.Tensor:
 
 
 @keras.saving.register_keras_serializable("transactions")
-class PiecesOfText(keras.layers.Layer):
+class PiecesOfText(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
     """Rows for the letter n-grams of the merchant and for the words of the brand.
 
     Takes `merchant` and `brand`, strings [batch]; gives int32 [batch, 91], 0 where a name has no more pieces.
@@ -106,7 +106,7 @@ class PiecesOfText(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("transactions")
-class Crosses(keras.layers.Layer):
+class Crosses(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
     """Rows for every combination in `CROSSES`, and for each word of the brand with the cost centre.
 
     Takes the features' dict, each [batch]; gives int32 [batch, len(CROSSES) + WORDS].
@@ -141,7 +141,7 @@ class Crosses(keras.layers.Layer):
         return {**super().get_config(), "rows": self.rows}
 
 
-class Table(keras.layers.Layer):
+class Table(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
     """Rows of numbers, all zero at first; row 0 is "no piece" and pieces are dropped while training with chance `drop`."""
 
     def __init__(self, rows: int, width: int, drop: float = 0.0, **options: Any) -> None:

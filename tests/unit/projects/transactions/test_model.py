@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -153,3 +154,18 @@ def test_smoothed_loss_is_cross_entropy_without_smoothing_and_higher_with(model_
     sure = tf.constant([[0.99, 0.01]])
     assert float(model_code.SmoothedCrossEntropy(0.0)(tf.constant([0]), sure)) == pytest.approx(-np.log(0.99), abs=1e-5)
     assert float(model_code.SmoothedCrossEntropy(0.1)(tf.constant([0]), sure)) > -np.log(0.99)
+
+
+def test_lazy_adam_is_adam_where_every_row_is_touched_and_rests_where_none_is(model_code: ModuleType) -> None:
+    del model_code  # puts the folder on the path
+    table = {name: keras.Variable(np.ones((4, 2), "float32")) for name in ("lazy", "keras")}
+    optimizers = {"lazy": sys.modules["lazy_adam"].LazyAdam(0.1), "keras": keras.optimizers.Adam(0.1)}
+    every = tf.IndexedSlices(tf.constant([[1.0, -2.0]] * 5), tf.constant([0, 1, 2, 3, 3]), tf.constant([4, 2]))
+    for name, optimizer in optimizers.items():
+        gradient = every if name == "lazy" else tf.convert_to_tensor(every)
+        for _ in range(3):
+            optimizer.apply([gradient], [table[name]])
+    np.testing.assert_allclose(table["lazy"], table["keras"], atol=1e-5)
+    before = table["lazy"].numpy()
+    optimizers["lazy"].apply([tf.IndexedSlices(tf.constant([[5.0, 5.0]]), tf.constant([1]), tf.constant([4, 2]))], [table["lazy"]])
+    assert (table["lazy"].numpy() != before).any(axis=1).tolist() == [False, True, False, False]
