@@ -21,6 +21,9 @@ from mlpipelines.project import Project
 from mlpipelines.spans import Codes, span_codes
 from mlpipelines.splits import Mask, SplitRows, codes, select_test, select_validation, unit_hashes
 
+Places = npt.NDArray[np.int64]
+"""Row numbers."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Assigned:
@@ -98,7 +101,7 @@ def assign(rows: pa.Table, prepared: SplitRows, project: Project, *, keys: pa.Ar
     return Assigned(train=~(sealed | sealed_group | validation), validation=validation, sealed=sealed, sealed_group=sealed_group)
 
 
-def _at(prepared: SplitRows, places: npt.NDArray[np.int64]) -> SplitRows:
+def _at(prepared: SplitRows, places: Places) -> SplitRows:
     def taken(values: Codes | None) -> Codes | None:
         return None if values is None else values[places]
 
@@ -128,7 +131,7 @@ def proof(rows: pa.Table, assigned: Assigned, project: Project, *, keys: pa.Arra
     return {"by": "key" if by == KEY else by, "values": {name: len(found) for name, found in held.items()}, "shared": shared}
 
 
-def written_order(rows: pa.Table, time: str | None) -> npt.NDArray[np.int64]:
+def written_order(rows: pa.Table, time: str | None) -> Places:
     """Places of the rows by time, then key, so that a file's bytes are a function of its rows."""
     by = [(KEY, "ascending")] if time is None else [(time, "ascending"), (KEY, "ascending")]
     return np.asarray(pc.sort_indices(rows.select([name for name, _ in by]), sort_keys=by), dtype=np.int64)

@@ -125,3 +125,9 @@ def require_classes(counts: Mapping[str, int], label: Label) -> None:
             "the source.",
             report=[{"column": label.column, "rule": "at least two classes", "example": only}],
         )
+
+
+def with_column(rows: pa.Table, name: str, values: pa.Array) -> pa.Table:
+    """`rows` with other values in one column."""
+    place = rows.schema.get_field_index(name)
+    return rows.set_column(place, rows.schema.field(place), values)
