@@ -74,11 +74,9 @@ class SqlSource:
         name = columns[time]
         with self._connected({time: name}) as connection:
             column: sa.ColumnElement[Any] = sa.column(name)
+            newest: sa.Select[*tuple[Any, ...]] = sa.select(sa.func.max(column).label(name)).select_from(self._rows([name]))
             if window.until is not None and isinstance(self._example(connection, name), (str, bytes)):  # its bound is not exact
-                column = column.distinct()
-            else:
-                column = sa.func.max(column).label(name)
-            newest: sa.Select[*tuple[Any, ...]] = sa.select(column).select_from(self._rows([name]))
+                newest = sa.select(column).distinct().select_from(self._rows([name]))
             yield from numbered(self.origin, _batches(connection, self._inside(newest, connection, name, window), [name]))
 
     @contextmanager
