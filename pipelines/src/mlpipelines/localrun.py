@@ -35,8 +35,10 @@ def main(run_dir: Path) -> int:
     plan = read_json(run_dir / PLAN)
     project = from_json(plan["project"])
     with recorded("compile"):
+        from mlpipelines.metrics import require_metrics
         from mlpipelines.pipeline import compile_pipeline
 
+        require_metrics(project)  # a misspelt metric should not cost a training
         compile_pipeline(project, Path(plan["project_dir"]), run_dir / PIPELINE)
     run_pipeline(run_dir, plan, cache=find_workspace(plan["workspace"]).project(project.name).cache)
     return 0

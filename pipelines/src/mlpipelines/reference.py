@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from mlpipelines import artifacts
+from mlpipelines import artifacts, metrics_page
 from mlpipelines.project import Project
 
 PROJECT_SCHEMA = Path("docs/reference/project.schema.json")
@@ -114,6 +114,7 @@ PAGES: dict[str, Callable[[], str]] = {
     PROJECT_SCHEMA.name: project_schema,
     "project.md": project_page,
     "artifacts.md": artifacts_page,
+    "metrics.md": metrics_page.metrics_page,
 }
 
 
