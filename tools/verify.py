@@ -16,7 +16,11 @@ BIN = ROOT / ".venv" / "bin"
 
 WRITE = {
     "reference pages": ["python", "-m", "mlpipelines.reference", "docs/reference"],
-    "compiled pipelines": ["millrace", "compile", *(str(p.parent.relative_to(ROOT)) for p in sorted(ROOT.glob("pipelines/projects/*/project.yaml")))],
+    "compiled pipelines": [
+        "millrace",
+        "compile",
+        *(str(p.parent.relative_to(ROOT)) for p in sorted(ROOT.glob("pipelines/projects/*/project.yaml"))),
+    ],
     "format": ["ruff", "format", "--quiet", "."],
 }
 CHECK = {

@@ -13,14 +13,14 @@ from kfp import dsl
 from mlpipelines.artifacts import Evaluation
 
 
-class DataStatistics(dsl.Artifact):
+class DataStatistics(dsl.Artifact):  # type: ignore[misc]  # kfp ships no types
     """TFDV statistics of each split (`mlpipelines.artifacts.Statistics`)."""
 
     schema_title = "system.Statistics"
     schema_version = "0.0.1"
 
 
-class DataSchema(dsl.Artifact):
+class DataSchema(dsl.Artifact):  # type: ignore[misc]  # kfp ships no types
     """The reviewed schema, a `schema.pbtxt`."""
 
     schema_title = "system.Schema"

@@ -62,7 +62,7 @@ def _pipeline(project: Project, project_dir: Path, target: Target) -> Any:
     schema_hash = hashlib.sha256(reviewed.read_bytes()).hexdigest()[:16] if reviewed.is_file() else ""
     make = _ComponentFactory(project, target)
 
-    @dsl.pipeline(name=project.name, description=project.description or f"From raw rows to a gated, published {project.name} model")
+    @dsl.pipeline(name=project.name, description=project.description or f"From raw rows to a gated, published {project.name} model")  # type: ignore[untyped-decorator]  # kfp ships no types
     def millrace_pipeline(
         project_dir: str = f"{target.projects_dir}/{project.name}",
         workspace: str = target.workspace,

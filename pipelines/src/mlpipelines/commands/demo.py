@@ -31,11 +31,11 @@ from mlpipelines.workspace import Workspace, find_workspace
 PROJECT = Path("pipelines/projects/transactions")
 START_SECONDS = 120
 QUESTION = {
-    "merchant": "SQ *CORNER BAKERY 0042 LEEDS",
+    "merchant": "SQ *KELTEX CAFE 0173 YO",
     "amount": "7.80",
     "booked_at": "1764000000",
-    "vat": "VZ",
-    "team": "schools",
+    "vat": "S",
+    "team": "education",
     "cost_centre": "",
 }
 

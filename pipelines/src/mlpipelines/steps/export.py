@@ -10,7 +10,7 @@ layer is a legacy one, which would drag Keras 2 into the export.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no type
         # (keras-team/keras#20095), and TensorFlow Serving would answer that they do not exist.
         self.weights = [variable.value for variable in model.variables]
         self.resources = _resources_of(model)
-        self._call = lambda features: model(features, training=False)
+        self._call: Callable[[Any], Any] = lambda features: model(features, training=False)
         self.transform = tf.saved_model.load(str(transformed.transform_output / "transform_fn"))
         self._project = project
         self._class_names = tuple(classes)
