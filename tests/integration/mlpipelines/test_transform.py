@@ -316,6 +316,14 @@ def test_a_label_of_many_classes_is_a_list_beside_each_row(run: Callable[..., Tr
     assert [[classes[place] for place in row] for row in read(done.files("train"))[LABEL].to_pylist()] == wanted
 
 
+def test_a_run_that_fails_leaves_no_manifest_of_the_one_before(run: Callable[..., Transformed], tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", {"2016-01": 1})
+    done = run(data, "def preprocessing_fn(inputs):\n    return {'count': inputs['count']}\n")
+    with pytest.raises(ConfigError):
+        run(data, "def preprocessing_fn(inputs):\n    return {}\n")
+    assert not done.manifest.exists()
+
+
 def test_what_a_killed_run_left_in_the_output_is_gone(run: Callable[..., Transformed], tmp_path: Path) -> None:
     left = tmp_path / "out" / "train" / "2015-01" / "part-0.parquet"
     left.parent.mkdir(parents=True)

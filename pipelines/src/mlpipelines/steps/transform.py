@@ -123,8 +123,9 @@ def _prepared(project: Project, project_dir: Path, state: ProjectState, source: 
     if project.beam.runner != "direct":
         for module in own_modules(project_dir).values():
             cloudpickle.register_pickle_by_value(module)  # a worker elsewhere has no project folder
+    target.manifest.unlink(missing_ok=True)  # first: a manifest says that the rest is whole
     for left in ("train", "validation", "transform_output", ".beam"):
-        shutil.rmtree(target.root / left, ignore_errors=True)  # of a run that was killed
+        shutil.rmtree(target.root / left, ignore_errors=True)  # of an earlier or a killed run
     features = repr(sorted(project.features.items()))
     cache = SpanCache(state.analyzer_cache / analysis_hash(project_dir, features, tft.__version__, tf.__version__)[:20])
     analysis = Analysis(project=project, preprocessing=preprocessing, source=source, plan=_planned(source, cache), cache=cache)
