@@ -41,7 +41,7 @@ def project(tmp_path: Path) -> Path:
     """What `millrace new` writes, with few rows."""
     millrace("new", "visits", "--team", "web", "--into", tmp_path, workspace=tmp_path / "w")
     file = tmp_path / "visits" / "project.yaml"
-    file.write_text(file.read_text().replace("rows: 20000", "rows: 4000").replace("epochs: 6", "epochs: 2"))
+    file.write_text(file.read_text().replace("rows: 20000", "rows: 6000").replace("batch_size: 512", "batch_size: 128"))
     return file.parent
 
 
