@@ -303,3 +303,104 @@ def test_mixed_precision_trains_and_what_is_served_is_float32(shops: Made, tmp_p
     reference = pq.read_table(tmp_path / "model" / "reference.parquet")
     answers = answers_of(tmp_path / "model" / "saved_model", shops.project, reference)
     assert np.abs(answers["scores"] - np.array(reference["expected/scores"].to_pylist())).max() < 1e-6
+
+
+def model_of(last: str, compiled: str) -> str:
+    """model.py with another output and loss."""
+    return MODEL.split("def build", maxsplit=1)[0] + textwrap.dedent(f"""
+        def build(context):
+            inputs, hidden = body(context)
+            model = keras.Model(inputs, {last}(hidden))
+            model.compile(keras.optimizers.Adam(0.01), {compiled})
+            return model
+        """)
+
+
+SCORER = """
+
+
+@keras.saving.register_keras_serializable("tests")
+class Surprise(keras.layers.Layer):
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.guess = keras.layers.Dense(16)
+
+    def call(self, hidden):
+        error = tf.reduce_mean(tf.square(self.guess(hidden[:, :4]) - hidden), axis=1, keepdims=True)
+        self.add_loss(tf.reduce_mean(error))
+        return error
+"""
+
+NEAREST = """
+
+
+@keras.saving.register_keras_serializable("tests")
+class Nearest(keras.layers.Layer):
+    def __init__(self, centres, **options):
+        super().__init__(**options)
+        self.centres = tf.constant(centres)
+
+    def call(self, embedding):
+        near = tf.matmul(embedding, self.centres, transpose_b=True)
+        return {"embedding": embedding, "label": tf.argmax(near, axis=1), "confidence": tf.reduce_max(near, axis=1)}
+
+
+def finish(model, context, examples):
+    import numpy as np
+    total = np.zeros((len(context.classes), 16), np.float32)
+    for features, label in examples():
+        np.add.at(total, label.numpy(), model(features, training=False).numpy())
+    centres = total / np.linalg.norm(total, axis=1, keepdims=True)
+    return keras.Model(model.inputs, Nearest(centres)(model.outputs[0]))
+"""
+
+OTHER_TASKS = {
+    "multilabel": (
+        {"column": "labels", "kind": "classes"},
+        model_of('keras.layers.Dense(len(context.classes), activation="sigmoid")', 'loss="binary_crossentropy"'),
+        {"scores": (300, 2)},
+        None,
+    ),
+    "regression": (
+        {"column": "size", "kind": "number"},
+        model_of("keras.layers.Dense(1)", 'loss="mse", metrics=["mae"]'),
+        {"value": (300,)},
+        "regress",
+    ),
+    "detection": (
+        {"column": "flag", "kind": "flag", "use": "evaluation"},
+        model_of("Surprise()", "loss=None") + SCORER,
+        {"score": (300,)},
+        "regress",
+    ),
+    "similarity": (
+        {"column": "category"},
+        model_of(
+            "keras.layers.UnitNormalization()",
+            "loss=lambda y, e: tf.square(1.0 - tf.gather(e, tf.cast(tf.reshape(y, [-1]), tf.int32), axis=1, batch_dims=1))",
+        )
+        + NEAREST,
+        {"embedding": (300, 16), "label": (300,), "confidence": (300,)},
+        None,
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", sorted(OTHER_TASKS))
+def test_every_kind_of_model_is_trained_and_answers_rows(task: str, tmp_path: Path) -> None:
+    label, code, shapes, examples = OTHER_TASKS[task]
+    made = make(tmp_path, task=task, label=label, model=code)
+    report = made.train(tmp_path / "model", epochs=2)
+    assert report.epochs_run == 2
+    reference = pq.read_table(tmp_path / "model" / "reference.parquet")
+    answers = answers_of(tmp_path / "model" / "saved_model", made.project, reference)
+    assert {name: value.shape for name, value in answers.items()} == shapes
+    for name, value in answers.items():
+        expected = np.array(reference[f"expected/{name}"].to_pylist())
+        if name == "label":
+            assert value.astype(str).tolist() == expected.tolist()
+        else:
+            assert np.abs(value - expected).max() < 1e-5 * max(1.0, np.abs(expected).max())
+    signatures = tf.saved_model.load(str(tmp_path / "model" / "saved_model")).signatures
+    assert set(signatures) == {"serving_default", *([examples] if examples else [])}

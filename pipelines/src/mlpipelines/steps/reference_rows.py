@@ -18,7 +18,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from mlpipelines.artifacts import KEY, Data, Transformed
-from mlpipelines.steps.input_pipeline import Columns, Split, to_arrays
+from mlpipelines.steps.transformed_rows import Columns, Split, to_arrays
 from mlpipelines.workspace import replace_file
 
 ROWS = 1000

@@ -85,5 +85,5 @@ def cut_windows(groups: Sequence[RowGroup], *, shard: Shard, rows: int) -> list[
 
 
 def shuffled_rows(count: int, *, seed: int, epoch: int, window: int) -> np.ndarray:
-    """The order in which a window's rows are drawn."""
+    """Where each of a window's rows goes."""
     return np.random.default_rng((seed, epoch, window)).permutation(count)

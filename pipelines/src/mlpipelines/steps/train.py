@@ -27,7 +27,7 @@ from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
 from mlpipelines.steps.checkpoints import TrainingState
 from mlpipelines.steps.export import answers_in_memory, export_model
-from mlpipelines.steps.input_pipeline import Columns, first_batch, non_finite_features
+from mlpipelines.steps.input_pipeline import first_batch
 from mlpipelines.steps.model_code import ModelCode
 from mlpipelines.steps.reference_rows import write_reference
 from mlpipelines.steps.strategies import place, prepare_for_fit
@@ -36,6 +36,7 @@ from mlpipelines.steps.training_job import VERSIONS, TrainingJob, prepare_job
 from mlpipelines.steps.training_loop import Course, Narrator, first_patience, fit_model, restore, snapshot
 from mlpipelines.steps.training_profile import StepClock, Trace, peak_gpu_memory_mb, peak_memory_mb, profiled_steps
 from mlpipelines.steps.training_report import TrainingReport
+from mlpipelines.steps.transformed_rows import Columns, non_finite_features
 from mlpipelines.workspace import ProjectState
 
 _REJECTED = re.compile(r"DataRejected: (.+)")

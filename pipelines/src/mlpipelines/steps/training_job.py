@@ -20,11 +20,12 @@ from mlpipelines.errors import DataRejected
 from mlpipelines.project import Project
 from mlpipelines.project_code import FeatureSpec, ModelContext, code_hash
 from mlpipelines.steps.checkpoints import Checkpoints, fingerprint
-from mlpipelines.steps.input_pipeline import LabelSpec, Split, class_weights, label_counts, open_split, ordered_batches, training_batches
+from mlpipelines.steps.input_pipeline import ordered_batches, training_batches
 from mlpipelines.steps.model_code import ModelCode, load_model_code
 from mlpipelines.steps.row_windows import Shard
 from mlpipelines.steps.strategies import Placement, distributed
 from mlpipelines.steps.training_profile import waiting
+from mlpipelines.steps.transformed_rows import LabelSpec, Split, class_weights, label_counts, open_split
 from mlpipelines.workspace import ProjectState, read_json
 
 VERSIONS = {"python": platform.python_version(), "tensorflow": tf.__version__, "keras": keras.__version__, "pyarrow": pa.__version__}

@@ -38,7 +38,7 @@ def first_patience(monitor: str, patience: int, min_delta: float) -> Patience:
 
 def snapshot(variables: list[Any]) -> Weights:
     """Values of Keras variables, in dtypes that numpy can write."""
-    arrays = [keras.ops.convert_to_numpy(variable) for variable in variables]
+    arrays = [tf.convert_to_tensor(variable).numpy() for variable in variables]
     return [array.astype(np.float32) if array.dtype.name == "bfloat16" else array for array in arrays]
 
 
