@@ -99,7 +99,13 @@ def ingest(
         write_manifest(Data(data).manifest, manifest)
         if read.pending is not None:
             read.pending.save(state)
-    progress.note(rows=dict(manifest.rows), read=manifest.read, data=manifest.content_hash, warnings=list(manifest.warnings))
+    progress.note(
+        rows=dict(manifest.rows),
+        read=manifest.read,
+        data=manifest.content_hash,
+        warnings=list(manifest.warnings),
+        summary=" · ".join([*(f"{rows:,} {split}" for split, rows in manifest.rows.items()), *manifest.warnings]),
+    )
     return manifest
 
 

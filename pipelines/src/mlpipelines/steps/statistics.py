@@ -60,7 +60,11 @@ def compute_statistics(*, project: Project, data: Path, statistics: Path, page: 
         replace_file(path, _extract(generators, accumulators, path.stem))
     snapshot = read_snapshot(statistics)
     replace_file(page, statistics_page(project, snapshot))
-    note(columns=len(snapshot.whole), **{f"{split}_rows": rows for split, rows in snapshot.rows.items()})
+    note(
+        summary=f"{len(snapshot.whole)} columns",
+        columns=len(snapshot.whole),
+        **{f"{split}_rows": rows for split, rows in snapshot.rows.items()},
+    )
 
 
 def _generators() -> Sequence[Any]:

@@ -68,7 +68,8 @@ def validate(
     )
     found = _with_examples(found, data, project)
     replace_file(page, validation_page(project, found, schema=reviewed or proposal, reviewed=reviewed is not None or accept_schema))
-    note(rejected=len(found.rejecting), warnings=len(found.anomalies) - len(found.rejecting))
+    warnings = len(found.anomalies) - len(found.rejecting)
+    note(rejected=len(found.rejecting), warnings=warnings, summary=f"no rule is broken, {warnings} warnings" if not found.rejecting else "")
     if found.rejecting or (reviewed is None and not accept_schema):
         _propose(reviewed, proposal, found, state)
         text = _refusal(found, project_dir, None if reviewed else state.proposed_schema)
