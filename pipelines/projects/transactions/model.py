@@ -12,9 +12,11 @@ Hashing for Large Scale Multitask Learning", 2009; Joulin et al., "Bag of Tricks
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 from lazy_adam import LazyAdam
 from transaction_layers import Crosses, EachPiece, MeanOfPieces, PiecesOfText, WeightedVotes
@@ -31,6 +33,7 @@ DEFAULTS: dict[str, Any] = {
     "label_smoothing": 0.05,
     "learning_rate": 0.006,
     "half_life_days": 0,
+    "balance": 0.0,
 }
 """What `training.parameters` of project.yaml may set; README.md says what each does."""
 
@@ -66,6 +69,22 @@ def batches(dataset: tf.data.Dataset, context: ModelContext) -> tf.data.Dataset:
         return features, label, young if weight is None else young * weight
 
     return dataset.map(weighed, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def finish(model: keras.Model, context: ModelContext, examples: Callable[[], tf.data.Dataset]) -> keras.Model:
+    """Divide each class's probability by its share of the training rows to the power `balance`, then make them add up to one again.
+
+    At 0 the likeliest class is answered, which is best for accuracy; at 1 every class counts alike, which is best for balanced
+    recall; a little of it helps rare classes at hardly any cost. Menon et al., "Long-Tail Learning via Logit Adjustment", 2021.
+    """
+    balance = float(_settings(context)["balance"])
+    if balance <= 0:
+        return model
+    rows = np.ones(len(context.classes))  # as if every class had been seen once more
+    for _, label, *_ in examples():
+        rows += np.bincount(np.reshape(label, -1), minlength=len(rows))
+    raised = model.output * keras.ops.convert_to_tensor((rows / rows.sum()) ** -balance, dtype="float32")
+    return keras.Model(model.input, raised / keras.ops.sum(raised, axis=-1, keepdims=True))
 
 
 @keras.saving.register_keras_serializable("transactions")

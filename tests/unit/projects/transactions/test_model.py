@@ -150,6 +150,16 @@ def test_rows_a_half_life_old_weigh_half(model_code: ModuleType) -> None:
     np.testing.assert_allclose(weights, [1.0, 0.5, 0.25])
 
 
+def test_balance_divides_by_what_a_class_is_short_of_rows_and_keeps_probabilities(model_code: ModuleType) -> None:
+    features, _ = rows(20)
+    model = model_code.build(context())
+    examples = tf.data.Dataset.from_tensors((features, tf.constant([0] * 17 + [1] * 3)))
+    scores, balanced = (m.predict(features, verbose=0) for m in (model, model_code.finish(model, context(balance=0.5), lambda: examples)))
+    np.testing.assert_allclose(balanced.sum(axis=1), 1.0, atol=1e-5)
+    np.testing.assert_allclose(balanced[:, 1] / balanced[:, 0], scores[:, 1] / scores[:, 0] * np.sqrt(18 / 4), rtol=1e-4)
+    assert model_code.finish(model, context(), lambda: examples) is model
+
+
 def test_smoothed_loss_is_cross_entropy_without_smoothing_and_higher_with(model_code: ModuleType) -> None:
     sure = tf.constant([[0.99, 0.01]])
     assert float(model_code.SmoothedCrossEntropy(0.0)(tf.constant([0]), sure)) == pytest.approx(-np.log(0.99), abs=1e-5)
