@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,7 +17,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from mlpipelines.artifacts import KEY, Data, Model
-from mlpipelines.errors import ConfigError, ModelRejected
+from mlpipelines.errors import ConfigError, DataRejected, ModelRejected
 from mlpipelines.project import Project, parse_project
 from mlpipelines.raw_features import to_tensors
 from mlpipelines.steps.train import train
@@ -278,6 +279,17 @@ def test_a_metric_that_is_not_there_cannot_be_monitored(shops: Made, tmp_path: P
     assert stopping is not None
     with pytest.raises(ConfigError, match=r"training\.early_stopping\.monitor is 'val_auc'.*val_accuracy"):
         shops.train(tmp_path / "model", early_stopping=stopping.model_copy(update={"monitor": "val_auc"}))
+
+
+def test_a_transformed_file_that_was_damaged_is_named(shops: Made, tmp_path: Path) -> None:
+    shutil.copytree(shops.root / "transformed", tmp_path / "transformed")
+    shutil.copytree(shops.root / "data", tmp_path / "data")
+    file = max((tmp_path / "transformed" / "train").rglob("*.parquet"))
+    content = bytearray(file.read_bytes())
+    content[4:3000] = bytes(2996)  # the pages; the footer is whole
+    file.write_bytes(content)
+    with pytest.raises(DataRejected, match=rf"{file.name}, row group 0, cannot be read.*millrace run"):
+        replace(shops, root=tmp_path).train(tmp_path / "model")
 
 
 def test_a_loss_that_is_no_number_ends_the_training_and_names_the_feature(tmp_path: Path, shops: Made) -> None:

@@ -1,8 +1,8 @@
 """Transformed Parquet files as `tf.data` batches, quickly enough that the model never waits.
 
 Python touches a window of rows at a time (see `row_windows`), never a batch and never a row: `transformed_rows` reads it
-shuffled, and TensorFlow cuts it into batches by itself. While the model trains on a window, the next one is made. Training is an endless stream, so that reading
-goes on while the model is validated; `benchmarks/input_pipeline.py` measures rows a second.
+shuffled, and TensorFlow cuts it into batches by itself. While the model trains on a window, the next one is made. Training
+is an endless stream, so that reading goes on while the model is validated. `benchmarks/input_pipeline.py` measures it.
 """
 
 from __future__ import annotations

@@ -143,7 +143,8 @@ class RowReader:
                 table = file.read_row_group(group.index, columns=names, use_threads=False)
             return to_arrays(table, self.split)
         except (pa.ArrowInvalid, OSError, ValueError) as error:
-            raise DataRejected(f"{group.file}, row group {group.index}, cannot be read: {error}. {_AGAIN}") from error
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise DataRejected(f"{group.file}, row group {group.index}, cannot be read: {reason}. {_AGAIN}") from error
 
 
 def to_arrays(table: pa.Table, split: Split) -> Columns:
