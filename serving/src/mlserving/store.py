@@ -5,6 +5,9 @@ watches acts on a version folder as soon as it sees it, so a version appears by 
 and goes by one rename too. What is being written or deleted has a name that begins with a dot, which servers ignore.
 
 One lock file for each model (`.lock`, held with flock, so a killed process lets go of it) keeps writers apart; readers need none.
+
+Beside the graph a version folder may hold `assets.extra`: files that servers read and the graph does not. Their names are here,
+for those who write them and those who read them.
 """
 
 from __future__ import annotations
@@ -17,10 +20,16 @@ import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mlserving.errors import ConfigError, Conflict, Unavailable
+
+EXTRA = "assets.extra"
+WARMUP_REQUESTS = Path(EXTRA, "tf_serving_warmup_requests")
+"""In a version folder: a TFRecord of PredictionLog, which TensorFlow Serving and our server replay before the version takes traffic."""
+GOLDEN_REQUESTS = Path(EXTRA, "golden_requests.jsonl")
+"""In a version folder: one `{"inputs": …, "outputs": …}` a line, requests with the answers of the version as it was published."""
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LOCK = ".lock"
@@ -52,10 +61,18 @@ def versions_in(base_path: Path) -> list[int]:
         return []
 
 
-def publish_version(store: Path, model: str, version: int, source: Path) -> Path:
+def publish_version(store: Path, model: str, version: int, source: Path, complete: Callable[[Path], None] | None = None) -> Path:
     """Copy the SavedModel in `source` to `<store>/<model>/<version>` so that it appears there whole or not at all.
 
     Publishing the same content twice is not an error: a run that was killed after the rename may do it again.
+
+    Args:
+        store: the model store.
+        model: the model's name.
+        version: a number above 0.
+        source: the SavedModel; it is left as it is.
+        complete: called with the copy before anybody can see it. It may add files below `assets.extra`, and what it raises
+            stops the publishing (an OSError is taken for the disk's). It is not called where the version is there already.
 
     Raises:
         ConfigError: `model` or `version` cannot be a folder's name, or `source` is not a SavedModel.
@@ -68,7 +85,7 @@ def publish_version(store: Path, model: str, version: int, source: Path) -> Path
         with _writing(store, model):
             if target.exists():
                 return _same_or_conflict(source, target)
-            _copy_then_rename(source, target)
+            _write_then_rename(source, target, complete)
     except OSError as error:
         raise _unavailable(error, target) from error
     return target
@@ -93,37 +110,25 @@ def prune(store: Path, model: str, keep: int, protect: set[int]) -> list[int]:
     return doomed
 
 
-def clean_leftovers(store: Path, model: str) -> list[Path]:
-    """Delete what publishers and pruners that were killed left behind in the model's folder. Returns what was deleted.
-
-    Waits for a writer that is still alive. `publish_version` does the same before it writes.
-    """
-    if not (store / model).is_dir():
-        return []
-    try:
-        with _writing(store, model) as leftovers:
-            return leftovers
-    except OSError as error:
-        raise _unavailable(error, store / model) from error
-
-
 @contextlib.contextmanager
-def _writing(store: Path, model: str) -> Iterator[list[Path]]:
-    """Be the model's only writer. Whatever begins with a dot then is a dead writer's: it is deleted first, and yielded."""
+def _writing(store: Path, model: str) -> Iterator[None]:
+    """Be the model's only writer. A folder whose name begins with a dot then is a dead writer's: it is deleted first."""
     folder = store / model
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / _LOCK).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        leftovers = sorted(path for path in folder.iterdir() if path.name.startswith(".") and path.is_dir())
-        for path in leftovers:
+        for path in [path for path in folder.iterdir() if path.name.startswith(".") and path.is_dir()]:
             shutil.rmtree(path)
-        yield leftovers
+        yield
 
 
-def _copy_then_rename(source: Path, target: Path) -> None:
+def _write_then_rename(source: Path, target: Path, complete: Callable[[Path], None] | None) -> None:
     fresh = _dotted(target)
     try:
         _copy(source, fresh)
+        if complete is not None:
+            complete(fresh)
+        _flush_all(fresh)
         fresh.rename(target)
         _flush(target.parent)
     finally:
@@ -131,15 +136,23 @@ def _copy_then_rename(source: Path, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy a folder and flush it to disk. shutil.copytree would go on after a full disk and then hide its error number."""
+    """Copy a folder. shutil.copytree would go on after a full disk and then hide its error number."""
     target.mkdir()
     for entry in source.iterdir():
         if entry.is_dir():
             _copy(entry, target / entry.name)
         else:
             shutil.copyfile(entry, target / entry.name)
-            _flush(target / entry.name)
-    _flush(target)
+
+
+def _flush_all(folder: Path) -> None:
+    """Have a folder and all that is in it on the disk: after a power cut a renamed folder could hold empty files otherwise."""
+    for entry in folder.iterdir():
+        if entry.is_dir():
+            _flush_all(entry)
+        else:
+            _flush(entry)
+    _flush(folder)
 
 
 def _remove(folder: Path) -> None:
@@ -161,13 +174,18 @@ def _flush(path: Path) -> None:
 
 
 def _same_or_conflict(source: Path, target: Path) -> Path:
-    if _files(source) == _files(target) and all(filecmp.cmp(source / name, target / name, shallow=False) for name in _files(source)):
+    """`target`, if it holds what `source` does; below `assets.extra` it may hold more, which `complete` added."""
+    ours, theirs = _files(source), _files(target)
+    added = {name for name in theirs - ours if name.parts[0] == EXTRA}
+    if ours == theirs - added and all(filecmp.cmp(source / name, target / name, shallow=False) for name in ours):
         return target
-    raise Conflict(f"{target} is there already with another content, and a published version never changes. Publish under the next number.")
+    raise Conflict(
+        f"{target} is there already with another content, and a published version never changes. `millrace run` publishes under the next number."
+    )
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(path.relative_to(folder) for path in folder.rglob("*") if path.is_file())
+def _files(folder: Path) -> set[Path]:
+    return {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
 
 
 def _is_version(name: str) -> bool:

@@ -1,7 +1,7 @@
 """A version answers its warm-up requests before it becomes available, so the first caller does not wait for graph optimisation.
 
-The format is TensorFlow Serving's: a TFRecord of `PredictionLog` in `assets.extra/tf_serving_warmup_requests`, at most a
-thousand records. A record that the model cannot answer means that the model is broken, and it is not made available.
+The format is TensorFlow Serving's: a TFRecord of `PredictionLog` in `store.WARMUP_REQUESTS`, at most a thousand records. A
+record that the model cannot answer means that the model is broken, and it is not made available.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from mlserving import answers, examples
 from mlserving.answer_errors import RequestError
 from mlserving.errors import Unavailable
 from mlserving.servable import Servable
+from mlserving.store import WARMUP_REQUESTS
 from mlserving.tensor_protos import from_proto
 
-REQUESTS = Path("assets.extra") / "tf_serving_warmup_requests"
 _MOST = 1000
 
 
@@ -31,16 +31,28 @@ def load_warm(model: str, version: int, folder: Path) -> Servable:
         Unavailable: the folder is no SavedModel, or it cannot answer one of them.
     """
     servable = Servable(model, version, folder)
-    file = folder / REQUESTS
+    try:
+        warm_up(servable, folder)
+    except Unavailable:
+        servable.close()
+        raise
+    return servable
+
+
+def warm_up(servable: Servable, folder: Path) -> None:
+    """Let it answer the warm-up requests in its version folder, if there are any.
+
+    Raises:
+        Unavailable: it cannot answer one of them.
+    """
+    file = folder / WARMUP_REQUESTS
     if not file.is_file():
-        return servable
+        return
     try:
         for record in islice(tf.data.TFRecordDataset(str(file)).as_numpy_iterator(), _MOST):
             _replay(servable, prediction_log_pb2.PredictionLog.FromString(record))
     except (RequestError, DecodeError, tf.errors.OpError) as error:
-        servable.close()
-        raise Unavailable(f"{folder} could not answer a request of its {REQUESTS}: {error}") from error
-    return servable
+        raise Unavailable(f"{folder} could not answer a request of its {WARMUP_REQUESTS}: {error}") from error
 
 
 def _replay(servable: Servable, record: Any) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlserving.errors import ConfigError, Conflict, Unavailable
-from mlserving.store import clean_leftovers, models, prune, publish_version, versions
+from mlserving.store import EXTRA, models, prune, publish_version, versions
 
 
 @pytest.fixture
@@ -25,6 +25,11 @@ def saved_model(folder: Path, content: str = "graph") -> Path:
     (folder / "saved_model.pb").write_text(content)
     (folder / "variables" / "variables.index").write_text("index")
     return folder
+
+
+def add_requests(folder: Path) -> None:
+    (folder / EXTRA).mkdir()
+    (folder / EXTRA / "requests").write_text("requests")
 
 
 def test_a_published_version_has_every_file_of_its_source(store: Path, tmp_path: Path) -> None:
@@ -57,6 +62,61 @@ def test_publishing_the_same_again_changes_nothing(store: Path, tmp_path: Path) 
     source = saved_model(tmp_path / "source")
     before = publish_version(store, "demo", 1, source).stat().st_ino
     assert publish_version(store, "demo", 1, source).stat().st_ino == before
+
+
+def test_what_completes_a_version_sees_it_before_anybody_else(store: Path, tmp_path: Path) -> None:
+    source, seen = saved_model(tmp_path / "source"), []
+
+    def complete(folder: Path) -> None:
+        seen.append((folder.name[0], versions(store, "demo"), (folder / "saved_model.pb").read_text()))
+        add_requests(folder)
+
+    target = publish_version(store, "demo", 1, source, complete)
+    assert seen == [(".", [], "graph")]
+    assert (target / EXTRA / "requests").read_text() == "requests"
+    assert not (source / EXTRA).exists()
+    assert publish_version(store, "demo", 1, source, complete) == target
+    assert len(seen) == 1
+
+
+def test_a_refusal_publishes_nothing_leaves_nothing_and_reaches_the_caller(store: Path, tmp_path: Path) -> None:
+    class Refused(Exception):
+        pass
+
+    def refuse(folder: Path) -> None:
+        add_requests(folder)
+        raise Refused
+
+    with pytest.raises(Refused):
+        publish_version(store, "demo", 1, saved_model(tmp_path / "source"), refuse)
+    assert [path.name for path in (store / "demo").iterdir()] == [".lock"]
+
+
+def test_everything_is_on_the_disk_before_the_version_appears(store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[tuple[str, list[int]]] = []
+    monkeypatch.setattr("mlserving.store._flush", lambda path: flushed.append((path.name, versions(store, "demo"))))
+    publish_version(store, "demo", 1, saved_model(tmp_path / "source"), add_requests)
+    (*before, fresh), parent = flushed[:-1], flushed[-1]
+    assert {name for name, _ in before} == {"saved_model.pb", "variables", "variables.index", EXTRA, "requests"}
+    assert fresh[0].startswith(".1.")
+    assert all(seen == [] for _, seen in flushed[:-1])
+    assert parent == ("demo", [1])
+
+
+@pytest.mark.parametrize("change", ["another file", "one file less", "other requests"])
+def test_the_same_version_with_any_other_file_is_a_conflict(store: Path, tmp_path: Path, change: str) -> None:
+    source = saved_model(tmp_path / "source")
+    add_requests(source)
+    publish_version(store, "demo", 1, source)
+    match change:
+        case "another file":
+            (source / "variables" / "more").write_text("more")
+        case "one file less":
+            (source / "variables" / "variables.index").unlink()
+        case _:
+            (source / EXTRA / "requests").write_text("others")
+    with pytest.raises(Conflict, match="already"):
+        publish_version(store, "demo", 1, source)
 
 
 def test_a_published_version_is_never_replaced(store: Path, tmp_path: Path) -> None:
@@ -100,13 +160,12 @@ def test_a_publisher_that_is_killed_leaves_nothing_that_a_server_would_load(stor
         publisher.stdout.readline()
         publisher.kill()
     assert versions(store, "demo") == []
-    assert len(clean_leftovers(store, "demo")) == 1
-    assert clean_leftovers(store, "demo") == []
+    assert len([path for path in (store / "demo").iterdir() if path.is_dir()]) == 1
     publish_version(store, "demo", 1, source)
-    assert versions(store, "demo") == [1]
+    assert sorted(path.name for path in (store / "demo").iterdir()) == [".lock", "1"]
 
 
-def test_cleaning_spares_what_a_living_publisher_writes(store: Path, tmp_path: Path) -> None:
+def test_the_next_writer_waits_for_a_living_publisher_and_spares_what_it_writes(store: Path, tmp_path: Path) -> None:
     source = saved_model(tmp_path / "source")
     slow = "import time,sys\nfrom pathlib import Path\nfrom mlserving import store\n"
     slow += "store._flush = lambda path: (print('writing', flush=True), time.sleep(0.1))\n"
@@ -114,7 +173,8 @@ def test_cleaning_spares_what_a_living_publisher_writes(store: Path, tmp_path: P
     with subprocess.Popen([sys.executable, "-c", slow, store, source], stdout=subprocess.PIPE) as publisher:
         assert publisher.stdout is not None
         publisher.stdout.readline()
-        assert clean_leftovers(store, "demo") == []
+        assert prune(store, "demo", keep=1, protect=set()) == []
+        assert versions(store, "demo") == [1]
         publisher.communicate(timeout=30)
     assert versions(store, "demo") == [1]
 
@@ -130,8 +190,3 @@ def test_pruning_keeps_the_newest_and_the_protected(store: Path, tmp_path: Path)
 def test_pruning_never_empties_a_model(store: Path) -> None:
     with pytest.raises(ConfigError, match="at least one"):
         prune(store, "demo", keep=0, protect=set())
-
-
-def test_cleaning_a_model_that_does_not_exist_makes_no_folder(store: Path) -> None:
-    assert clean_leftovers(store, "absent") == []
-    assert not store.exists()
