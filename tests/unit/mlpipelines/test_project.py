@@ -87,7 +87,9 @@ def test_an_overlay_lies_over_the_file_and_null_takes_a_field_back(tmp_path: Pat
 
 def test_settings_come_last_and_are_read_as_yaml(tmp_path: Path) -> None:
     write(tmp_path, time="at", features={"page": "string", "at": "timestamp"})
-    found = load_project(tmp_path, settings=["source.path=other.parquet", "split.by=time", "split.test_from=2017-04-01", "training.epochs=2"])
+    found = load_project(
+        tmp_path, settings=["source.path=other.parquet", "split.by=time", "split.test_from=2017-04-01", "training.epochs=2"]
+    )
     assert found.source.path == "other.parquet"
     assert str(found.split.test_from) == "2017-04-01"
     assert found.training.epochs == 2
@@ -114,7 +116,9 @@ def test_a_project_survives_the_way_to_a_step() -> None:
 
 @pytest.mark.parametrize("step", STEPS)
 def test_a_scoped_project_is_a_valid_project(step: Any) -> None:
-    full = project(time="at", features={"page": "string", "at": "timestamp"}, split={"by": "time"}, source={**SMALLEST["source"], "incremental": True})
+    full = project(
+        time="at", features={"page": "string", "at": "timestamp"}, split={"by": "time"}, source={**SMALLEST["source"], "incremental": True}
+    )
     assert from_json(to_json(full.scoped(step))) == full.scoped(step)
 
 
