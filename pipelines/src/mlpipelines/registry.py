@@ -46,6 +46,14 @@ def champion_of(workspace: Workspace, model: str) -> RegisteredVersion | None:
     return _by_alias(workspace, model, CHAMPION)
 
 
+def aliases_of(workspace: Workspace, model: str) -> dict[str, int]:
+    """Which version carries which alias; empty before the first one."""
+    if not is_there(workspace):
+        return {}
+    with translated(workspace):
+        return {alias: entry.version for entry in _versions(workspace, model) for alias in entry.aliases}
+
+
 def version_of(workspace: Workspace, model: str, version: int) -> RegisteredVersion:
     """One version.
 
