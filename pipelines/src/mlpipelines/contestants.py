@@ -91,9 +91,10 @@ def ask_both(
     """
     assert project.label is not None
     say("loading the challenger", 0.0)
-    challenger = load_model(Model(model).saved_model)
+    with load_model(Model(model).saved_model) as challenger:
+        outputs = answer_rows(challenger, project, rows, progress=lambda share: say("asking the challenger", 0.5 * share))
+        measured = Measured(size_mb=size_mb(challenger.folder), latency_ms=median_latency(challenger, project, rows))
     own = fingerprint(challenger.folder)
-    outputs = answer_rows(challenger, project, rows, progress=lambda share: say("asking the challenger", 0.5 * share))
     champion = registry.champion_of(workspace, project.model_name)
     unchanged = champion is not None and is_same(champion, own, training_fingerprint)
     if champion is None:
@@ -101,7 +102,6 @@ def ask_both(
     else:
         side = _champion(champion, challenger, outputs) if unchanged else _ask_champion(project, workspace, champion, rows, say)
         unchanged = unchanged or same_answers(outputs, side.outputs)
-    measured = Measured(size_mb=size_mb(challenger.folder), latency_ms=median_latency(challenger, project, rows))
     contest = _contest(project, rows, (outputs, challenger.classes), side, measured, unchanged=unchanged)
     return Asked(contest=contest, outputs=outputs, fingerprint=own)
 
@@ -173,10 +173,10 @@ def _champion(champion: RegisteredVersion, model: ServedModel, outputs: Outputs)
 
 
 def _ask_champion(project: Project, workspace: Workspace, champion: RegisteredVersion, rows: pa.Table, say: Say) -> Side:
-    model = load_model(registry.model_files(workspace, champion))
-    outputs = answer_rows(
-        model, project, rows, progress=lambda share: say(f"asking champion version {champion.version}", 0.5 + 0.5 * share)
-    )
+    with load_model(registry.model_files(workspace, champion)) as model:
+        outputs = answer_rows(
+            model, project, rows, progress=lambda share: say(f"asking champion version {champion.version}", 0.5 + 0.5 * share)
+        )
     return _champion(champion, model, outputs)
 
 

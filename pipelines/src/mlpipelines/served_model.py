@@ -1,30 +1,38 @@
 """A model as servers see it: a SavedModel folder, asked through its serving signature on raw rows.
 
-The one adapter to TensorFlow for the steps that judge and publish. Whatever `evaluate` says of a model it says of this
-folder, not of something that training kept in memory. The signature's names are in `project_code.py`'s contract.
+The one way in which the steps that judge and publish call an exported model, and it is the server's own: `mlserving` restores
+the graph in a session, as TensorFlow Serving does. `tf.saved_model.load` would not do, because it restores Keras 3 variables
+by Python objects even where the SavedModel has no operation to restore them (keras-team/keras#20095): such a model passes
+every check and then cannot be served. The signature's names are in `project_code.py`'s contract.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from mlpipelines.errors import ConfigError
+from mlpipelines.errors import ConfigError, ModelRejected
 from mlpipelines.project import ColumnType, Project
 from mlpipelines.raw_features import to_tensors
+from mlserving.answer_errors import RequestError
+from mlserving.client import DEFAULT_SIGNATURE
+from mlserving.errors import Unavailable as NotLoaded
+from mlserving.signature import Signature
+from mlserving.store import EXTRA
 
-SIGNATURE = "serving_default"
-EXTRA = "assets.extra"
-"""Files beside the model that servers read and the graph does not."""
+if TYPE_CHECKING:
+    from mlserving.servable import Servable
+
 BATCH = 2048
 _WARM_UP_CALLS = 10
 _MEGABYTE = 1_000_000
@@ -39,40 +47,45 @@ class ServedModel:
     folder: Path
     classes: tuple[str, ...]
     """What the columns of `scores` stand for; empty without classes."""
-    inputs: tuple[str, ...]
-    """The raw features that the signature takes."""
-    outputs: tuple[str, ...]
-    signature: Any
-    """The concrete function."""
-    loaded: Any
-    """Keeps the variables alive that the signature reads."""
+    signature: Signature
+    """Its inputs are the raw features that the model takes."""
+    servable: Servable
+
+    def ask(self, inputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+        """Run the graph once: each input an array [rows] or [rows, n], each output one [rows, …], strings as objects of bytes.
+
+        Raises:
+            ModelRejected: the graph cannot answer; a server could not have it answer either.
+        """
+        try:
+            return self.servable.run(self.signature, inputs)
+        except RequestError as error:
+            raise ModelRejected(
+                f"The exported model in {self.folder} cannot be served: {error} Correct model.py or features.py, then `millrace run` again."
+            ) from error
 
 
-def load_model(folder: Path) -> ServedModel:
-    """Load the SavedModel in `folder`.
+@contextlib.contextmanager
+def load_model(folder: Path) -> Iterator[ServedModel]:
+    """The SavedModel in `folder`, in memory for as long as the context lasts.
 
     Raises:
         ConfigError: it is not one, it does not load, or it has no signature `serving_default`.
     """
-    import tensorflow as tf
+    from mlserving.servable import Servable
 
     try:
-        loaded = tf.saved_model.load(str(folder))
-    except (OSError, ValueError, tf.errors.OpError) as error:
-        raise ConfigError(
-            f"The SavedModel in {folder} does not load: {error}. Train and export it again: `millrace run --no-cache`."
-        ) from error
-    if SIGNATURE not in loaded.signatures:
-        raise ConfigError(f"The SavedModel in {folder} has no signature {SIGNATURE!r}. Export it again: `millrace run --no-cache`.")
-    signature = loaded.signatures[SIGNATURE]
-    return ServedModel(
-        folder=folder,
-        classes=_classes(folder),
-        inputs=tuple(sorted(signature.structured_input_signature[1])),
-        outputs=tuple(sorted(signature.structured_outputs)),
-        signature=signature,
-        loaded=loaded,
-    )
+        servable = Servable(str(folder), 0, folder)  # no version yet
+    except NotLoaded as error:
+        raise ConfigError(f"{error} Train and export it again: `millrace run --no-cache`.") from error
+    try:
+        if DEFAULT_SIGNATURE not in servable.signatures:
+            raise ConfigError(
+                f"The SavedModel in {folder} has no signature {DEFAULT_SIGNATURE!r}. Export it again: `millrace run --no-cache`."
+            )
+        yield ServedModel(folder=folder, classes=_classes(folder), signature=servable.signatures[DEFAULT_SIGNATURE], servable=servable)
+    finally:
+        servable.close()
 
 
 def answer_rows(
@@ -91,14 +104,15 @@ def answer_rows(
 
     Raises:
         ConfigError: the model takes a feature that the rows do not have.
+        ModelRejected: the model cannot answer.
     """
     readable = project_for(model, project, rows)
     parts: list[dict[str, npt.NDArray[Any]]] = []
     for start in range(0, len(rows), BATCH):
         (batch,) = rows.slice(start, BATCH).combine_chunks().to_batches() or [None]
-        parts.append(_ask(model, to_tensors(readable, batch)))
+        parts.append(model.ask(to_tensors(readable, batch)))
         progress(min(1.0, (start + BATCH) / len(rows)))
-    return {name: np.concatenate([part[name] for part in parts]) for name in model.outputs} if parts else {}
+    return {name: np.concatenate([part[name] for part in parts]) for name in model.signature.outputs} if parts else {}
 
 
 def project_for(model: ServedModel, project: Project, rows: pa.Table) -> Project:
@@ -108,7 +122,7 @@ def project_for(model: ServedModel, project: Project, rows: pa.Table) -> Project
         ConfigError: the rows do not have such a column.
     """
     features: dict[str, ColumnType] = {}
-    for name in model.inputs:
+    for name in model.signature.inputs:
         kind = project.column_types.get(name) or (_kind_of(rows.schema.field(name).type) if name in rows.column_names else None)
         if kind is None:
             raise ConfigError(
@@ -121,15 +135,13 @@ def project_for(model: ServedModel, project: Project, rows: pa.Table) -> Project
 
 def median_latency(model: ServedModel, project: Project, rows: pa.Table, *, calls: int = 100) -> float:
     """Median milliseconds of a single-row prediction in this process, over `calls` rows, after warming up."""
-    import tensorflow as tf
-
     readable = project_for(model, project, rows)
     requests = []
     for place in range(min(calls, len(rows))):
         (batch,) = rows.slice(place, 1).combine_chunks().to_batches()
-        requests.append({name: tf.constant(value) for name, value in to_tensors(readable, batch).items()})
+        requests.append(to_tensors(readable, batch))
     for request in requests[:_WARM_UP_CALLS]:
-        model.signature(**request)
+        model.ask(request)
     return statistics.median(_milliseconds(model, requests[i % len(requests)]) for i in range(calls))
 
 
@@ -150,18 +162,9 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()
 
 
-def _ask(model: ServedModel, inputs: dict[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    import tensorflow as tf
-
-    answers = model.signature(**{name: tf.constant(inputs[name]) for name in model.inputs})
-    return {name: np.asarray(answers[name].numpy()) for name in model.outputs}
-
-
-def _milliseconds(model: ServedModel, request: dict[str, Any]) -> float:
+def _milliseconds(model: ServedModel, request: dict[str, npt.NDArray[Any]]) -> float:
     started = time.perf_counter()
-    answers = model.signature(**request)
-    for name in model.outputs:
-        answers[name].numpy()
+    model.ask(request)
     return (time.perf_counter() - started) * 1000
 
 

@@ -1,8 +1,9 @@
 """What travels with a published model: requests that warm a server up, and requests whose answers are known.
 
-`tf_serving_warmup_requests` is read by TensorFlow Serving (a TFRecord of PredictionLog) and by our own server, before a
-version takes traffic. `golden_requests.jsonl` has one request a line with the answer of the model as it was published, in
-TensorFlow Serving's REST row format; a rollout or a health check asks them again and compares.
+The warm-up requests are read by TensorFlow Serving (a TFRecord of PredictionLog) and by our own server, before a version takes
+traffic: `mlserving.warmup` is their reader, and whoever publishes has it answer them once. The golden requests have one request a
+line with the answer of the model as it was published, in TensorFlow Serving's REST row format; a rollout or a health check asks
+them again and compares. Where both lie in a version is said in `mlserving.store`.
 """
 
 from __future__ import annotations
@@ -20,17 +21,16 @@ import pyarrow as pa
 from mlpipelines.errors import Unavailable
 from mlpipelines.project import Project
 from mlpipelines.raw_features import to_tensors
-from mlpipelines.served_model import SIGNATURE, ServedModel, answer_rows, project_for
-
-WARMUP = "tf_serving_warmup_requests"
-GOLDEN = "golden_requests.jsonl"
+from mlpipelines.served_model import ServedModel, answer_rows, project_for
+from mlserving.client import DEFAULT_SIGNATURE
+from mlserving.store import GOLDEN_REQUESTS, WARMUP_REQUESTS
 
 
 def write_requests(folder: Path, model: ServedModel, project: Project, name: str, rows: pa.Table) -> None:
-    """Write both files for `rows` to `folder` (`assets.extra` of the model).
+    """Write both files for `rows` to the version that is in `folder`.
 
     Args:
-        folder: made if it is not there.
+        folder: of the SavedModel; `assets.extra` is made in it if it is not there.
         model: the model that answers the golden requests.
         project: whose features the rows have.
         name: the model's name in requests.
@@ -42,11 +42,12 @@ def write_requests(folder: Path, model: ServedModel, project: Project, name: str
     readable = project_for(model, project, rows)
     requests = [_request(readable, rows, place) for place in range(len(rows))]
     answers = answer_rows(model, project, rows)
+    lines = [_golden_line(readable, request, answers, place) for place, request in enumerate(requests)]
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        _write_warmup(folder / WARMUP, name, requests)
-        lines = [_golden_line(readable, request, answers, place) for place, request in enumerate(requests)]
-        (folder / GOLDEN).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+        for file in (WARMUP_REQUESTS, GOLDEN_REQUESTS):
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        _write_warmup(folder / WARMUP_REQUESTS, name, requests)
+        (folder / GOLDEN_REQUESTS).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     except OSError as error:
         raise Unavailable(
             f"The requests that go with {name} could not be written to {folder}: {error.strerror or error}. Nothing was published. "
@@ -63,14 +64,16 @@ def _write_warmup(file: Path, name: str, requests: list[dict[str, npt.NDArray[An
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+    from mlserving.tensor_protos import fill
+
     try:
         with tf.io.TFRecordWriter(str(file)) as writer:
             for inputs in requests:
                 request = predict_pb2.PredictRequest()
                 request.model_spec.name = name
-                request.model_spec.signature_name = SIGNATURE
+                request.model_spec.signature_name = DEFAULT_SIGNATURE
                 for feature, value in sorted(inputs.items()):
-                    request.inputs[feature].CopyFrom(tf.make_tensor_proto(value))
+                    fill(request.inputs[feature], value)
                 log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))
                 writer.write(log.SerializeToString(deterministic=True))
     except tf.errors.OpError as error:

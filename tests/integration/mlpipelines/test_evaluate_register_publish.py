@@ -35,7 +35,7 @@ from mlpipelines.steps.publish import publish
 from mlpipelines.steps.register import register
 from mlpipelines.verdict import Verdict, from_json
 from mlpipelines.workspace import Workspace, write_json
-from mlserving.store import versions
+from mlserving.store import GOLDEN_REQUESTS, WARMUP_REQUESTS, versions
 
 CLASSES = ("food", "fuel", "rail")
 
@@ -101,6 +101,26 @@ def export_model(folder: Path, skill: float) -> None:
     model = Cards()
     tf.saved_model.save(model, str(folder), signatures={"serving_default": model.serve})
     shutil.rmtree(names.parent)
+
+
+def export_keras_model(folder: Path, *, holds: str) -> None:
+    """A Keras 3 model behind a tf.Module that has the Keras model itself as an attribute, or its tf.Variables."""
+    import keras
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(len(CLASSES), activation="softmax")])
+    module = tf.Module()
+    module.held = model if holds == "the model" else [variable.value for variable in model.variables]
+
+    def serve(merchant: Any, amount: Any) -> dict[str, Any]:
+        scores = model(tf.where(tf.math.is_nan(amount), 0.0, amount)[:, None] / 100.0)
+        label = tf.gather(tf.constant(CLASSES), tf.argmax(scores, axis=1))
+        return {"label": label, "confidence": tf.reduce_max(scores, axis=1), "scores": scores}
+
+    inputs = [tf.TensorSpec([None], tf.string, "merchant"), tf.TensorSpec([None], tf.float32, "amount")]
+    module.serve = tf.function(serve, input_signature=inputs)
+    tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
 
 
 @dataclass
@@ -193,7 +213,8 @@ class Room:
 
 def write_reference(project: Project, folder: Path, change: Callable[[np.ndarray], np.ndarray] = lambda scores: scores) -> None:
     rows = some_rows(120, 3)
-    answers = answer_rows(load_model(Model(folder).saved_model), project, rows)
+    with load_model(Model(folder).saved_model) as model:
+        answers = answer_rows(model, project, rows)
     expected = {
         "expected/label": pa.array([name.decode() for name in answers["label"]]),
         "expected/confidence": pa.array(answers["confidence"]),
@@ -303,7 +324,7 @@ def test_registering_twice_gives_one_version(room: Room) -> None:
 def test_a_published_version_has_the_model_and_requests_with_their_answers(room: Room) -> None:
     model = room.crown(0.9)
     folder = room.store / "cards" / "1"
-    golden = [json.loads(line) for line in (folder / "assets.extra/golden_requests.jsonl").read_text().splitlines()]
+    golden = [json.loads(line) for line in (folder / GOLDEN_REQUESTS).read_text().splitlines()]
     assert len(golden) == 7
     assert golden[0]["outputs"]["label"] in CLASSES
     assert max(golden[0]["outputs"]["scores"]) == golden[0]["outputs"]["confidence"]
@@ -311,15 +332,14 @@ def test_a_published_version_has_the_model_and_requests_with_their_answers(room:
     from tensorflow_serving.apis import prediction_log_pb2
 
     logs = [
-        prediction_log_pb2.PredictionLog.FromString(record.numpy())
-        for record in tf.data.TFRecordDataset(str(folder / "assets.extra/tf_serving_warmup_requests"))
+        prediction_log_pb2.PredictionLog.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(folder / WARMUP_REQUESTS))
     ]
     assert len(logs) == 7
     request = logs[0].predict_log.request
     assert (request.model_spec.name, request.model_spec.signature_name) == ("cards", "serving_default")
-    served = load_model(folder)
-    answer = served.signature(**{name: tf.constant(tf.make_ndarray(value)) for name, value in request.inputs.items()})
-    assert answer["label"].numpy()[0].decode() == golden[0]["outputs"]["label"]
+    with load_model(folder) as served:
+        answer = served.ask({name: tf.make_ndarray(value) for name, value in request.inputs.items()})
+    assert answer["label"][0].decode() == golden[0]["outputs"]["label"]
     assert room.publish(model, 1) == folder
     with pytest.raises(Conflict, match="never changes"):
         room.publish(room.model(0.5), 1)
@@ -330,6 +350,49 @@ def test_old_versions_leave_the_store_but_not_the_champion_or_the_one_before(roo
         room.crown(skill)
     assert versions(room.store, "cards") == [3, 4]
     assert len(registry.list_versions(room.workspace, "cards")) == 4
+
+
+def test_publishing_again_spares_the_version_before_the_champion(room: Room) -> None:
+    room.crown(0.7)
+    champion = room.crown(0.8)
+    room.project = room.project.model_copy(update={"deployment": room.project.deployment.model_copy(update={"keep_versions": 1})})
+    room.publish(champion, 2)
+    assert versions(room.store, "cards") == [1, 2]
+    assert aliases(room) == {"champion": 2, "previous": 1}
+
+
+def test_canaries_push_neither_the_champion_nor_the_one_before_out_of_the_store(room: Room) -> None:
+    for skill in (0.6, 0.7):
+        room.crown(skill)
+    room.project = room.project.model_copy(
+        update={"deployment": room.project.deployment.model_copy(update={"keep_versions": 1, "track": "canary"})}
+    )
+    for skill in (0.8, 0.9):
+        room.crown(skill)
+    assert aliases(room) == {"champion": 2, "previous": 1, "challenger": 4}
+    assert versions(room.store, "cards") == [1, 2, 4]
+
+
+def test_a_model_that_no_server_could_restore_is_refused_and_not_published(room: Room) -> None:
+    model = room.root / "models" / "keras"
+    export_keras_model(Model(model).saved_model, holds="the variables")
+    write_reference(room.project, model)
+    shutil.rmtree(Model(model).saved_model)
+    export_keras_model(Model(model).saved_model, holds="the model")
+    with pytest.raises(ModelRejected, match=r"cannot be served: Could not find variable .*keras#20095.* module.weights = .*`millrace run`"):
+        room.publish(model, 1)
+    assert versions(room.store, "cards") == []
+    assert tree(room.store) == ["cards/.lock"]
+    with pytest.raises(ModelRejected, match="cannot be served"):
+        room.evaluate(model)
+
+
+def test_what_is_no_saved_model_is_refused_with_the_next_command(room: Room) -> None:
+    model = room.root / "models" / "broken"
+    Model(model).saved_model.mkdir(parents=True)
+    (Model(model).saved_model / "saved_model.pb").write_bytes(b"no graph")
+    with pytest.raises(ConfigError, match=r"no SavedModel that can be loaded.*millrace run --no-cache"):
+        room.evaluate(model)
 
 
 def test_a_model_that_answers_differently_once_exported_is_not_published(room: Room) -> None:
@@ -344,7 +407,7 @@ def test_a_model_that_answers_differently_once_exported_is_not_published(room: R
     assert error.value.report[2]["differing"] == 1
     assert versions(room.store, "cards") == []
     assert aliases(room) == {"challenger": 1}
-    assert not list((room.store / ".staging").glob("*/"))
+    assert tree(room.store) == ["cards/.lock"]
 
 
 def test_a_test_set_that_is_not_the_sealed_one_is_refused(room: Room) -> None:
@@ -419,32 +482,30 @@ def test_a_full_disk_while_publishing_changes_nothing_that_is_published(room: Ro
     said, _ = process.communicate(timeout=120)
     assert process.returncode == Unavailable.exit_code, said
     assert "Nothing was published" in said
-    assert "Free some space" in said
+    assert "The model store could not be written: File too large" in said
     assert versions(room.store, "cards") == []
-    assert tree(room.store) == [".staging/cards.lock"]
+    assert tree(room.store) == ["cards/.lock"]
     assert aliases(room) == {"challenger": 1}
     room.publish(model, 1)
     assert versions(room.store, "cards") == [1]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seen", ["staged", "copying"])
-def test_a_publisher_that_is_killed_leaves_nothing_that_a_server_sees(room: Room, seen: str) -> None:
+@pytest.mark.parametrize("seen", ["saved_model.pb", GOLDEN_REQUESTS])
+def test_a_publisher_that_is_killed_leaves_nothing_that_a_server_sees(room: Room, seen: str | Path) -> None:
     model = room.model(0.9)
     room.evaluate(model)
     room.register(model)
-    for place in range(400):
+    for place in range(400):  # copying and flushing take their time
         (Model(model).saved_model / f"assets/{place}.txt").write_text("x" * 20_000)
     process = publisher(room, model)
-    marks = {"staged": ".staging/cards/*", "copying": "cards/.1.*/*"}
     deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None and not any(room.store.glob(marks[seen])):
+    while time.monotonic() < deadline and process.poll() is None and not any(room.store.glob(f"cards/.1.*/{seen}")):
         time.sleep(0.001)
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
-    if process.returncode == -signal.SIGKILL and seen == "staged":
-        assert versions(room.store, "cards") == []
+    assert process.returncode == -signal.SIGKILL
     assert room.publish(model, 1) == room.store / "cards/1"
     assert aliases(room) == {"champion": 1}
-    assert not [path for path in room.store.rglob(".*") if path.is_dir() and any(path.iterdir()) and path.name != ".staging"]
-    assert tree(room.store / ".staging") == ["cards.lock"]
+    assert {path.name for path in (room.store / "cards").iterdir()} == {".lock", "1"}
+    assert len((room.store / "cards/1" / GOLDEN_REQUESTS).read_text().splitlines()) == 7

@@ -1,16 +1,14 @@
 """Put the blessed model where servers look, after checking that it answers as the trained one did.
 
-Everything is prepared in a staging folder beside the model folders (its name starts with a dot: servers ignore it): a copy
-of the model, warm-up requests and golden requests from test rows, and the parity check on that copy. Then one rename makes
-the version visible, old versions go, and, last of all, the registry's `champion` moves. Killed anywhere in between, the next
-run starts the staging anew, finds the version already there, or moves the alias: never half.
+The store (`mlserving.store`) makes a copy that servers do not see yet. Here that copy is restored as a server restores it, held
+against the trained model row by row, given the requests that travel with it, and asked those too. Then the store makes it
+visible by one rename, the registry's `champion` moves, and old versions go. Killed anywhere in between, the next run deletes
+what was half copied, finds the version already there, or moves the alias: never half.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,13 +22,12 @@ from mlpipelines.errors import ConfigError, Conflict, MillraceError, ModelReject
 from mlpipelines.parity import compare_answers
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
-from mlpipelines.served_model import EXTRA, answer_rows, fingerprint, load_model
+from mlpipelines.served_model import answer_rows, load_model
 from mlpipelines.warmup import write_requests
 from mlpipelines.workspace import Workspace
 from mlserving import errors as serving_errors
-from mlserving.store import prune, publish_version, versions
+from mlserving.store import prune, publish_version
 
-STAGING = ".staging"
 _OURS: dict[type[serving_errors.ServingError], type[MillraceError]] = {
     serving_errors.ConfigError: ConfigError,
     serving_errors.Conflict: Conflict,
@@ -55,37 +52,38 @@ def publish(*, project: Project, workspace: Workspace, test: Path, model: Path, 
 
     Raises:
         Conflict: the version is there with another content.
-        ModelRejected: the exported model answers differently from the trained one.
+        ModelRejected: the exported model answers differently from the trained one, or cannot be served.
         Unavailable: the disk is full, or the registry does not answer.
     """
     store, name = workspace.model_store, project.model_name
+    reference, first = pq.read_table(Model(model).reference), _first_rows(TestSet(test).rows, project.deployment.warmup_requests)
+    progress("copying the model into the store", 0.0)
     with _translated():
-        if version in versions(store, name):
-            target = _same_or_conflict(store / name / str(version), Model(model).saved_model)
-        else:
-            with _staging(store, name) as staged:
-                _prepare(project, name, staged, test, model)
-                progress("publishing", 0.9)
-                target = publish_version(store, name, version, staged)
-        champion = registry.champion_of(workspace, name)
-        keep = {version, *([champion.version] if champion else [])}
-        pruned = prune(store, name, project.deployment.keep_versions, keep)
-    if project.deployment.track == "stable" or champion is None:
+        target = publish_version(
+            store, name, version, Model(model).saved_model, lambda copied: _check_and_complete(project, copied, reference, first)
+        )
+    progress("published; moving the alias", 0.9)
+    if project.deployment.track == "stable" or registry.champion_of(workspace, name) is None:
         registry.promote(workspace, name, version)
+    with _translated():
+        pruned = prune(store, name, project.deployment.keep_versions, {version, *registry.aliases_of(workspace, name).values()})
     note(published=str(target), pruned=pruned, summary=f"{name} version {version} in {target}")
     return target
 
 
-def _prepare(project: Project, name: str, staged: Path, test: Path, model: Path) -> None:
-    """Copy the model, hold it against the trained one, and add the requests that travel with it."""
-    progress("copying the model beside the store", 0.0)
-    shutil.copytree(Model(model).saved_model, staged)
-    served = load_model(staged)
-    progress("comparing the exported model with the trained one", 0.3)
-    reference = pq.read_table(Model(model).reference)
-    require_parity(reference, answer_rows(served, project, reference))
-    progress("writing warm-up and golden requests", 0.7)
-    write_requests(staged / EXTRA, served, project, name, _first_rows(TestSet(test).rows, project.deployment.warmup_requests))
+def _check_and_complete(project: Project, copied: Path, reference: pa.Table, first: pa.Table) -> None:
+    """Hold the copy against the trained model, and add the requests that travel with it."""
+    from mlserving.warmup import warm_up
+
+    with load_model(copied) as served:
+        progress("comparing the exported model with the trained one", 0.3)
+        require_parity(reference, answer_rows(served, project, reference))
+        progress("writing warm-up and golden requests", 0.7)
+        write_requests(copied, served, project, project.model_name, first)
+        try:
+            warm_up(served.servable, copied)
+        except serving_errors.Unavailable as error:
+            raise ModelRejected(f"{error} No server would load it. Nothing was published. Run `millrace run --no-cache` again.") from error
 
 
 def require_parity(reference: pa.Table, answers: Outputs) -> None:
@@ -113,36 +111,10 @@ def _first_rows(file: Path, count: int) -> pa.Table:
     return pa.Table.from_batches([next(batches)])
 
 
-def _same_or_conflict(target: Path, source: Path) -> Path:
-    if fingerprint(target) != fingerprint(source):
-        raise Conflict(f"{target} is there already with another model, and a published version never changes. Run `millrace run` again.")
-    return target
-
-
-@contextlib.contextmanager
-def _staging(store: Path, model: str) -> Iterator[Path]:
-    """A folder on the store's file system for one publisher at a time; what a killed one left there is deleted first."""
-    folder = store / STAGING
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{model}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        staged = folder / model
-        shutil.rmtree(staged, ignore_errors=True)
-        try:
-            yield staged
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
-
-
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """The store's and the disk's errors as ours."""
+    """The store's errors as ours."""
     try:
         yield
     except serving_errors.ServingError as error:
         raise _OURS.get(type(error), Unavailable)(str(error)) from error
-    except OSError as error:
-        raise Unavailable(
-            f"The model could not be copied into the model store: {error.strerror or error}. Nothing was published. "
-            "Free some space and run `millrace run` again."
-        ) from error
