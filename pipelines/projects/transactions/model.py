@@ -28,10 +28,10 @@ DEFAULTS: dict[str, Any] = {
     "text_width": 64,
     "cross_width": 16,
     "hidden": 256,
-    "dropout": 0.3,
+    "dropout": 0.5,
     "piece_dropout": 0.2,
     "label_smoothing": 0.05,
-    "learning_rate": 0.006,
+    "learning_rate": 0.01,
     "half_life_days": 0,
     "balance": 0.0,
 }
