@@ -39,6 +39,8 @@ import time
 import keras
 import tensorflow as tf
 
+BUILT = []
+
 
 def build(context):
     inputs = {name: keras.Input(shape=spec.shape, name=name, dtype=spec.dtype) for name, spec in context.features.items()}
@@ -48,6 +50,7 @@ def build(context):
         hidden = keras.layers.Dropout(0.2)(hidden)
     model = keras.Model(inputs, keras.layers.Dense(1, activation="sigmoid")(hidden))
     model.compile(keras.optimizers.Adam(0.01), loss="binary_crossentropy", metrics=["accuracy"])
+    BUILT.append(model)
     return model
 
 
@@ -75,6 +78,8 @@ root, model = Path(sys.argv[2]), Path(sys.argv[3])
 report = train(project=from_json(sys.argv[1]), project_dir=root / "project", state=ProjectState(root / "state"),
                data=root / "data", transformed=root / "transformed", model=model)
 print("REPORT " + json.dumps(report.to_json()))
+import model as code
+print("WEIGHTS " + json.dumps([tf.convert_to_tensor(value).numpy().tolist() for value in code.BUILT[0].trainable_variables]))
 """
 
 
@@ -107,10 +112,15 @@ class Trained:
 
 
 def report_of(process: subprocess.Popen[str]) -> TrainingReport:
+    return outcome_of(process)[0]
+
+
+def outcome_of(process: subprocess.Popen[str]) -> tuple[TrainingReport, list[Any]]:
+    """The report, and the trained weights."""
     output, _ = process.communicate(timeout=300)
     assert process.returncode == 0, output
-    (line,) = [line for line in output.splitlines() if line.startswith("REPORT ")]
-    return TrainingReport.from_json(json.loads(line.removeprefix("REPORT ")))
+    said = {line.split(" ", 1)[0]: line.split(" ", 1)[1] for line in output.splitlines() if line.startswith(("REPORT ", "WEIGHTS "))}
+    return TrainingReport.from_json(json.loads(said["REPORT"])), json.loads(said["WEIGHTS"])
 
 
 @pytest.fixture(scope="module")
@@ -172,9 +182,10 @@ def test_two_workers_train_to_the_same_weights_and_only_the_chief_writes(flags: 
         )
         for index in range(2)
     ]
-    chief, other = (report_of(worker) for worker in workers)
+    (chief, weights), (other, other_weights) = (outcome_of(worker) for worker in workers)
     alone = report_of(flags.start(tmp_path / "alone", training=settings))
     assert (chief.strategy, chief.replicas, chief.steps) == ("multi-worker", 2, 60) != (alone.strategy, alone.replicas, alone.steps)
+    assert weights == other_weights
     assert chief.history == other.history
     assert chief.best_metrics()["val_loss"] == pytest.approx(alone.best_metrics()["val_loss"], rel=0.2)
     assert Model(tmp_path / "worker-0").saved_model.is_dir()
