@@ -78,7 +78,7 @@ def measure(shape: str, *, rows: int, batch: int) -> dict[str, Any]:
             "shuffled_second_epoch": round(second),
             "in_order": round(in_order),
             "plain_tf_data": round(plain(split, batch)),
-            "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "peak_mb_so_far": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         }
 
 
@@ -151,7 +151,7 @@ def row_of(result: dict[str, Any]) -> dict[str, str]:
         "second epoch": result["shuffled_second_epoch"],
         "in order": result["in_order"],
         "unbatch, shuffle, batch": result["plain_tf_data"],
-        "peak MB": result["peak_mb"],
+        "peak MB so far": result["peak_mb_so_far"],
     }
     return {"rows of": result["shape"], **{name: f"{number:,}" for name, number in numbers.items()}}
 
