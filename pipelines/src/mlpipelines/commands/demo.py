@@ -29,7 +29,7 @@ from mlpipelines.runs import RunRecord, list_runs
 from mlpipelines.workspace import Workspace, find_workspace
 
 PROJECT = Path("pipelines/projects/transactions")
-START_SECONDS = 120
+START_SECONDS = 300
 QUESTION = {
     "merchant": "SQ *KELTEX CAFE 0173 YO",
     "amount": "7.80",
