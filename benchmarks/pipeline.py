@@ -49,7 +49,7 @@ def measure(rows: int, epochs: int) -> dict[str, Any]:
         source = Path(folder) / "rows.parquet"
         subprocess.run([sys.executable, "generator.py", "--rows", str(rows), "--out", source], cwd=PROJECT, check=True, capture_output=True)
         started = time.monotonic()
-        changes = ("source.kind=parquet", f"source.path={source}", f"training.epochs={epochs}", "source.entry=")
+        changes = ("source.kind=parquet", f"source.path={source}", f"training.epochs={epochs}")
         command = [str(Path(sys.executable).parent / "millrace"), "run", str(PROJECT), "--workspace", f"{folder}/workspace", "--json"]
         command += [f"--set={change}" for change in changes]
         run = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlpipelines.pipeline import compile_pipeline
-from mlpipelines.project import load_project
+from mlpipelines.project_file import load_project
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = sorted(file.parent for file in ROOT.glob("pipelines/projects/*/project.yaml"))

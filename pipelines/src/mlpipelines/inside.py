@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlpipelines.progress import RUN_ID, recorded
-from mlpipelines.project import Project, Step, from_json
+from mlpipelines.project import Project, Step
+from mlpipelines.project_file import from_json
 from mlpipelines.workspace import ProjectState, Workspace, find_workspace
 
 

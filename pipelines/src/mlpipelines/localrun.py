@@ -19,7 +19,7 @@ from typing import Any
 
 from mlpipelines.inside import quiet_libraries
 from mlpipelines.progress import recorded
-from mlpipelines.project import from_json
+from mlpipelines.project_file import from_json
 from mlpipelines.workspace import find_workspace, read_json
 
 PLAN = "plan.json"

@@ -17,7 +17,8 @@ from kfp import compiler, dsl, kubernetes
 
 from mlpipelines import components
 from mlpipelines.errors import ConfigError
-from mlpipelines.project import Project, Resources, Step, to_json
+from mlpipelines.project import Project, Resources, Step
+from mlpipelines.project_file import to_json
 
 GPU_NODE_LABEL = "cloud.google.com/gke-accelerator"
 GPU_RESOURCE = "nvidia.com/gpu"

@@ -25,7 +25,8 @@ from mlpipelines.freshness import mark_of
 from mlpipelines.localrun import PLAN, hash_millrace
 from mlpipelines.lock import only_run
 from mlpipelines.progress import RUN_DIR, RUN_ID, emit
-from mlpipelines.project import Project, to_json
+from mlpipelines.project import Project
+from mlpipelines.project_file import to_json
 from mlpipelines.runs import RunRecord, StepRecord, fold, read_events, read_run
 from mlpipelines.workspace import Workspace, write_json
 

@@ -28,7 +28,8 @@ import pytest
 from mlpipelines import registry
 from mlpipelines.artifacts import KEY, Evaluation, Model
 from mlpipelines.errors import ConfigError, Conflict, ModelRejected, Unavailable
-from mlpipelines.project import Project, parse_project
+from mlpipelines.project import Project
+from mlpipelines.project_file import parse_project
 from mlpipelines.served_model import answer_rows, load_model
 from mlpipelines.steps.evaluate import evaluate
 from mlpipelines.steps.publish import publish
@@ -442,7 +443,7 @@ PUBLISHER = """
     import os, sys
     from pathlib import Path
     from mlpipelines.errors import MillraceError
-    from mlpipelines.project import from_json
+    from mlpipelines.project_file import from_json
     from mlpipelines.steps.publish import publish
     from mlpipelines.workspace import Workspace
     project, workspace, test, model = sys.argv[1:]
@@ -456,7 +457,7 @@ PUBLISHER = """
 
 def publisher(room: Room, model: Path, **how: Any) -> subprocess.Popen[str]:
     """`publish` in a process of its own."""
-    from mlpipelines.project import to_json
+    from mlpipelines.project_file import to_json
 
     arguments = [to_json(room.project), str(room.workspace.root), str(room.test), str(model)]
     return subprocess.Popen(

@@ -24,7 +24,8 @@ import pytest
 from mlpipelines.artifacts import KEY, Data
 from mlpipelines.errors import ConfigError, DataRejected, Unavailable
 from mlpipelines.manifest import DataManifest
-from mlpipelines.project import Project, parse_project, to_json
+from mlpipelines.project import Project
+from mlpipelines.project_file import parse_project, to_json
 from mlpipelines.steps.ingest import ingest
 from mlpipelines.workspace import ProjectState
 
@@ -244,7 +245,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import mlpipelines.kept_rows, mlpipelines.sealed
-from mlpipelines.project import from_json
+from mlpipelines.project_file import from_json
 from mlpipelines.steps.ingest import ingest
 from mlpipelines.workspace import ProjectState
 root, module, function = Path(sys.argv[1]), sys.argv[2], sys.argv[3]

@@ -18,7 +18,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from mlpipelines.artifacts import KEY, Data, Model
 from mlpipelines.errors import ConfigError, DataRejected, ModelRejected
-from mlpipelines.project import Project, parse_project
+from mlpipelines.project import Project
+from mlpipelines.project_file import parse_project
 from mlpipelines.raw_features import to_tensors
 from mlpipelines.steps.train import train
 from mlpipelines.steps.training_report import TrainingReport

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlpipelines.artifacts import KEY, Data, Model
-from mlpipelines.project import parse_project, to_json
+from mlpipelines.project_file import parse_project, to_json
 from mlpipelines.steps.training_report import TrainingReport
 from mlpipelines.workspace import ProjectState, write_json
 
@@ -68,7 +68,7 @@ def batches(dataset, context):
 PROCESS = """
 import json, os, sys
 from pathlib import Path
-from mlpipelines.project import from_json
+from mlpipelines.project_file import from_json
 from mlpipelines.workspace import ProjectState
 import tensorflow as tf
 cpus = int(os.environ.get("CPUS", "1"))

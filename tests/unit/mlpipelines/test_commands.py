@@ -11,7 +11,7 @@ import pytest
 
 from mlpipelines.commands import models, new, runs, screen
 from mlpipelines.errors import ConfigError, Conflict
-from mlpipelines.project import load_project
+from mlpipelines.project_file import load_project
 from mlpipelines.reference import PAGES
 from mlpipelines.runs import StepRecord
 

@@ -20,7 +20,8 @@ from mlpipelines import artifacts
 from mlpipelines.artifacts import KEY, Data
 from mlpipelines.errors import ConfigError, Conflict, DataRejected
 from mlpipelines.manifest import DataManifest, read_manifest
-from mlpipelines.project import Project, parse_project, to_json
+from mlpipelines.project import Project
+from mlpipelines.project_file import parse_project, to_json
 from mlpipelines.steps.ingest import ingest
 from mlpipelines.workspace import ProjectState
 
@@ -326,7 +327,7 @@ def test_changed_split_settings_leave_the_sealed_set_and_are_told(place: Place) 
 FIRST_RUN = """
 import sys
 from pathlib import Path
-from mlpipelines.project import from_json
+from mlpipelines.project_file import from_json
 from mlpipelines.steps.ingest import ingest
 from mlpipelines.workspace import ProjectState
 root, name = Path(sys.argv[1]), sys.argv[2]

@@ -7,7 +7,8 @@ import pytest
 
 from mlpipelines.errors import DataRejected
 from mlpipelines.label_codes import class_names, encode, encoded_type, learned
-from mlpipelines.project import Label, parse_project
+from mlpipelines.project import Label
+from mlpipelines.project_file import parse_project
 
 
 def label(**values: object) -> Label:

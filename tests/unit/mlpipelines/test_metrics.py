@@ -11,7 +11,8 @@ from mlpipelines.answers import Answers, ClassSpace, Truth, looked_at, read_answ
 from mlpipelines.bootstrap import Floats, Paired, sample
 from mlpipelines.errors import ConfigError, ModelRejected
 from mlpipelines.metrics import CATALOGUE, GROUPS, confusion_family, metric_values, paired_metrics, ranking_family, require_metrics
-from mlpipelines.project import Label, Project, parse_project
+from mlpipelines.project import Label, Project
+from mlpipelines.project_file import parse_project
 
 
 def rng(seed: int = 3) -> np.random.Generator:

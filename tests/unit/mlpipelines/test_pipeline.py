@@ -10,7 +10,8 @@ import yaml
 
 from mlpipelines.errors import ConfigError
 from mlpipelines.pipeline import Target, compile_pipeline, hash_code, require_digest, secrets_in
-from mlpipelines.project import Project, parse_project
+from mlpipelines.project import Project
+from mlpipelines.project_file import parse_project
 
 DIGEST = "registry.example.com/steps@sha256:" + "a" * 64
 

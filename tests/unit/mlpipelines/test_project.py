@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from mlpipelines.errors import ConfigError
-from mlpipelines.project import STEPS, Project, from_json, load_project, parse_project, to_json
+from mlpipelines.project import STEPS, Project
+from mlpipelines.project_file import from_json, load_project, parse_project, to_json
 
 SMALLEST: dict[str, Any] = {
     "name": "churn",
@@ -93,6 +94,18 @@ def test_settings_come_last_and_are_read_as_yaml(tmp_path: Path) -> None:
     assert found.source.path == "other.parquet"
     assert str(found.split.test_from) == "2017-04-01"
     assert found.training.epochs == 2
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [["source.kind=csv", "source.path=other.csv"], ["source.path=other.csv", "source.kind=csv"]],
+    ids=["kind first", "path first"],
+)
+def test_another_kind_of_source_leaves_behind_what_only_the_old_kind_knows(tmp_path: Path, settings: list[str]) -> None:
+    write(tmp_path, source={"kind": "python", "entry": "generator:rows", "options": {"rows": 5}, "span": "day"})
+    found = load_project(tmp_path, settings=settings)
+    assert (found.source.kind, found.source.path, found.source.entry, found.source.options) == ("csv", "other.csv", None, {})
+    assert found.source.span == "day"
 
 
 def test_a_setting_without_a_value_says_how_to_write_one(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pytest
 
 from mlpipelines.errors import DataRejected
-from mlpipelines.project import Project, parse_project
+from mlpipelines.project import Project
+from mlpipelines.project_file import parse_project
 from mlpipelines.raw_features import arrow_schema, fill_missing, to_tensors
 
 

@@ -26,7 +26,7 @@ def main(argv: Sequence[str]) -> int:
     if arguments.output and len(arguments.projects) > 1:
         parser.error("--output goes with a single project")
     from mlpipelines.pipeline import Target, compile_pipeline
-    from mlpipelines.project import load_project
+    from mlpipelines.project_file import load_project
 
     target = Target(image=arguments.image) if arguments.image else Target()
     for folder in arguments.projects:

@@ -23,7 +23,7 @@ from rich.table import Table
 from mlpipelines.commands import run as run_command
 from mlpipelines.commands import screen
 from mlpipelines.errors import Unavailable
-from mlpipelines.project import load_project
+from mlpipelines.project_file import load_project
 from mlpipelines.run import RunRequest, run
 from mlpipelines.runs import RunRecord, list_runs
 from mlpipelines.workspace import Workspace, find_workspace

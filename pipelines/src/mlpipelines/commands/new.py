@@ -13,7 +13,7 @@ from string import Template
 from mlpipelines.commands import options, screen
 from mlpipelines.errors import ConfigError, Conflict
 from mlpipelines.project import NAME
-from mlpipelines.reference import PROJECT_SCHEMA, project_schema
+from mlpipelines.project_file import PROJECT_SCHEMA, project_schema
 
 _EXAMPLES = """  millrace new churn                        a folder `churn` here
   millrace new churn --team growth --into pipelines/projects"""

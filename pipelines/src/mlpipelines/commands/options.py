@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from mlpipelines.project import Project, load_project
+from mlpipelines.project import Project
+from mlpipelines.project_file import load_project
 from mlpipelines.workspace import Workspace, find_workspace
 
 EXIT_CODES = """exit codes:

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlpipelines.errors import DataRejected
-from mlpipelines.project import Project, parse_project
+from mlpipelines.project import Project
+from mlpipelines.project_file import parse_project
 from mlpipelines.workspace import ProjectState, write_json
 
 NOW = datetime(2017, 1, 1, tzinfo=UTC)

@@ -12,7 +12,8 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 
 from mlpipelines.columns import Column, Numbers, Texts
 from mlpipelines.errors import ConfigError
-from mlpipelines.project import Project, parse_project
+from mlpipelines.project import Project
+from mlpipelines.project_file import parse_project
 from mlpipelines.schemas import (
     accept_schema,
     describe_schema,

@@ -14,7 +14,8 @@ from mlpipelines.artifacts import Statistics
 from mlpipelines.columns import Snapshot, read_snapshot, read_statistics
 from mlpipelines.drift import shift
 from mlpipelines.errors import ConfigError, DataRejected
-from mlpipelines.project import Project, parse_project
+from mlpipelines.project import Project
+from mlpipelines.project_file import parse_project
 from mlpipelines.steps.statistics import compute_statistics
 
 SEEDS = 20
