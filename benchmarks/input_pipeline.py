@@ -30,9 +30,9 @@ import tensorflow as tf
 from mlpipelines.artifacts import LABEL
 from mlpipelines.commands.screen import console, print_table
 from mlpipelines.project_code import FeatureSpec
-from mlpipelines.steps.input_pipeline import ordered_batches, training_batches
-from mlpipelines.steps.row_windows import steps_per_epoch
-from mlpipelines.steps.transformed_rows import LabelSpec, Split, open_split
+from mlpipelines.training.input_pipeline import ordered_batches, training_batches
+from mlpipelines.training.row_windows import steps_per_epoch
+from mlpipelines.training.transformed_rows import LabelSpec, Split, open_split
 from mlpipelines.workspace import write_json
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -35,7 +35,7 @@ def main(run_dir: Path) -> int:
     plan = read_json(run_dir / PLAN)
     project = from_json(plan["project"])
     with recorded("compile"):
-        from mlpipelines.metrics import require_metrics
+        from mlpipelines.evaluation.metrics import require_metrics
         from mlpipelines.pipeline import compile_pipeline
 
         require_metrics(project)  # a misspelt metric should not cost a training

@@ -17,7 +17,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from mlpipelines import artifacts, metrics_page
+from mlpipelines import artifacts
+from mlpipelines.evaluation import metrics_page
 from mlpipelines.project import Project
 from mlpipelines.project_file import PROJECT_SCHEMA, project_schema
 

@@ -25,16 +25,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from mlpipelines import registry
 from mlpipelines.artifacts import KEY, Evaluation, Model
 from mlpipelines.errors import ConfigError, Conflict, ModelRejected, Unavailable
+from mlpipelines.evaluation.served_model import answer_rows, load_model
+from mlpipelines.evaluation.verdict import Verdict, from_json
 from mlpipelines.project import Project
 from mlpipelines.project_file import parse_project
-from mlpipelines.served_model import answer_rows, load_model
+from mlpipelines.publishing import registry
 from mlpipelines.steps.evaluate import evaluate
 from mlpipelines.steps.publish import publish
 from mlpipelines.steps.register import register
-from mlpipelines.verdict import Verdict, from_json
 from mlpipelines.workspace import Workspace, write_json
 from mlserving.store import GOLDEN_REQUESTS, WARMUP_REQUESTS, versions
 

@@ -15,10 +15,10 @@ from sklearn import metrics as sk
 
 from mlpipelines.artifacts import KEY, Evaluation, Model
 from mlpipelines.errors import Conflict
+from mlpipelines.evaluation.verdict import Verdict
 from mlpipelines.project import Project
 from mlpipelines.project_file import parse_project
 from mlpipelines.steps.evaluate import evaluate
-from mlpipelines.verdict import Verdict
 from mlpipelines.workspace import Workspace, write_json
 
 Answer = Callable[[Any, Any], dict[str, Any]]

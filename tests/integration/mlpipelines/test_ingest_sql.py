@@ -23,7 +23,7 @@ import pytest
 
 from mlpipelines.artifacts import KEY, Data
 from mlpipelines.errors import ConfigError, DataRejected, Unavailable
-from mlpipelines.manifest import DataManifest
+from mlpipelines.ingestion.manifest import DataManifest
 from mlpipelines.project import Project
 from mlpipelines.project_file import parse_project, to_json
 from mlpipelines.steps.ingest import ingest
@@ -244,7 +244,7 @@ def test_rows_that_are_refused_do_not_move_the_watermark(tmp_path: Path) -> None
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-import mlpipelines.kept_rows, mlpipelines.sealed
+import mlpipelines.ingestion.kept_rows, mlpipelines.ingestion.sealed
 from mlpipelines.project_file import from_json
 from mlpipelines.steps.ingest import ingest
 from mlpipelines.workspace import ProjectState
@@ -273,7 +273,7 @@ def test_a_kill_while_the_state_moves_leaves_the_old_state(tmp_path: Path, at: s
 
 def test_a_kill_while_sealing_seals_nothing(tmp_path: Path) -> None:
     insert(tmp_path / "rows.db", range(500))
-    arguments = [sys.executable, "-c", KILLED, str(tmp_path), "mlpipelines.sealed", "write_json", to_json(project(INCREMENTAL))]
+    arguments = [sys.executable, "-c", KILLED, str(tmp_path), "mlpipelines.ingestion.sealed", "write_json", to_json(project(INCREMENTAL))]
     assert subprocess.run(arguments, check=False).returncode == -signal.SIGKILL
     assert not (tmp_path / "workspace/sealed").exists()
     assert run(project(INCREMENTAL), tmp_path, "2").sealed["first_run"]

@@ -20,9 +20,9 @@ from mlpipelines.artifacts import KEY, Data, Model
 from mlpipelines.errors import ConfigError, DataRejected, ModelRejected
 from mlpipelines.project import Project
 from mlpipelines.project_file import parse_project
-from mlpipelines.raw_features import to_tensors
 from mlpipelines.steps.train import train
-from mlpipelines.steps.training_report import TrainingReport
+from mlpipelines.training.report import TrainingReport
+from mlpipelines.transformation.raw_features import to_tensors
 from mlpipelines.workspace import ProjectState, write_json
 
 ROWS = {"train": 1500, "validation": 300}

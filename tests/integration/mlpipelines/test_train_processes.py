@@ -19,7 +19,7 @@ import pytest
 
 from mlpipelines.artifacts import KEY, Data, Model
 from mlpipelines.project_file import parse_project, to_json
-from mlpipelines.steps.training_report import TrainingReport
+from mlpipelines.training.report import TrainingReport
 from mlpipelines.workspace import ProjectState, write_json
 
 pytestmark = pytest.mark.slow

@@ -15,12 +15,12 @@ import pytest
 import tensorflow as tf
 import tensorflow_transform as tft
 
-from mlpipelines import raw_features
 from mlpipelines.artifacts import KEY, LABEL, Data, Transformed
 from mlpipelines.errors import ConfigError, DataRejected
 from mlpipelines.project import Project
 from mlpipelines.project_file import parse_project
 from mlpipelines.steps.transform import transform
+from mlpipelines.transformation import raw_features
 from mlpipelines.workspace import ProjectState
 
 FEATURES = {

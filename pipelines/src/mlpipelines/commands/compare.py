@@ -29,7 +29,7 @@ def main(argv: Sequence[str]) -> int:
     wanted = arguments.runs or _last(workspace, arguments.project, arguments.last or _AT_LEAST)
     if len(wanted) < _AT_LEAST:
         raise ConfigError("there are fewer than two evaluated runs to compare. `millrace runs` lists what there is.")
-    from mlpipelines import registry
+    from mlpipelines.publishing import registry
 
     compared = registry.compare_runs(workspace, wanted)
     if arguments.json:

@@ -19,7 +19,7 @@ def main(argv: Sequence[str]) -> int:
     options.add_json(parser)
     arguments = parser.parse_args(argv)
     workspace = options.workspace_of(arguments)
-    from mlpipelines import registry
+    from mlpipelines.publishing import registry
 
     rows = registry.list_versions(workspace, arguments.model) if arguments.model else registry.list_models(workspace)
     if arguments.json:

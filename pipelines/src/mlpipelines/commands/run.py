@@ -54,7 +54,7 @@ def print_outcome(record: RunRecord) -> None:
     if record.failure:
         _print_failure(record)
     if path := record.facts.get("verdict_file"):
-        from mlpipelines.verdict_table import print_verdict
+        from mlpipelines.evaluation.verdict_table import print_verdict
 
         print_verdict(out, path)
     sentence = {

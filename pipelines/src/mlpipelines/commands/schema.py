@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
     options.add_workspace(parser)
     options.add_json(parser)
     arguments = parser.parse_args(argv)
-    from mlpipelines import schemas
+    from mlpipelines.validation import schemas
 
     project, folder = options.project_of(arguments), arguments.project_dir
     state = options.workspace_of(arguments).project(project.name)

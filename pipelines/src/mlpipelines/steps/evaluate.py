@@ -15,20 +15,20 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlpipelines import registry
-from mlpipelines.answers import Outputs
 from mlpipelines.artifacts import KEY, Data, Evaluation, Model, TestSet
-from mlpipelines.contestants import Asked, ask_both, judged_rows
-from mlpipelines.curves import curve_data
 from mlpipelines.errors import Conflict
-from mlpipelines.judge import judge
-from mlpipelines.metrics import require_metrics
-from mlpipelines.mlflow_runs import RunEntry
+from mlpipelines.evaluation.answers import Outputs
+from mlpipelines.evaluation.contestants import Asked, ask_both, judged_rows
+from mlpipelines.evaluation.curves import curve_data
+from mlpipelines.evaluation.judge import judge
+from mlpipelines.evaluation.metrics import require_metrics
+from mlpipelines.evaluation.verdict import Verdict, to_json
+from mlpipelines.evaluation.verdict_facts import gather_facts, read_if_there
+from mlpipelines.evaluation.verdict_page import verdict_page
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
-from mlpipelines.verdict import Verdict, to_json
-from mlpipelines.verdict_facts import gather_facts, read_if_there
-from mlpipelines.verdict_page import verdict_page
+from mlpipelines.publishing import registry
+from mlpipelines.publishing.mlflow_runs import RunEntry
 from mlpipelines.workspace import Workspace, replace_file, write_json
 
 _ASKING = 0.6  # its share of the step's time; the bootstrap takes the rest

@@ -1,6 +1,6 @@
 """The first step: read the source's rows, draw the splits, seal the test set once, and say in a manifest what was done.
 
-The rows come canonical and with a key from `mlpipelines.reading`; who goes where is decided by `mlpipelines.assignment`, which
+The rows come canonical and with a key from `mlpipelines.ingestion.reading`; who goes where is decided by `mlpipelines.ingestion.assignment`, which
 knows no files. What is left here is the order of things: nothing outside the step's own outputs changes before the rows have
 passed the checks, then the test set is sealed (first run only), then the outputs are written, and last the watermark moves.
 
@@ -23,21 +23,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlpipelines import labels, progress
+from mlpipelines import progress
 from mlpipelines.artifacts import KEY, Data
-from mlpipelines.assignment import Assigned, Places, assign, first_test, prepare, proof, written_order
-from mlpipelines.checked_rows import CheckedRows, checked
 from mlpipelines.errors import ConfigError, DataRejected
-from mlpipelines.incremental import read_window
-from mlpipelines.manifest import DataManifest, SpanFacts, content_hash, write_manifest
-from mlpipelines.near_duplicates import near_duplicates
-from mlpipelines.parquet_files import sha256_of, write_rows
+from mlpipelines.ingestion import labels
+from mlpipelines.ingestion.assignment import Assigned, Places, assign, first_test, prepare, proof, written_order
+from mlpipelines.ingestion.checked_rows import CheckedRows, checked
+from mlpipelines.ingestion.incremental import read_window
+from mlpipelines.ingestion.manifest import DataManifest, SpanFacts, content_hash, write_manifest
+from mlpipelines.ingestion.near_duplicates import near_duplicates
+from mlpipelines.ingestion.parquet_files import sha256_of, write_rows
+from mlpipelines.ingestion.reading import bounds_of, utc, window_of
+from mlpipelines.ingestion.sealed import Sealed, load_sealed, seal
+from mlpipelines.ingestion.sources import Window, open_source
+from mlpipelines.ingestion.spans import span_name
+from mlpipelines.ingestion.splits import Mask, SplitRows
 from mlpipelines.project import Project
-from mlpipelines.reading import bounds_of, utc, window_of
-from mlpipelines.sealed import Sealed, load_sealed, seal
-from mlpipelines.sources import Window, open_source
-from mlpipelines.spans import span_name
-from mlpipelines.splits import Mask, SplitRows
 from mlpipelines.workspace import ProjectState
 
 _WRITERS = 2

@@ -15,15 +15,15 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mlpipelines import registry
-from mlpipelines.answers import Outputs
 from mlpipelines.artifacts import Model, TestSet
 from mlpipelines.errors import ConfigError, Conflict, MillraceError, ModelRejected, Unavailable
-from mlpipelines.parity import compare_answers
+from mlpipelines.evaluation.answers import Outputs
+from mlpipelines.evaluation.served_model import answer_rows, load_model
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
-from mlpipelines.served_model import answer_rows, load_model
-from mlpipelines.warmup import write_requests
+from mlpipelines.publishing import registry
+from mlpipelines.publishing.parity import compare_answers
+from mlpipelines.publishing.warmup import write_requests
 from mlpipelines.workspace import Workspace
 from mlserving import errors as serving_errors
 from mlserving.store import prune, publish_version

@@ -12,14 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlpipelines import registry
 from mlpipelines.artifacts import Data, Evaluation, Model
 from mlpipelines.errors import ModelRejected
+from mlpipelines.evaluation.served_model import fingerprint
+from mlpipelines.evaluation.verdict import Verdict, figure, from_json
+from mlpipelines.evaluation.verdict_facts import read_if_there
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
-from mlpipelines.served_model import fingerprint
-from mlpipelines.verdict import Verdict, figure, from_json
-from mlpipelines.verdict_facts import read_if_there
+from mlpipelines.publishing import registry
 from mlpipelines.workspace import Workspace
 
 

@@ -42,6 +42,6 @@ def report(*, project: Project, workspace: Workspace, run_id: str, reason: str, 
         write_json(Path(folder) / "report.json", summary)
     note(succeeded=succeeded)
     if not succeeded and not (steps and steps["evaluate"].status == "done"):
-        from mlpipelines.registry import log_failed_run
+        from mlpipelines.publishing.registry import log_failed_run
 
         log_failed_run(workspace=workspace, project=project.name, run_id=run_id, reason=reason, message=str(summary["message"]))

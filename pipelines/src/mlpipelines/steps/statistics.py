@@ -20,11 +20,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from mlpipelines.artifacts import KEY, Data, SplitName, Statistics
-from mlpipelines.columns import RANKED_VALUES, read_snapshot
 from mlpipelines.errors import DataRejected
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
-from mlpipelines.statistics_page import statistics_page
+from mlpipelines.validation.columns import RANKED_VALUES, read_snapshot
+from mlpipelines.validation.statistics_page import statistics_page
 from mlpipelines.workspace import replace_file
 
 BATCH_ROWS = 131_072

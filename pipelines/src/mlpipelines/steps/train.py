@@ -25,18 +25,18 @@ from mlpipelines.artifacts import Data, Model, Transformed
 from mlpipelines.errors import ConfigError, DataRejected
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
-from mlpipelines.steps.checkpoints import TrainingState
-from mlpipelines.steps.export import answers_in_memory, export_model
-from mlpipelines.steps.input_pipeline import first_batch
-from mlpipelines.steps.model_code import ModelCode
-from mlpipelines.steps.reference_rows import write_reference
-from mlpipelines.steps.strategies import place, prepare_for_fit
-from mlpipelines.steps.tasks import check_output
-from mlpipelines.steps.training_job import VERSIONS, TrainingJob, prepare_job
-from mlpipelines.steps.training_loop import Course, Narrator, first_patience, fit_model, restore, snapshot
-from mlpipelines.steps.training_profile import StepClock, Trace, peak_gpu_memory_mb, peak_memory_mb, profiled_steps
-from mlpipelines.steps.training_report import TrainingReport
-from mlpipelines.steps.transformed_rows import Columns, non_finite_features
+from mlpipelines.training.checkpoints import TrainingState
+from mlpipelines.training.export import answers_in_memory, export_model
+from mlpipelines.training.input_pipeline import first_batch
+from mlpipelines.training.job import VERSIONS, TrainingJob, prepare_job
+from mlpipelines.training.loop import Course, Narrator, first_patience, fit_model, restore, snapshot
+from mlpipelines.training.model_code import ModelCode
+from mlpipelines.training.profile import StepClock, Trace, peak_gpu_memory_mb, peak_memory_mb, profiled_steps
+from mlpipelines.training.reference_rows import write_reference
+from mlpipelines.training.report import TrainingReport
+from mlpipelines.training.strategies import place, prepare_for_fit
+from mlpipelines.training.tasks import check_output
+from mlpipelines.training.transformed_rows import Columns, non_finite_features
 from mlpipelines.workspace import ProjectState
 
 _REJECTED = re.compile(r"DataRejected: (.+)")

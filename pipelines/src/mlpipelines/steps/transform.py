@@ -30,15 +30,15 @@ from apache_beam.internal import cloudpickle
 from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_transform.tf_metadata import schema_utils
 
-from mlpipelines import beam_parquet, label_codes
 from mlpipelines.artifacts import Data, SplitName, Transformed
-from mlpipelines.beam_analysis import Analysis
-from mlpipelines.beam_options import beam_arguments
 from mlpipelines.errors import ConfigError, DataRejected, MillraceError
-from mlpipelines.preprocessing import analysis_hash, load_preprocessing, own_modules
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
-from mlpipelines.span_cache import Plan, Span, SpanCache, plan, prune
+from mlpipelines.transformation import beam_parquet, label_codes
+from mlpipelines.transformation.beam_analysis import Analysis
+from mlpipelines.transformation.beam_options import beam_arguments
+from mlpipelines.transformation.preprocessing import analysis_hash, load_preprocessing, own_modules
+from mlpipelines.transformation.span_cache import Plan, Span, SpanCache, plan, prune
 from mlpipelines.workspace import ProjectState, read_json, write_json
 
 _SPLITS: tuple[SplitName, ...] = ("train", "validation")

@@ -13,19 +13,19 @@ from pathlib import Path
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from mlpipelines.accepted import last_accepted, remember
-from mlpipelines.anomalies import summary
 from mlpipelines.artifacts import Statistics
-from mlpipelines.columns import Snapshot, read_snapshot, read_statistics
-from mlpipelines.data_rules import empty_splits
 from mlpipelines.errors import DataRejected
-from mlpipelines.findings import Findings, judge, settings_that_let_pass
-from mlpipelines.label_rules import ClassCounts
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
-from mlpipelines.rows import count_classes, with_examples
-from mlpipelines.schemas import load_schema, propose_schema, relax_schema, render_schema, reviewed_text
-from mlpipelines.validation_page import validation_page
+from mlpipelines.validation.accepted import last_accepted, remember
+from mlpipelines.validation.anomalies import summary
+from mlpipelines.validation.columns import Snapshot, read_snapshot, read_statistics
+from mlpipelines.validation.data_rules import empty_splits
+from mlpipelines.validation.findings import Findings, judge, settings_that_let_pass
+from mlpipelines.validation.label_rules import ClassCounts
+from mlpipelines.validation.rows import count_classes, with_examples
+from mlpipelines.validation.schemas import load_schema, propose_schema, relax_schema, render_schema, reviewed_text
+from mlpipelines.validation.validation_page import validation_page
 from mlpipelines.workspace import ProjectState, replace_file
 
 

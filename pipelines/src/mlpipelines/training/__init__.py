@@ -1,0 +1,1 @@
+"""From features to an exported model: what `steps.train` is made of."""

@@ -1,0 +1,126 @@
+"""The trained model as a SavedModel over raw features, with the transform in its graph: what TensorFlow Serving loads.
+
+Signatures: `serving_default` takes each declared feature by its name ([batch]; lists [batch, n], padded) and answers as
+`tasks` says; where it fits, `classify` or `regress` take serialized `tf.Example`s. `bytes` features keep their name:
+TensorFlow Serving's REST API decodes `{"b64": …}` in any string input, and wants names with `_bytes` only for outputs.
+
+The transform's graph is loaded as the SavedModel that TensorFlow Transform wrote, without TensorFlow Transform: its Keras
+layer is a legacy one, which would drag Keras 2 into the export.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+from tensorflow.core.protobuf import saved_model_pb2
+
+from mlpipelines.artifacts import Transformed
+from mlpipelines.project import Project
+from mlpipelines.training.tasks import TASKS, Answers, answers
+from mlpipelines.transformation import raw_features
+from mlpipelines.workspace import create_folder, replace_file
+
+CLASSES = "classes.txt"
+_METHODS = {"classify": "tensorflow/serving/classify", "regress": "tensorflow/serving/regress"}
+
+
+class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
+    """Transform, model and the meaning of its outputs as one graph."""
+
+    def __init__(self, model: keras.Model, *, project: Project, transformed: Transformed, classes: Sequence[str]) -> None:
+        super().__init__()
+        # Not the model as an attribute: tf.saved_model.save writes no restoration for a Keras 3 model's variables
+        # (keras-team/keras#20095), and TensorFlow Serving would answer that they do not exist.
+        self.weights = [variable.value for variable in model.variables]
+        self.resources = _resources_of(model)
+        self._call: Callable[[Any], Any] = lambda features: model(features, training=False)
+        self.transform = tf.saved_model.load(str(transformed.transform_output / "transform_fn"))
+        self._project = project
+        self._class_names = tuple(classes)
+
+    def predict(self, inputs: Mapping[str, tf.Tensor]) -> Answers:
+        """Raw features as a request has them → answers."""
+        return self._answers(raw_features.from_request(self._project, inputs))
+
+    def classify(self, examples: tf.Tensor) -> Answers:
+        """Serialized `tf.Example`s [batch] → `classes` and `scores`, both [batch, classes]."""
+        scores = self._answers(tf.io.parse_example(examples, _example_spec(self._project)))["scores"]
+        names = tf.constant(list(self._class_names))[tf.newaxis, :]
+        return {"classes": tf.tile(names, [tf.shape(scores)[0], 1]), "scores": scores}
+
+    def regress(self, examples: tf.Tensor) -> Answers:
+        """Serialized `tf.Example`s [batch] → `outputs` [batch]."""
+        raw = tf.io.parse_example(examples, _example_spec(self._project))
+        return {"outputs": self._answers(raw)[TASKS[self._project.task].output]}
+
+    def _answers(self, raw: Mapping[str, Any]) -> Answers:
+        features = self.transform.transform_fn(dict(raw))
+        return answers(self._project.task, self._call(features), self._class_names)
+
+
+def _resources_of(model: keras.Model) -> list[Any]:
+    """The lookup tables and the like that the model's layers hold, which the graph needs initialised."""
+    held = (value for layer in model._flatten_layers() for value in vars(layer).values())  # noqa: SLF001  # Keras has no public walk
+    return [value for value in held if isinstance(value, tf.saved_model.experimental.TrackableResource)]
+
+
+def answers_in_memory(model: keras.Model, features: Any, *, task: str, classes: Sequence[str]) -> dict[str, Any]:
+    """What the model in memory answers for transformed `features`, as arrays."""
+    return {name: value.numpy() for name, value in answers(task, model(features, training=False), classes).items()}
+
+
+def export_model(model: keras.Model, *, project: Project, transformed: Transformed, classes: Sequence[str], folder: Path) -> None:
+    """Write the SavedModel to `folder`, whole or not at all.
+
+    Raises:
+        Conflict: `folder` is there already.
+    """
+    create_folder(folder, lambda fresh: _write(model, project, transformed, classes, fresh))
+
+
+def _write(model: keras.Model, project: Project, transformed: Transformed, classes: Sequence[str], folder: Path) -> None:
+    module = ServingGraph(model, project=project, transformed=transformed, classes=classes)
+    if classes:
+        listing = folder / CLASSES
+        listing.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
+        module.class_list = tf.saved_model.Asset(str(listing))
+    tf.saved_model.save(module, str(folder), signatures=_signatures(module, project))
+    (folder / CLASSES).unlink(missing_ok=True)  # its copy is in assets/
+    _name_methods(folder / "saved_model.pb")
+
+
+def _signatures(module: ServingGraph, project: Project) -> dict[str, Any]:
+    specs = raw_features.serving_signature(project)
+    signatures = {"serving_default": tf.function(module.predict).get_concrete_function(specs)}
+    examples = TASKS[project.task].examples
+    if examples is not None:
+        spec = tf.TensorSpec([None], tf.string, name="inputs")
+        signatures[examples] = tf.function(getattr(module, examples)).get_concrete_function(spec)
+    return signatures
+
+
+def _example_spec(project: Project) -> dict[str, Any]:
+    """How `tf.Example`s are read: a string or float that is not there is a missing value, an integer must be there."""
+    missing = {"string": b"", "float32": float("nan")}
+    spec: dict[str, Any] = raw_features.raw_feature_spec(project)
+    for name, kind in project.features.items():
+        dtype = raw_features.tensorflow_dtype(kind)
+        if not raw_features.is_list(kind) and dtype in missing:
+            spec[name] = tf.io.FixedLenFeature([], dtype, default_value=missing[dtype])
+    return spec
+
+
+def _name_methods(file: Path) -> None:
+    """Say which signatures are for Classify and Regress: TensorFlow 2 writes every one as a Predict signature, and TensorFlow
+    Serving refuses those for its other APIs.
+    """
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    for graph in saved.meta_graphs:
+        for name, method in _METHODS.items():
+            if name in graph.signature_def:
+                graph.signature_def[name].method_name = method
+    replace_file(file, saved.SerializeToString())

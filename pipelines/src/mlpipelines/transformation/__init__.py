@@ -1,0 +1,1 @@
+"""From rows to features with TensorFlow Transform on Beam: what `steps.transform` is made of."""
