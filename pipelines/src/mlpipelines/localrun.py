@@ -19,7 +19,9 @@ from typing import Any
 
 from mlpipelines.inside import quiet_libraries
 from mlpipelines.progress import recorded
+from mlpipelines.project import Project
 from mlpipelines.project_file import from_json
+from mlpipelines.step_processes import steps_as_forks
 from mlpipelines.workspace import find_workspace, read_json
 
 PLAN = "plan.json"
@@ -34,14 +36,19 @@ def main(run_dir: Path) -> int:
     warnings.filterwarnings("ignore", category=RuntimeWarning, module="kfp")  # it wants "python" in image names
     plan = read_json(run_dir / PLAN)
     project = from_json(plan["project"])
+    with steps_as_forks():
+        _compile(project, plan, run_dir)
+        run_pipeline(run_dir, plan, cache=find_workspace(plan["workspace"]).project(project.name).cache)
+    return 0
+
+
+def _compile(project: Project, plan: dict[str, Any], run_dir: Path) -> None:
     with recorded("compile"):
         from mlpipelines.evaluation.metrics import require_metrics
         from mlpipelines.pipeline import compile_pipeline
 
         require_metrics(project)  # a misspelt metric should not cost a training
         compile_pipeline(project, Path(plan["project_dir"]), run_dir / PIPELINE)
-    run_pipeline(run_dir, plan, cache=find_workspace(plan["workspace"]).project(project.name).cache)
-    return 0
 
 
 def _end_with_the_command() -> None:
