@@ -2,8 +2,8 @@
 
 Story: `features.py` hands over cleaned text and a few numbers. `PiecesOfText` and `Crosses` take them to pieces, each piece a row number
 in a table: letter n-grams ("kelt", "cafe"), words, whole names, and pairs such as *this merchant at this cost centre*.
-`WeightedVotes` gives every piece a vote for each class (the wide part); `MeanOfPieces` and `EachPiece` embed them for a small
-network (the deep part). All tables start at zero, so a piece that training never saw says nothing; and pieces are dropped at
+A table has, for each piece, a vote for each class (the wide part) and an embedding for a small network (the deep part): `SumOfPieces`
+for text, `EachPiece` for crosses. All tables start at zero, so a piece that training never saw says nothing; and pieces are dropped at
 random while training, so that the model learns to fall back on the others.
 
 Wide and deep: Cheng et al., "Wide & Deep Learning for Recommender Systems", 2016. Hashed pieces: Weinberger et al., "Feature
@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from lazy_adam import LazyAdam
-from transaction_layers import Crosses, EachPiece, MeanOfPieces, PiecesOfText, WeightedVotes
+from transaction_layers import Crosses, EachPiece, PiecesOfText, SumOfPieces
 
 from mlpipelines.project_code import ModelContext
 
@@ -119,17 +119,10 @@ def _logits(inputs: dict[str, Any], *, classes: int, settings: dict[str, Any]) -
     rows, drop = 1 << int(settings["table_bits"]), settings["piece_dropout"]
     text = PiecesOfText(rows, name="pieces_of_text")({name: inputs[name] for name in ("merchant", "brand")})
     crosses = Crosses(rows, name="crosses")(inputs)
-    parts = [
-        MeanOfPieces(rows, settings["text_width"], drop, name="text_embedding")(text),
-        EachPiece(rows, settings["cross_width"], drop, name="cross_embedding")(crosses),
-        inputs["numbers"],
-        keras.layers.Flatten()(keras.layers.Embedding(7, 4, name="weekday_embedding")(inputs["weekday"])),
-    ]
-    hidden = keras.layers.Dropout(settings["dropout"])(keras.layers.Concatenate()(parts))
+    text_votes, text_mean = SumOfPieces(rows, classes, settings["text_width"], drop, name="text")(text)
+    cross_votes, each_cross = EachPiece(rows, classes, settings["cross_width"], drop, name="cross")(crosses)
+    weekday = keras.layers.Flatten()(keras.layers.Embedding(7, 4, name="weekday_embedding")(inputs["weekday"]))
+    hidden = keras.layers.Dropout(settings["dropout"])(keras.layers.Concatenate()([text_mean, each_cross, inputs["numbers"], weekday]))
     hidden = keras.layers.Dense(settings["hidden"], activation="relu")(hidden)
     deep = keras.layers.Dense(classes)(keras.layers.Dropout(settings["dropout"])(hidden))
-    return [
-        WeightedVotes(rows, classes, drop, name="text_votes")(text),
-        WeightedVotes(rows, classes, drop, name="cross_votes")(crosses),
-        deep,
-    ]
+    return [text_votes, cross_votes, deep]

@@ -142,62 +142,67 @@ class Crosses(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
 
 
 class Table(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
-    """Rows of numbers, all zero at first; row 0 is "no piece" and pieces are dropped while training with chance `drop`."""
+    """A row of numbers for each piece, all zero at first: `votes` for the classes, `width` for the network.
 
-    def __init__(self, rows: int, width: int, drop: float = 0.0, **options: Any) -> None:
+    Row 0 is "no piece", and pieces are dropped while training with chance `drop`. Each row that a batch names is fetched once,
+    however often it is named, so that its gradient is one row as well.
+    """
+
+    def __init__(self, rows: int, votes: int, width: int, drop: float = 0.0, **options: Any) -> None:
         super().__init__(**options)
-        self.rows, self.width, self.drop = rows, width, drop
+        self.rows, self.votes, self.width, self.drop = rows, votes, width, drop
         self.seed_generator = keras.random.SeedGenerator()
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the table."""
         del input_shape
-        self.table = self.add_weight(shape=(self.rows, self.width), initializer="zeros", name="table")
+        self.table = self.add_weight(shape=(self.rows, self.votes + self.width), initializer="zeros", name="table")
 
     def kept(self, pieces: tf.Tensor, training: bool | None) -> tf.Tensor:
-        """[batch, n]: 1 for a piece that counts, 0 for none and for a dropped one."""
-        here = tf.cast(pieces > 0, self.compute_dtype)
+        """[batch, n]: whether a piece counts."""
+        here = pieces > 0
         if training and self.drop:
-            here *= tf.cast(keras.random.uniform(tf.shape(pieces), seed=self.seed_generator) >= self.drop, self.compute_dtype)
+            here &= keras.random.uniform(tf.shape(pieces), seed=self.seed_generator) >= self.drop
         return here
 
-    def rows_of(self, pieces: tf.Tensor) -> tf.Tensor:
-        """[batch, n, width]."""
-        return tf.cast(tf.gather(self.table, pieces), self.compute_dtype)
+    def fetched(self, pieces: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The rows that are named [distinct, votes + width], and which of them each piece is, like `pieces`."""
+        distinct, place = tf.unique(tf.reshape(pieces, [-1]))
+        return tf.cast(tf.gather(self.table, distinct), self.compute_dtype), tf.reshape(place, tf.shape(pieces))
 
     def get_config(self) -> dict[str, Any]:
         """What `__init__` takes."""
-        return {**super().get_config(), "rows": self.rows, "width": self.width, "drop": self.drop}
+        return {**super().get_config(), "rows": self.rows, "votes": self.votes, "width": self.width, "drop": self.drop}
 
 
 @keras.saving.register_keras_serializable("transactions")
-class WeightedVotes(Table):
-    """The sum of the pieces' rows over the square root of their number: [batch, n] to [batch, width]."""
+class SumOfPieces(Table):
+    """The pieces' votes over the square root of their number [batch, votes], and the mean of the rest [batch, width]."""
 
-    def call(self, pieces: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+    def call(self, pieces: tf.Tensor, training: bool | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """See the class."""
-        kept = self.kept(pieces, training)
-        return _summed(self.rows_of(pieces), kept) / tf.sqrt(tf.maximum(tf.reduce_sum(kept, axis=1, keepdims=True), 1.0))
-
-
-@keras.saving.register_keras_serializable("transactions")
-class MeanOfPieces(Table):
-    """The mean of the pieces' rows: [batch, n] to [batch, width]."""
-
-    def call(self, pieces: tf.Tensor, training: bool | None = None) -> tf.Tensor:
-        """See the class."""
-        kept = self.kept(pieces, training)
-        return _summed(self.rows_of(pieces), kept) / tf.maximum(tf.reduce_sum(kept, axis=1, keepdims=True), 1.0)
+        where = tf.where(self.kept(pieces, training))
+        rows, place = self.fetched(tf.gather_nd(pieces, where))
+        of, batch = tf.cast(where[:, 0], tf.int32), tf.shape(pieces)[0]
+        summed = tf.sparse.segment_sum(rows, place, of, num_segments=batch)
+        number = tf.maximum(tf.math.unsorted_segment_sum(tf.ones_like(of, self.compute_dtype), of, batch), 1.0)[:, tf.newaxis]
+        return summed[:, : self.votes] / tf.sqrt(number), summed[:, self.votes :] / number
 
 
 @keras.saving.register_keras_serializable("transactions")
 class EachPiece(Table):
-    """The pieces' rows side by side: [batch, n] to [batch, n * width]."""
+    """The pieces' votes over the square root of their number [batch, votes], and the rest side by side [batch, n * width]."""
 
-    def call(self, pieces: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+    def call(self, pieces: tf.Tensor, training: bool | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """See the class."""
-        looked_up = self.rows_of(pieces) * self.kept(pieces, training)[..., tf.newaxis]
-        return tf.reshape(looked_up, [-1, pieces.shape[1] * self.width])
+        kept = self.kept(pieces, training)
+        rows, place = self.fetched(pieces)
+        where = tf.where(kept)
+        votes = tf.sparse.segment_sum(rows[:, : self.votes], tf.gather_nd(place, where), where[:, 0], num_segments=tf.shape(pieces)[0])
+        counted = tf.cast(kept, self.compute_dtype)
+        number = tf.maximum(tf.reduce_sum(counted, axis=1, keepdims=True), 1.0)
+        side_by_side = tf.gather(rows[:, self.votes :], place) * counted[..., tf.newaxis]
+        return votes / tf.sqrt(number), tf.reshape(side_by_side, [-1, pieces.shape[1] * self.width])
 
 
 def facts_of(inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -223,7 +228,3 @@ def words_of(text: tf.Tensor) -> tf.Tensor:
     """[batch, WORDS] int64: a hash for each of the first words, 0 where there are no more."""
     words = tf.strings.split(text).to_tensor("", shape=[None, WORDS])
     return tf.where(words == "", tf.constant(0, tf.int64), tf.strings.to_hash_bucket_fast(words, _WORD_RANGE) + 1)
-
-
-def _summed(rows: tf.Tensor, kept: tf.Tensor) -> tf.Tensor:
-    return tf.einsum("bnw,bn->bw", rows, kept)

@@ -254,7 +254,7 @@ ingest(project=from_json(sys.argv[4]), project_dir=root, state=ProjectState(root
 """
 
 
-@pytest.mark.parametrize("at", ["ingestion.kept_rows write_rows", "kept_rows write_json"])
+@pytest.mark.parametrize("at", ["ingestion.kept_rows write_rows", "ingestion.kept_rows write_json"])
 def test_a_kill_while_the_state_moves_leaves_the_old_state(tmp_path: Path, at: str) -> None:
     insert(tmp_path / "rows.db", range(500))
     run(project(INCREMENTAL), tmp_path, "1")

@@ -110,18 +110,42 @@ def test_few_different_crosses_collide(layers: ModuleType) -> None:
     assert len(np.unique(table_rows)) > 19_700  # 19,810 are expected of a random function
 
 
-def test_what_training_never_saw_says_nothing(layers: ModuleType) -> None:
-    for layer in (layers.WeightedVotes(64, 3), layers.MeanOfPieces(64, 3), layers.EachPiece(64, 3)):
-        assert not layer(tf.constant([[5, 0, 9]])).numpy().any()
+@pytest.mark.parametrize("layer", ["SumOfPieces", "EachPiece"])
+def test_what_training_never_saw_says_nothing(layers: ModuleType, layer: str) -> None:
+    votes, rest = getattr(layers, layer)(64, 3, 2)(tf.constant([[5, 0, 9], [0, 0, 0]]))
+    assert not votes.numpy().any()
+    assert not rest.numpy().any()
 
 
-def test_pieces_are_dropped_in_training_only(layers: ModuleType) -> None:
-    votes = layers.WeightedVotes(64, 1, drop=0.5)
+@pytest.mark.parametrize("layer", ["SumOfPieces", "EachPiece"])
+def test_pieces_are_dropped_in_training_only(layers: ModuleType, layer: str) -> None:
+    table = getattr(layers, layer)(64, 1, 2, drop=0.5)
     pieces = tf.ones([200, 4], tf.int32)
-    votes(pieces)
-    votes.table.assign(np.ones((64, 1), "float32"))
-    assert len(np.unique(votes(pieces).numpy())) == 1
-    assert len(np.unique(votes(pieces, training=True).numpy())) > 2
+    table(pieces)
+    table.table.assign(np.ones((64, 3), "float32"))
+    assert len(np.unique(table(pieces)[0].numpy())) == 1
+    assert len(np.unique(table(pieces, training=True)[0].numpy())) > 2
+
+
+def test_votes_and_embeddings_are_what_a_plain_sum_over_the_pieces_gives(layers: ModuleType) -> None:
+    generator = np.random.default_rng(3)
+    table = generator.normal(size=(64, 5)).astype("float32")
+    pieces = generator.integers(0, 12, size=(30, 7)).astype("int32")
+    pieces[4] = 0
+    here = (pieces > 0).astype("float32")
+    number = np.maximum(here.sum(axis=1, keepdims=True), 1)
+    each = table[pieces] * here[..., None]
+    for layer, rest in ((layers.SumOfPieces(64, 3, 2), each.sum(axis=1)[:, 3:] / number), (layers.EachPiece(64, 3, 2), each[..., 3:])):
+        layer.build(pieces.shape)
+        layer.table.assign(table)
+        with tf.GradientTape() as tape:
+            votes, embedded = layer(tf.constant(pieces))
+            total = tf.reduce_sum(votes)
+        np.testing.assert_allclose(votes, each.sum(axis=1)[:, :3] / np.sqrt(number), rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(embedded, rest.reshape(30, -1), rtol=1e-5, atol=1e-6)
+        slope = np.zeros((64, 5), "float32")
+        np.add.at(slope[:, :3], pieces, np.broadcast_to((here / np.sqrt(number))[..., None], (30, 7, 3)))
+        np.testing.assert_allclose(tf.convert_to_tensor(tape.gradient(total, layer.table)), slope, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.slow
