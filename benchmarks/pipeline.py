@@ -1,10 +1,10 @@
 """`make benchmark`: how long each step takes, and how its cost grows with the rows.
 
-Generates transactions as Parquet, runs the project's compiled pipeline on them in an empty workspace, exactly as
-`millrace run` does, and reads what the run recorded: seconds and peak memory of each step, and what the orchestration
-around the steps cost (process start, imports of kfp, and kfp.local itself: wall time less the time in steps).
+Two projects, each in an empty workspace, exactly as `millrace run` does it: `transactions` on generated rows in Parquet, whose model reads
+a hundred pieces of text a row, and what `millrace new` writes, on rows in CSV, whose model is a small network. Seconds and
+peak memory of each step are what the run recorded; orchestration is what is left of the wall time: processes, imports, kfp.local itself.
 
-    python benchmarks/pipeline.py [--rows 100000 1000000] [--epochs 2] [--output benchmarks/results/pipeline.json]
+    python benchmarks/pipeline.py [--rows 100000 1000000] [--projects transactions new] [--output benchmarks/results/pipeline.json]
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from mlpipelines.workspace import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = ROOT / "pipelines" / "projects" / "transactions"
+MILLRACE = str(Path(sys.executable).parent / "millrace")
 STEPS = ("ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish")
 
 
@@ -32,25 +33,42 @@ def main() -> int:
     """Measure, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
-    parser.add_argument("--epochs", type=int, default=2, help="of training; the other steps do not depend on it")
+    parser.add_argument("--projects", nargs="+", choices=("transactions", "new"), default=["transactions", "new"])
+    parser.add_argument("--epochs", type=int, default=1, help="of training; the other steps do not depend on it")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "pipeline.json")
     arguments = parser.parse_args()
-    results = [measure(rows, arguments.epochs) for rows in arguments.rows]
+    results = [measure(project, rows, arguments.epochs) for project in arguments.projects for rows in arguments.rows]
     write_json(arguments.output, {"machine": machine(), "epochs": arguments.epochs, "runs": results})
     for result in results:
-        print_table(f"{result['rows']:,} rows × {result['columns']} columns: {result['status']}, {result['wall']:.1f} s", rows_of(result))
+        title = f"{result['project']}, {result['rows']:,} rows × {result['columns']} columns: {result['status']}, {result['wall']:.1f} s"
+        print_table(title, rows_of(result))
     console().print(f"Written to {arguments.output}", soft_wrap=True)
     return 0
 
 
-def measure(rows: int, epochs: int) -> dict[str, Any]:
+def transactions(folder: Path, rows: int) -> tuple[Path, Path]:
+    """The project and a Parquet file of `rows` rows for it."""
+    source = folder / "rows.parquet"
+    subprocess.run([sys.executable, "generator.py", "--rows", str(rows), "--out", source], cwd=PROJECT, check=True, capture_output=True)
+    return PROJECT, source
+
+
+def new(folder: Path, rows: int) -> tuple[Path, Path]:
+    """What `millrace new` writes, and a CSV file of `rows` rows for it."""
+    subprocess.run([MILLRACE, "new", "visits", "--into", folder], check=True, capture_output=True)
+    source = folder / "rows.csv"
+    code = f"import generator, pyarrow as pa, pyarrow.csv as c; c.write_csv(pa.Table.from_batches(generator.rows(rows={rows})), '{source}')"
+    subprocess.run([sys.executable, "-c", code], cwd=folder / "visits", check=True)
+    return folder / "visits", source
+
+
+def measure(project: str, rows: int, epochs: int) -> dict[str, Any]:
     """One run of `rows` generated rows in a workspace of its own."""
     with tempfile.TemporaryDirectory(prefix="millrace-benchmark-") as folder:
-        source = Path(folder) / "rows.parquet"
-        subprocess.run([sys.executable, "generator.py", "--rows", str(rows), "--out", source], cwd=PROJECT, check=True, capture_output=True)
+        where, source = {"transactions": transactions, "new": new}[project](Path(folder), rows)
         started = time.monotonic()
-        changes = ("source.kind=parquet", f"source.path={source}", f"training.epochs={epochs}")
-        command = [str(Path(sys.executable).parent / "millrace"), "run", str(PROJECT), "--workspace", f"{folder}/workspace", "--json"]
+        changes = (f"source.kind={source.suffix[1:]}", f"source.path={source}", f"training.epochs={epochs}")
+        command = [MILLRACE, "run", str(where), "--workspace", f"{folder}/workspace", "--accept-schema", "--json"]
         command += [f"--set={change}" for change in changes]
         run = subprocess.run(command, capture_output=True, text=True, check=False)
         wall = time.monotonic() - started
@@ -63,6 +81,7 @@ def measure(rows: int, epochs: int) -> dict[str, Any]:
     in_steps = sum(step["seconds"] for step in record["steps"].values())
     done = [name for name in STEPS if record["steps"][name]["status"] == "done"]
     return {
+        "project": project,
         "rows": rows,
         "columns": columns,
         "status": record["status"],
@@ -75,9 +94,9 @@ def measure(rows: int, epochs: int) -> dict[str, Any]:
 
 
 def _columns(file: Path) -> list[str]:
-    import pyarrow.parquet as pq
+    import pyarrow.dataset as ds
 
-    names: list[str] = pq.read_schema(file).names
+    names: list[str] = ds.dataset(file, format=file.suffix[1:]).schema.names
     return names
 
 

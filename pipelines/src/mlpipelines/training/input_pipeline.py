@@ -20,6 +20,7 @@ from mlpipelines.training.row_windows import Piece, Shard, cut_windows, epoch_or
 from mlpipelines.training.transformed_rows import Columns, RowReader, Split
 
 WEIGHT = "__weight"
+_BATCHES_AHEAD = 4
 WINDOW_BYTES = 512 * 2**20
 """A window holds no more than about this, whatever `training.shuffle_rows` says: rows may be images."""
 
@@ -111,6 +112,9 @@ def _batched(windows: Any, split: Split, *, batch: int, whole: bool, weighted: b
     options = tf.data.Options()
     options.deterministic = True
     options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF  # every worker reads its own shard
+    # Its thread sleeps for up to a minute between two looks, and ending an iterator may wait for it to wake up (TensorFlow 2.21):
+    # more often than not a training ended with half a minute of nothing.
+    options.autotune.enabled = False
     options.experimental_optimization.inject_prefetch = False  # it would hide from `waiting` how long the model waits
     stream = tf.data.Dataset.from_generator(windows, output_signature=signature).prefetch(1)
-    return stream.flat_map(batches).prefetch(tf.data.AUTOTUNE).with_options(options)
+    return stream.flat_map(batches).prefetch(_BATCHES_AHEAD).with_options(options)
