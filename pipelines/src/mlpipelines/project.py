@@ -324,6 +324,7 @@ class Project(Section):
     rename: dict[str, str] = {}
     """Our column name: the source's name, where they differ."""
     label: Label | None = None
+    """What is learned. Only `detection` does without: it is then judged by planted rows (docs/reference/metrics.md)."""
     schema_file: str = "schema.pbtxt"
     """The reviewed schema, relative to the project folder."""
     split: Split = Split()

@@ -39,7 +39,7 @@ def export(folder: Path, answer: Answer, classes: tuple[str, ...] = ()) -> None:
     tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
 
 
-def a_project(task: str, label: dict[str, Any], **evaluation: Any) -> Project:
+def a_project(task: str, label: dict[str, Any] | None, **evaluation: Any) -> Project:
     values = {
         "name": "p",
         "team": "t",
@@ -55,12 +55,19 @@ def a_project(task: str, label: dict[str, Any], **evaluation: Any) -> Project:
 
 
 def judged(
-    root: Path, project: Project, label: pa.Array, answer: Answer, *, classes: tuple[str, ...] = (), train_label: bool = True
+    root: Path,
+    project: Project,
+    label: pa.Array,
+    answer: Answer,
+    *,
+    classes: tuple[str, ...] = (),
+    train_label: bool = True,
+    x: np.ndarray | None = None,
 ) -> Verdict:
     """Seal 1,000 rows with this label, keep 1,000 more for training, and evaluate a model that answers so."""
     source = np.random.default_rng(1)
     count = len(label)
-    x = source.normal(size=count).astype(np.float32)
+    x = source.normal(size=count).astype(np.float32) if x is None else x.astype(np.float32)
     rows = pa.table(
         {
             KEY: [f"k{i}" for i in range(count)],
@@ -76,7 +83,7 @@ def judged(
         (root / folder).mkdir(parents=True)
     pq.write_table(rows if train_label else rows.drop_columns(["y"]), root / "data/train/all/rows.parquet")
     pq.write_table(rows, root / "test/test.parquet")
-    write_json(root / "test/manifest.json", HASH)
+    write_json(root / "test/manifest.json", {**HASH, "rows": count})
     write_json(workspace.project("p").sealed / "manifest.json", HASH)
     pq.write_table(rows.select([KEY]), workspace.project("p").sealed / "keys.parquet")
     export(Model(root / "model").saved_model, answer, classes)
@@ -94,6 +101,25 @@ def judged(
 def values(count: int = 1000) -> np.ndarray:
     """`x`, as `judged` draws it."""
     return np.random.default_rng(1).normal(size=count).astype(np.float32)
+
+
+def test_detection_without_any_label_is_judged_by_planted_rows(tmp_path: Path) -> None:
+    import tensorflow as tf
+
+    def apart(x: Any, words: Any) -> dict[str, Any]:
+        """High where the words, 0, 1 or 2 of them, are not as many as x says."""
+        some = tf.cast(tf.shape(words)[1] > 0, tf.float32) * tf.reduce_sum(tf.cast(words != "", tf.float32), axis=1)
+        return {"score": tf.abs(x - some)}
+
+    project = a_project("detection", None, metric="roc_auc", slices=[{"column": "part"}])
+    nothing = pa.nulls(1000, pa.int64())
+    verdict = judged(tmp_path / "a", project, nothing, apart, x=np.arange(1000) % 3)
+    assert verdict.outcome == "blessed"
+    assert verdict.metrics["roc_auc"] > 0.8
+    assert verdict.facts["test rows"] == "1,000, and 50 planted among them, since nothing is labelled"
+    blind = judged(tmp_path / "b", project, nothing, lambda x, _: {"score": x}, x=np.arange(1000) % 3)
+    assert blind.outcome == "rejected"
+    assert blind.metrics["roc_auc"] == pytest.approx(0.5, abs=0.1)
 
 
 def test_detection_without_a_training_label_is_judged_by_what_people_would_find(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from mlpipelines.errors import DataRejected
 from mlpipelines.evaluation import baselines
 from mlpipelines.evaluation.answers import Outputs, read_answers, read_truth, space_of
 from mlpipelines.evaluation.judge import Contest, Measured
+from mlpipelines.evaluation.planted import PLANTED, with_planted
 from mlpipelines.evaluation.served_model import ServedModel, answer_rows, fingerprint, load_model, median_latency, size_mb
 from mlpipelines.evaluation.verdict import Opponent
 from mlpipelines.project import Capacity, Label, Project
@@ -56,24 +57,28 @@ class Asked:
     """Of the challenger."""
 
 
-def judged_rows(label: Label, file: Path) -> pa.Table:
-    """The sealed rows that have a label.
+def judged_by(project: Project, file: Path) -> tuple[Project, pa.Table]:
+    """The sealed rows that have a label; with no label in the project, all of them and planted ones (see `planted`).
+
+    Returns:
+        The project with the label that the rows are judged by, and the rows.
 
     Raises:
         DataRejected: the label column is missing, or no row has a label.
     """
     rows = pq.read_table(file)
-    if label.column not in rows.column_names:
+    if project.label is None:
+        return project.model_copy(update={"label": PLANTED}), with_planted(rows, project)
+    label = project.label.column
+    if label not in rows.column_names:
         raise DataRejected(
-            f"{file} has no column {label.column!r}, the label: the test set was sealed without it, and it is never sealed twice. "
+            f"{file} has no column {label!r}, the label: the test set was sealed without it, and it is never sealed twice. "
             "Start a new workspace with `millrace run PROJECT_DIR --workspace DIR`."
         )
-    rows = rows.filter(pc.is_valid(rows[label.column]))
+    rows = rows.filter(pc.is_valid(rows[label]))
     if not len(rows):
-        raise DataRejected(
-            f"No row of {file} has a value in the label column {label.column!r}. Look at the source, then `millrace run` again."
-        )
-    return rows
+        raise DataRejected(f"No row of {file} has a value in the label column {label!r}. Look at the source, then `millrace run` again.")
+    return project, rows
 
 
 def ask_both(
@@ -84,7 +89,7 @@ def ask_both(
     Args:
         project: its label, task, features and evaluation.
         workspace: where registry and model store are.
-        rows: `judged_rows`.
+        rows: from `judged_by`, as `project` is.
         data: the `Data` artifact, for the baseline.
         model: the `Model` artifact, the challenger.
         training_fingerprint: of the challenger's training, "" if unknown.

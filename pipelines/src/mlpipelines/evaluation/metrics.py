@@ -104,8 +104,11 @@ def require_metrics(project: Project) -> None:
             )
         if CATALOGUE[name].needs_capacity and rule.capacity is None:
             raise ConfigError(f"{field} is {name!r}, which needs evaluation.capacity, for example `capacity: {{cases: 50, per: day}}`.")
-    if project.label is None:
-        raise ConfigError("evaluation needs a label to judge by: set `label` in project.yaml (`use: evaluation` hides it from the model).")
+    if project.label is None and len(project.features) == 1:
+        raise ConfigError(
+            "Without `label`, a detector is judged by rows whose features do not belong together, and this project has one feature only. "
+            "Name more features, or set `label` in project.yaml (`use: evaluation` hides it from the model)."
+        )
 
 
 def paired_metrics(truth: Truth, challenger: Answers, champion: Answers) -> list[Paired]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 
-from mlpipelines.evaluation import answers, bootstrap, judge, metrics, neighbours, verdict
+from mlpipelines.evaluation import answers, bootstrap, judge, metrics, neighbours, planted, verdict
 
 _TASKS = ("classification", "detection", "multilabel", "similarity", "regression")
 
@@ -30,6 +30,7 @@ def metrics_page() -> str:
         "Intervals": bootstrap,
         "The decision": judge,
         "The verdict": verdict,
+        "Detection without a label": planted,
         "Neighbours": neighbours,
         "Classes": answers,
     }.items():

@@ -41,6 +41,8 @@ def gather_facts(
 
 def _test_rows(seal: Mapping[str, Any], judged: int) -> str:
     total = int(seal.get("rows") or judged)
+    if judged > total:
+        return f"{total:,}, and {judged - total:,} planted among them, since nothing is labelled"
     return f"{judged:,}" + (f" of {total:,} (the others have no label)" if total > judged else "")
 
 

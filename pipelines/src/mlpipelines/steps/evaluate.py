@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from mlpipelines.artifacts import KEY, Data, Evaluation, Model, TestSet
 from mlpipelines.errors import Conflict
 from mlpipelines.evaluation.answers import Outputs
-from mlpipelines.evaluation.contestants import Asked, ask_both, judged_rows
+from mlpipelines.evaluation.contestants import Asked, ask_both, judged_by
 from mlpipelines.evaluation.curves import curve_data
 from mlpipelines.evaluation.judge import judge
 from mlpipelines.evaluation.metrics import require_metrics
@@ -54,9 +54,8 @@ def evaluate(*, project: Project, workspace: Workspace, test: Path, data: Path, 
         Unavailable: the registry does not answer.
     """
     require_metrics(project)
-    assert project.label is not None
     seal = require_sealed(TestSet(test), workspace.project(project.name).sealed)
-    rows = judged_rows(project.label, TestSet(test).rows)
+    project, rows = judged_by(project, TestSet(test).rows)
     training = read_if_there(Model(model).training)
     asked = ask_both(
         project,
@@ -70,6 +69,7 @@ def evaluate(*, project: Project, workspace: Workspace, test: Path, data: Path, 
     progress(f"resampling {len(rows):,} rows {project.evaluation.resamples:,} times", _ASKING)
     facts = gather_facts(run_id=run_id, seal=seal, data=read_if_there(Data(data).manifest), training=training, asked=asked, rows=len(rows))
     verdict = judge(project.evaluation, asked.contest, facts=facts)
+    assert project.label is not None
     _write(Evaluation(evaluation), verdict, asked, rows, project.label.column)
     progress("entering the run in the registry", 0.95)
     written = Evaluation(evaluation)
