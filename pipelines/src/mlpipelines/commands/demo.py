@@ -17,12 +17,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from rich.panel import Panel
 from rich.table import Table
 
 from mlpipelines.commands import run as run_command
 from mlpipelines.commands import screen
 from mlpipelines.errors import Unavailable
+from mlpipelines.project import Project
 from mlpipelines.project_file import load_project
 from mlpipelines.run import RunRequest, run
 from mlpipelines.runs import RunRecord, list_runs
@@ -30,14 +32,6 @@ from mlpipelines.workspace import Workspace, find_workspace
 
 PROJECT = Path("pipelines/projects/transactions")
 START_SECONDS = 300
-QUESTION = {
-    "merchant": "SQ *KELTEX CAFE 0173 YO",
-    "amount": "7.80",
-    "booked_at": "1764000000",
-    "vat": "S",
-    "team": "education",
-    "cost_centre": "",
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -56,12 +50,15 @@ def main(argv: list[str] | None = None) -> int:
     champion_stays = record.status == "rejected" and record.failure is None  # Millrace's code changed, and the model is no better for it
     if run_command.exit_code_of(record) != 0 and not champion_stays:
         return run_command.exit_code_of(record)
+    question, booked_as = _sealed_transaction(workspace, project)
     with _server(workspace, project.model_name) as addresses:
         answers = {
-            "REST": _ask(project.model_name, "--rest", addresses["rest"]),
-            "gRPC": _ask(project.model_name, "--grpc", addresses["grpc"]),
+            "REST": _ask(project.model_name, "--rest", addresses["rest"], question),
+            "gRPC": _ask(project.model_name, "--grpc", addresses["grpc"], question),
         }
-    _print_summary(_last_published(workspace, project.name, record), answers, arguments.workspace, time.monotonic() - started)
+    asked = f"{question['merchant']!r}, {float(question['amount']):.2f} on team {question['team']!r}; it was booked as {booked_as}"
+    published = _last_published(workspace, project.name, record)
+    _print_summary(published, asked, answers, arguments.workspace, time.monotonic() - started)
     return 0
 
 
@@ -102,10 +99,20 @@ def _when_ready(process: subprocess.Popen[bytes], ready: Path, log: Path) -> dic
     raise Unavailable(f"the model server did not start:\n{log.read_text()}\nTry it by hand: `millrace serve --workspace …`.")
 
 
-def _ask(model: str, protocol: str, address: str) -> tuple[dict[str, Any], float]:
+def _sealed_transaction(workspace: Workspace, project: Project) -> tuple[dict[str, str], str]:
+    """The features of a complete transaction of the sealed test set, as `millrace predict` takes them, and how it was booked."""
+    assert project.label is not None
+    (file, *_) = sorted(workspace.project(project.name).runs.glob("*/artifacts/*/ingest/test/test.parquet"), reverse=True)
+    names = [*project.features, project.label.column]
+    rows = pq.read_table(file, columns=names).drop_null().slice(0, 1).to_pylist()
+    question = {name: str(rows[0][name]) for name in project.features}
+    return question, str(rows[0][project.label.column])
+
+
+def _ask(model: str, protocol: str, address: str, question: Mapping[str, str]) -> tuple[dict[str, Any], float]:
     """One real request; the outputs and the milliseconds of the whole command's request."""
     started = time.monotonic()
-    values = [f"{name}={value}" for name, value in QUESTION.items()]
+    values = [f"{name}={value}" for name, value in question.items()]
     command = [_millrace(), "predict", model, protocol, "--address", address, "--json", *values]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -120,14 +127,16 @@ def _last_published(workspace: Workspace, project: str, record: RunRecord) -> Ru
     return next(r for r in list_runs(workspace, project) if r.status == "blessed")
 
 
-def _print_summary(published: RunRecord, answers: Mapping[str, tuple[dict[str, Any], float]], workspace: str, seconds: float) -> None:
+def _print_summary(
+    published: RunRecord, asked: str, answers: Mapping[str, tuple[dict[str, Any], float]], workspace: str, seconds: float
+) -> None:
     out = screen.console()
-    asked = Table.grid(padding=(0, 2))
-    asked.add_row("asked", f"{QUESTION['merchant']!r}, {QUESTION['amount']} on team {QUESTION['team']!r}")
+    told = Table.grid(padding=(0, 2))
+    told.add_row("asked", asked)
     for protocol, (answer, _) in answers.items():
-        asked.add_row(protocol, _answer_text(answer))
+        told.add_row(protocol, _answer_text(answer))
     title = f"{published.project} version {published.facts.get('version')} answers"
-    out.print(Panel(asked, title=title, title_align="left", expand=False, border_style="green"))
+    out.print(Panel(told, title=title, title_align="left", expand=False, border_style="green"))
     out.print(f"All of it took {seconds:.0f} s. Next:")
     prefix = ".venv/bin/millrace"
     out.print(f"  {prefix} serve --workspace {workspace}                       and, in a second terminal:", soft_wrap=True)

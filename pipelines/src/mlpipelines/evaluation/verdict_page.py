@@ -111,8 +111,12 @@ def _check_row(check: Check, reach: float) -> dict[str, object]:
         "opponent": figure(check.opponent) if check.opponent is not None else "",
         "difference": _estimate(check.difference),
         " ": Markup(drawn),
-        "rule": Markup(escape(check.rule) + (f'<br><span class="{kind}">{escape(check.reason)}</span>' if check.reason else "")),
+        "rule": Markup("<br>").join(filter(None, (escape(check.rule), _reason(check.reason, kind)))),
     }
+
+
+def _reason(reason: str, kind: str) -> Markup:
+    return Markup(f'<span class="{kind}">{escape(reason)}</span>') if reason else Markup("")
 
 
 def _reach(checks: Iterable[Check]) -> float:

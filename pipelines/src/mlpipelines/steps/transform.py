@@ -230,7 +230,9 @@ def _report(job: _Job, *, read_again: bool, seconds: float) -> None:
     }
     write_json(job.target.classes, list(job.classes))
     write_json(job.target.manifest, manifest)
-    note(rows=rows, features=len(spec), cached_spans=len(hits), analysed_spans=len(misses))
+    reused = f", {len(hits)} as before" if hits else ""
+    summary = f"{len(spec)} features of {sum(rows.values()):,} rows, {len(misses)} spans analysed{reused}"
+    note(rows=rows, features=len(spec), cached_spans=len(hits), analysed_spans=len(misses), summary=summary)
 
 
 def _rows(files: list[Path]) -> int:

@@ -90,7 +90,7 @@ def l_infinity(reference: Texts, current: Texts, *, rows: tuple[int, int]) -> Sh
     """
     listed = _listed_shares(reference, current, rows)
     frequent = {value: pair for value, pair in listed.items() if pooled_share(pair, rows) * sum(rows) >= _POOLED_ROWS}
-    p, q = (1 - sum(pair[side] for pair in frequent.values()) for side in (0, 1))
+    p, q = (max(0.0, 1 - sum(pair[side] for pair in frequent.values())) for side in (0, 1))
     shifts = [
         *(_moved(pair, f"the share of {_short(value)} went", rows, (value,)) for value, pair in frequent.items()),
         _moved((p, q), "the share of all rare values together went", rows),
