@@ -26,10 +26,10 @@ $(UV):
 	@test -x $(UV) || { echo "pip could not install uv. Is pip there? Try: $(PYTHON) -m ensurepip --user"; exit 2; }
 
 # Compiled byte code: importing TensorFlow costs a third of what it costs without, in every step of every run.
-$(STAMP): requirements/dev.txt platform/pyproject.toml pipelines/pyproject.toml serving/pyproject.toml | $(UV)
+$(STAMP): requirements/dev.txt platform/pyproject.toml pipelines/pyproject.toml serving/pyproject.toml gpu-queue/pyproject.toml | $(UV)
 	@test -x $(BIN)/python || $(UV) venv --quiet --no-project --python $(PYTHON) .venv
 	@$(UV) pip sync --quiet --compile-bytecode --python $(BIN)/python requirements/dev.txt || { echo "The libraries did not install. On Python 3.12 and 3.13 they need glibc 2.39 (Debian 13, Ubuntu 24.04); on an older system take 3.11: rm -rf .venv && make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 2; }
-	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable platform --editable pipelines --editable serving
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps --editable platform --editable pipelines --editable serving --editable gpu-queue
 	@touch $@
 
 demo: setup ## the whole flow on generated bank transactions: raw rows to a served, gated model

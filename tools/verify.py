@@ -25,7 +25,7 @@ WRITE = {
 }
 CHECK = {
     "lint": ["ruff", "check", "--quiet", "."],
-    "types": ["mypy", "platform/src", "pipelines/src", "serving/src", "tools"],
+    "types": ["mypy", "platform/src", "pipelines/src", "serving/src", "gpu-queue/src", "tools"],
     "types of tests and benchmarks": ["mypy", "--check-untyped-defs", "benchmarks"],
     "import walls": ["lint-imports", "--no-cache"],
 }
