@@ -73,7 +73,7 @@ def validate(
     replace_file(page, validation_page(project, found, schema=reviewed or proposal, reviewed=reviewed is not None or accept_schema))
     warnings = len(found.anomalies) - len(found.rejecting)
     note(
-        rejected=len(found.rejecting), warnings=warnings, summary=f"no rule is broken, {warnings} warnings" if not found.rejecting else ""
+        rejected=len(found.rejecting), told_only=warnings, summary=f"no rule is broken, {warnings} warnings" if not found.rejecting else ""
     )
     if found.rejecting or (reviewed is None and not accept_schema):
         _propose(reviewed, proposal, found, state)
