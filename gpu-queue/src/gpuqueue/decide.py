@@ -35,12 +35,13 @@ class Outcome:
     waits: tuple[Wait, ...] = ()
 
 
-def decide(queues: Sequence[Queue], now: float) -> dict[str, Outcome]:
+def decide(queues: Sequence[Queue], now: float, *, explain: bool = True) -> dict[str, Outcome]:
     """The outcome of each queue, by name.
 
     Args:
         queues: all of them; a queue's pool is one of them.
         now: the moment, seconds since the epoch.
+        explain: whether to say why each request waits. It changes nothing else, and costs most of the time of a long line.
     """
     lent_from = {queue.pool for queue in queues}
     pools = {queue.name: _Pool(queue, now) for queue in queues if queue.name in lent_from}
@@ -48,7 +49,7 @@ def decide(queues: Sequence[Queue], now: float) -> dict[str, Outcome]:
     for line in lines:
         line.serve()
     _lend(lines, pools)
-    outcomes = {line.queue.name: line.outcome() for line in lines}
+    outcomes = {line.queue.name: line.outcome(explain=explain) for line in lines}
     for name, pool in pools.items():
         lent = tuple(pool.lent)
         outcomes[name] = replace(outcomes[name], ledger=outcomes[name].ledger + lent, granted=outcomes[name].granted + lent)
@@ -91,6 +92,7 @@ class _Line:
         self.kept = [grant for grant in queue.ledger if grant not in self.released]
         self.granted: list[Grant] = []
         self.waits: dict[str, Wait] = {}
+        self.largest = {lane.name: lane.largest for lane in queue.lanes}
         self.lines: dict[str, list[Request]] = {lane.name: [] for lane in queue.lanes}
         """Those of each lane that can start, in order, without those already granted."""
 
@@ -114,9 +116,9 @@ class _Line:
             for lane in self.queue.lanes:
                 self.serve_lane(lane)
 
-    def outcome(self) -> Outcome:
+    def outcome(self, *, explain: bool) -> Outcome:
         """What has been decided."""
-        for name, line in self.lines.items():
+        for name, line in self.lines.items() if explain else ():
             self._tell_line(name, line)
         changed = bool(self.released or self.granted) or tuple(self.kept) != self.queue.ledger
         ledger = (*self.kept, *self.granted) if changed else self.queue.ledger
@@ -137,14 +139,13 @@ class _Line:
 
     def _cork(self, request: Request) -> Reason | None:
         """What keeps the request itself from ever starting as it is."""
-        lane = self.queue.lane(request.lane)
-        if lane is None:
+        if request.lane not in self.largest:
             return Reason.NO_LANE
         if not request.sizes_agree or len(request.pods) > request.size:
             return Reason.CONFUSED
         if len(request.pods) < request.size:
             return Reason.INCOMPLETE
-        if request.gpus > lane.largest and not (self.pool and self.pool.could_ever(request, self.queue.max_borrow)):
+        if request.gpus > self.largest[request.lane] and not (self.pool and self.pool.could_ever(request, self.queue.max_borrow)):
             return Reason.TOO_LARGE
         return Reason.BLOCKED if request.blocked else None
 

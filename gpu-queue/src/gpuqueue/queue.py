@@ -82,11 +82,11 @@ class Request:
     """Seconds that it says it runs at most."""
     blocked: str = ""
     """Who refuses to let the gate be opened, if a trial has shown that."""
+    gpus: int = field(init=False)
+    """Of all its pods. Added up once: a long line is looked at often."""
 
-    @property
-    def gpus(self) -> int:
-        """Of all its pods."""
-        return sum(pod.gpus for pod in self.pods)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gpus", sum(pod.gpus for pod in self.pods))
 
     @property
     def rank(self) -> tuple[float, str, str, str]:
@@ -109,11 +109,11 @@ class Grant:
     """It ran before the queue knew it: counted, never killed, and it may exceed the quota."""
     owner: str = ""
     """In a pool's ledger: the queue that borrows."""
+    gpus: int = field(init=False)
+    """What it holds, of all its pods, ended ones included."""
 
-    @property
-    def gpus(self) -> int:
-        """What it holds, of all its pods, ended ones included."""
-        return sum(pod.gpus for pod in self.pods)
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "gpus", sum(pod.gpus for pod in self.pods))
 
     @property
     def ends(self) -> float:
