@@ -103,6 +103,10 @@ class ControlPlane:
             process.wait()
         self._processes.clear()
 
+    def pids(self) -> dict[str, int]:
+        """What runs now."""
+        return {program: process.pid for program, process in self._processes.items()}
+
     def pause(self, program: str) -> None:
         """Stop a program's clock: it holds its connections and answers nobody."""
         self._processes[program].send_signal(signal.SIGSTOP)

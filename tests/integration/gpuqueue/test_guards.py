@@ -217,6 +217,12 @@ def test_a_queue_with_grants_is_not_deleted(api: Client, queue: str, managed: st
     api.request("DELETE", queue)
 
 
+def test_the_kind_is_not_deleted_while_a_queue_has_grants(api: Client, queue: str) -> None:
+    kind = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/gpuqueues.{labels.DOMAIN}"
+    no = until_refused(lambda: api.request("DELETE", f"{kind}?dryRun=All"))
+    assert "whose GPUs would be forgotten" in no.message
+
+
 def test_in_an_emergency_the_break_glass_group_deletes_a_queue_with_grants(api: Client, queue: str) -> None:
     api.request("DELETE", queue, person=make.GLASS_BREAKER)
 
