@@ -114,7 +114,7 @@ def test_the_pods_of_a_job_are_queued(api: Client, managed: str) -> None:
 
 
 def test_a_queued_pod_runs_on_a_gpu_node_once_the_controller_has_opened_its_gate(api: Client, managed: str) -> None:
-    queued = create(api, managed, make.pod(gpus=8))
+    queued = create(api, managed, make.pod(gpus=1))
     path = f"/api/v1/namespaces/{managed}/pods/trainer"
     waiting = eventually(lambda: api.request("GET", path), lambda pod: pod["status"].get("conditions"))
     assert waiting["status"]["conditions"][0]["reason"] == "SchedulingGated"
