@@ -129,15 +129,16 @@ def _linker_flags(module: str) -> str:
     """Without symbols; with the version that Kubernetes and Helm report and that their clients compare."""
     flags = "-s -w"
     if module == "kubernetes":
-        version, prefix = _pinned(module, "k8s.io/kubernetes"), "k8s.io/component-base/version"
+        version, prefix = pinned(module, "k8s.io/kubernetes"), "k8s.io/component-base/version"
         major, minor = version.removeprefix("v").split(".")[:2]
         flags += f" -X {prefix}.gitVersion={version} -X {prefix}.gitMajor={major} -X {prefix}.gitMinor={minor}"
     if module == "helm":
-        flags += f" -X helm.sh/helm/v4/internal/version.version={_pinned(module, 'helm.sh/helm/v4')}"
+        flags += f" -X helm.sh/helm/v4/internal/version.version={pinned(module, 'helm.sh/helm/v4')}"
     return flags
 
 
-def _pinned(module: str, path: str) -> str:
+def pinned(module: str, path: str) -> str:
+    """The version of the Go module `path` that the folder `module` pins."""
     lines = (line.split() for line in (HERE / module / "go.mod").read_text().splitlines())
     return next(words[1] for words in lines if words[:1] == [path])
 

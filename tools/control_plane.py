@@ -12,6 +12,7 @@ import base64
 import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -69,6 +70,7 @@ class ControlPlane:
         self.client: Client
         self._controllers, self._nodes = controllers, tuple(nodes)
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._arguments: dict[str, Sequence[str]] = {}
 
     @staticmethod
     def programs(*, controllers: bool = False, nodes: Sequence[Node] = ()) -> list[str]:
@@ -115,6 +117,13 @@ class ControlPlane:
         """Let a paused program go on."""
         self._processes[program].send_signal(signal.SIGCONT)
 
+    def restart(self, program: str) -> None:
+        """Kill a program and start it again; returns when the API server answers."""
+        self._processes[program].kill()
+        self._processes[program].wait()
+        self._run(program, self._arguments[program])
+        self.wait("the API server", self._answers)
+
     def tail(self) -> str:
         """The last lines of every program's log."""
         files = sorted(self.logs.glob("*.log"))
@@ -152,11 +161,11 @@ class ControlPlane:
         self.wait(f"{len(self._nodes)} nodes", self._nodes_ready)
 
     def _run(self, program: str, arguments: Sequence[str]) -> None:
-        log = (self.logs / f"{program}.log").open("wb")
         # setpriv (util-linux) asks the kernel to kill the program when the thread that starts it here ends, however it ends.
         command = ["setpriv", "--pdeathsig", "KILL", "--", str(self._binaries[program]), *arguments]
-        with log:
+        with (self.logs / f"{program}.log").open("ab") as log:
             self._processes[program] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        self._arguments[program] = arguments
 
     def wait(self, what: str, ready: Callable[[], bool]) -> None:
         """Return once `ready()` holds; raises `NotReady` when it does not in time or a program has ended."""
@@ -267,12 +276,15 @@ def _inline(file: Path) -> str:
 
 
 def _free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different because they are held together."""
+    """Ports that were free a moment ago, below those that Linux gives to clients: none of these takes one before we listen."""
     with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+        ports: list[int] = []
+        while len(ports) < count:
+            port = random.randint(20000, 32000)  # noqa: S311  # tests that start together should not try the same ones
+            with contextlib.suppress(OSError):
+                held.enter_context(socket.socket()).bind(("127.0.0.1", port))
+                ports.append(port)
+        return ports
 
 
 @contextlib.contextmanager

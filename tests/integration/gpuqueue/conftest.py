@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +25,20 @@ BUILD_SECONDS = 3600
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what talks to the control plane; tests that may have to build the programs first get the time for it."""
+    """Mark what talks to the control plane; where its programs must be built first, give time for it or say what is missing."""
+    ready, can_build = binaries.ready(PROGRAMS), shutil.which("go") is not None
+    missing = pytest.mark.skip(reason=f"no control plane: install Go 1.26 and type `{binaries.COMMAND}`")
     for item in items:
-        if "control_plane" in getattr(item, "fixturenames", ()):
+        if {"control_plane", "helm"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.control_plane)
-            if not binaries.ready(PROGRAMS):
-                item.add_marker(pytest.mark.timeout(BUILD_SECONDS))
+        if item.get_closest_marker("control_plane") and not ready:
+            item.add_marker(pytest.mark.timeout(BUILD_SECONDS) if can_build else missing)
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
     """A failed test shows what the API server and its friends logged last."""
-    report: Any = yield
+    report = yield
     plane = getattr(item, "funcargs", {}).get("control_plane")
     if plane and report.failed:
         report.sections.append(("control plane", plane.tail()))
@@ -44,13 +46,37 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
 
 
 @pytest.fixture(scope="session")
-def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+def helm() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `helm template` on our chart, as for the Kubernetes that is pinned; the arguments are added."""
+    program = binaries.paths(["helm"])["helm"]
+    version = binaries.pinned("kubernetes", "k8s.io/kubernetes")
+
+    def template(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            str(program),
+            "template",
+            "gpu-queue",
+            str(CHART),
+            "--namespace",
+            make.RELEASE_NAMESPACE,
+            "--kube-version",
+            version,
+            *arguments,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return template
+
+
+@pytest.fixture(scope="session")
+def control_plane(
+    tmp_path_factory: pytest.TempPathFactory, helm: Callable[..., subprocess.CompletedProcess[str]]
+) -> Iterator[ControlPlane]:
     """Kubernetes with scheduler, controllers and two nodes of eight GPUs each, our chart installed."""
-    if not binaries.ready(PROGRAMS) and shutil.which("go") is None:
-        pytest.skip(f"no control plane: install Go 1.26 and type `{binaries.COMMAND}`")
-    programs = binaries.paths(PROGRAMS)
+    rendered = helm("--include-crds")
+    assert rendered.returncode == 0, rendered.stderr
     with ControlPlane(tmp_path_factory.mktemp("control-plane"), controllers=True, nodes=NODES) as plane:
-        _install(plane, _render(programs["helm"]))
+        _install(plane, [thing for thing in yaml.safe_load_all(rendered.stdout) if thing])
         yield plane
 
 
@@ -81,14 +107,6 @@ def unmanaged(api: Client, fresh_name: Callable[[], str]) -> str:
     name = fresh_name()
     api.request("POST", "/api/v1/namespaces", make.namespace(name, managed=False))
     return name
-
-
-def _render(helm: Path) -> list[Object]:
-    """The chart's objects, CRDs first, as `helm install` would send them."""
-    command = [helm, "template", "gpu-queue", CHART, "--namespace", make.RELEASE_NAMESPACE, "--include-crds", "--kube-version", "1.36.3"]
-    rendered = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert rendered.returncode == 0, rendered.stderr
-    return [thing for thing in yaml.safe_load_all(rendered.stdout) if thing]
 
 
 def _install(plane: ControlPlane, objects: list[Object]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -16,7 +15,7 @@ import binaries
 from control_plane import ControlPlane, NotReady
 
 TOOLS = Path(__file__).resolve().parents[3] / "tools"
-PROGRAMS = ControlPlane.programs()
+CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 
 START = """
 import pathlib, sys, time
@@ -26,13 +25,7 @@ with ControlPlane(pathlib.Path(sys.argv[1])) as plane:
     time.sleep(60)
 """
 
-pytestmark = [
-    pytest.mark.control_plane,
-    pytest.mark.skipif(
-        not binaries.ready(PROGRAMS) and shutil.which("go") is None,
-        reason=f"no control plane: install Go 1.26 and type `{binaries.COMMAND}`",
-    ),
-]
+pytestmark = pytest.mark.control_plane
 
 
 def lives(pid: int) -> bool:
@@ -70,3 +63,14 @@ def test_a_program_that_does_not_start_is_shown_with_its_log_and_leaves_none_run
     with pytest.raises(NotReady, match=r"kube-apiserver ended with 3 (?s:.*)my certificate is no good"), plane:
         pass
     assert plane.pids() == {}
+
+
+def test_programs_can_be_paused_and_restarted_and_nothing_is_lost(tmp_path: Path) -> None:
+    with ControlPlane(tmp_path / "plane") as plane:
+        plane.client.request("POST", CONFIG_MAPS, {"metadata": {"name": "kept"}})
+        plane.pause("kube-apiserver")
+        with pytest.raises(TimeoutError):
+            plane.client.request("GET", f"{CONFIG_MAPS}/kept", timeout=0.3)
+        plane.resume("kube-apiserver")
+        plane.restart("kube-apiserver")
+        assert plane.client.request("GET", f"{CONFIG_MAPS}/kept")["metadata"]["name"] == "kept"
