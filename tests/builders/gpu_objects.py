@@ -19,7 +19,7 @@ def pod(name: str = "trainer", *, gpus: int = 0, resource: str = "nvidia.com/gpu
     """A pod with one container that asks for `gpus`, or a CPU pod; `spec` adds to its spec."""
     limits = {"cpu": "1", **({resource: str(gpus)} if gpus else {})}
     container = {"name": "main", "image": "trainer:v1", "resources": {"limits": limits}}
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container], **spec}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]} | spec}
 
 
 def argo_pod(name: str = "train-transactions-4711") -> Object:
@@ -74,7 +74,7 @@ def queue(name: str, *, namespaces: list[str] | None = None, lanes: list[Object]
         "apiVersion": f"{labels.DOMAIN}/v1",
         "kind": "GpuQueue",
         "metadata": {"name": name},
-        "spec": {"namespaces": namespaces or [name], "lanes": [lane()] if lanes is None else lanes, **spec},
+        "spec": {"namespaces": [name] if namespaces is None else namespaces, "lanes": [lane()] if lanes is None else lanes, **spec},
     }
 
 

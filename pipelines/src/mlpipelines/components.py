@@ -28,22 +28,23 @@ def ingest(
     test: dsl.Output[dsl.Dataset],
 ) -> None:
     """Read the source for a window, split the rows, and seal the test set on the first run."""
-    from datetime import datetime
     from pathlib import Path
 
     from mlpipelines.inside import step
 
     with step("ingest", project=project, project_dir=project_dir, workspace=workspace) as at:
+        from mlpipelines.moments import moments
         from mlpipelines.steps.ingest import ingest as run_step
 
+        start, end = moments(since, until)
         manifest = run_step(
             project=at.project,
             project_dir=at.project_dir,
             state=at.state,
             data=Path(data.path),
             test=Path(test.path),
-            since=datetime.fromisoformat(since) if since else None,
-            until=datetime.fromisoformat(until) if until else None,
+            since=start,
+            until=end,
         )
         data.metadata["rows"] = " · ".join(f"{count:,} {split}" for split, count in manifest.rows.items())
         data.metadata["content_hash"] = manifest.content_hash

@@ -9,6 +9,7 @@ them later. Without MILLRACE_RUN_DIR (in a pod) the same lines go to the log.
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import logging
 import os
@@ -18,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlpipelines.errors import MillraceError, Rejected
+from mlpipelines.errors import MillraceError, Rejected, Unavailable
 
 RUN_DIR = "MILLRACE_RUN_DIR"
 RUN_ID = "MILLRACE_RUN_ID"
@@ -63,10 +64,23 @@ def recorded(step: str) -> Iterator[None]:
         emit("failed", kind=type(error).__name__, exit_code=error.exit_code, message=str(error), report=table, **_cost(started))
         log.error("%s: %s", type(error).__name__, error)
         raise SystemExit(error.exit_code) from error
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            _unforeseen(error, started)
+            raise
+        full = (
+            f"No space left on device{f' ({error.filename})' if error.filename else ''}. Free some space and type the same command again."
+        )
+        emit("failed", kind=Unavailable.__name__, exit_code=Unavailable.exit_code, message=full, report=[], **_cost(started))
+        raise SystemExit(Unavailable.exit_code) from error
     except BaseException as error:
-        emit("failed", kind=type(error).__name__, exit_code=1, message=str(error), report=[], **_cost(started))
+        _unforeseen(error, started)
         raise
     emit("finished", **_cost(started))
+
+
+def _unforeseen(error: BaseException, started: float) -> None:
+    emit("failed", kind=type(error).__name__, exit_code=1, message=str(error), report=[], **_cost(started))
 
 
 def _cost(started: float) -> dict[str, float]:

@@ -24,6 +24,7 @@ from mlpipelines.errors import ConfigError, Rejected
 from mlpipelines.freshness import mark_of
 from mlpipelines.localrun import PLAN, hash_millrace
 from mlpipelines.lock import only_run
+from mlpipelines.moments import moments
 from mlpipelines.progress import RUN_DIR, RUN_ID, emit
 from mlpipelines.project import Project
 from mlpipelines.project_file import to_json
@@ -59,8 +60,9 @@ def run(request: RunRequest, watch: Watcher) -> RunRecord:
 
     Raises:
         Conflict: another run of the project is open in the workspace.
-        ConfigError: the project folder is not there.
+        ConfigError: the project folder is not there, or the window is none.
     """
+    moments(request.since, request.until)  # a mistyped time should not leave a run behind
     if not request.project_dir.is_dir():
         raise ConfigError(f"{request.project_dir} is not a folder. `millrace new NAME` makes one.")
     state = request.workspace.project(request.project.name)

@@ -24,6 +24,8 @@ from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
 
+from mlpipelines.progress import RUN_DIR
+
 COLD = ("ingest",)
 """Steps that run while the libraries are being imported, and need none of them."""
 _FUNCTION = "--function_to_execute"
@@ -65,7 +67,9 @@ class StepProcesses:
 def _fresh(command: Sequence[str]) -> int:
     script = command[_SCRIPT].replace("python3 -m", f"{sys.executable} -m")
     sys.stdout.flush()
-    return subprocess.run([*command[:_SCRIPT], script, *command[_SOURCE:]], check=False).returncode
+    folder = os.environ.get(RUN_DIR)
+    own = {"TMPDIR": folder} if folder else {}  # the component's command makes a temporary folder and leaves it
+    return subprocess.run([*command[:_SCRIPT], script, *command[_SOURCE:]], check=False, env={**os.environ, **own}).returncode
 
 
 def _execute(source: str, arguments: list[str]) -> None:
@@ -76,7 +80,7 @@ def _execute(source: str, arguments: list[str]) -> None:
 
     os.environ["_KFP_RUNTIME"] = "true"
     try:
-        with tempfile.TemporaryDirectory(prefix="millrace-step-") as folder:
+        with tempfile.TemporaryDirectory(prefix="step-", dir=os.environ.get(RUN_DIR)) as folder:
             module = Path(folder) / "ephemeral_component.py"
             module.write_text(source, encoding="utf-8")
             sys.argv = ["executor_main.py", "--component_module_path", str(module), *arguments]

@@ -204,5 +204,5 @@ def _check(model: str, version: int, source: Path) -> None:
 def _unavailable(error: OSError, path: Path) -> Unavailable:
     advice = "Free some space" if error.errno in {errno.ENOSPC, errno.EDQUOT} else "Check that the folder can be written"
     return Unavailable(
-        f"The model store could not be written: {error.strerror or error} ({path}). Nothing was published there. {advice} and run it again."
+        f"The model store could not be written: {error.strerror or error} ({path}). Nothing was published there. {advice} and type the same command again."
     )

@@ -6,10 +6,13 @@ import time
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import gpu_objects as make
 from api_client import Client, Object, Refused
 from gpuqueue import labels
+from gpuqueue.quantities import gpus_of
 
 GATE = {"name": labels.GATE}
 
@@ -62,9 +65,30 @@ def test_slices_of_a_gpu_count(api: Client, managed: str, resource: str) -> None
     assert is_queued(create(api, managed, make.pod(gpus=1, resource=resource)))
 
 
-@pytest.mark.parametrize("resource", ["nvidia.com/hostdev", "example.com/gpu"])
-def test_other_devices_do_not(api: Client, managed: str, resource: str) -> None:
-    assert is_untouched(create(api, managed, make.pod(gpus=1, resource=resource)))
+def test_the_devices_of_others_do_not(api: Client, managed: str) -> None:
+    assert is_untouched(create(api, managed, make.pod(gpus=1, resource="example.com/gpu")))
+
+
+resources = st.dictionaries(
+    st.sampled_from(["nvidia.com/gpu", "nvidia.com/mig-1g.5gb", "nvidia.com/new", "example.com/nvidia.com", "cpu"]),
+    st.sampled_from(["0", "1", "8", "1k"]),
+    max_size=2,
+)
+
+
+@given(containers=st.lists(resources, min_size=1, max_size=3), inits=st.lists(resources, max_size=2), claims=st.integers(0, 1))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_a_pod_is_queued_exactly_if_the_controller_counts_gpus_in_it(
+    api: Client, managed: str, containers: list[dict[str, str]], inits: list[dict[str, str]], claims: int
+) -> None:
+    pod = make.pod(
+        containers=[{"name": f"c{n}", "image": "trainer:v1", "resources": {"limits": held}} for n, held in enumerate(containers)],
+        initContainers=[{"name": f"i{n}", "image": "trainer:v1", "resources": {"limits": held}} for n, held in enumerate(inits)],
+        resourceClaims=[{"name": f"r{n}", "resourceClaimName": "one"} for n in range(claims)],
+    )
+    created = api.request("POST", f"/api/v1/namespaces/{managed}/pods?dryRun=All", pod)
+    assert is_queued(created) == (gpus_of(created["spec"]) > 0)
+    assert is_untouched(created) == (gpus_of(created["spec"]) == 0)
 
 
 def test_asking_for_no_gpus_in_so_many_words_is_not_asking(api: Client, managed: str) -> None:

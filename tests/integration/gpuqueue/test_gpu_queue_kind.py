@@ -34,6 +34,12 @@ def test_everything_can_be_said(api: Client, fresh_name: Callable[[], str]) -> N
     assert api.request("POST", QUEUES, everything)["spec"] == everything["spec"]
 
 
+def test_a_pool_for_others_has_no_namespaces(api: Client, fresh_name: Callable[[], str]) -> None:
+    pool = make.queue(fresh_name())
+    del pool["spec"]["namespaces"]
+    assert api.request("POST", QUEUES, pool)["spec"]["namespaces"] == []
+
+
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "a negative quota": ({"lanes": [make.lane(quota=-1)]}, r"spec\.lanes\[0\]\.quota.*should be greater than or equal to 0"),
     "two lanes of one name": (

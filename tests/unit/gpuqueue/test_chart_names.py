@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from gpuqueue import labels
+import yaml
+
+from gpuqueue import labels, quantities
 
 CHART = Path(__file__).resolve().parents[3] / "helm" / "gpu-queue"
 API_VERSION = f"{labels.DOMAIN}/v1"
@@ -25,3 +27,7 @@ def test_the_kind_belongs_to_our_domain() -> None:
     assert f"name: gpuqueues.{labels.DOMAIN}\n" in text
     assert f"group: {labels.DOMAIN}\n" in text
     assert names_in("crds") == {labels.MANAGED}
+
+
+def test_the_gate_stops_what_the_controller_counts() -> None:
+    assert yaml.safe_load((CHART / "values.yaml").read_text())["gpuResources"] == [quantities.PREFIX]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -40,6 +41,15 @@ def test_a_foreseen_failure_ends_the_process_with_its_code_and_its_table(folder:
     assert failure is not None
     assert failure["kind"] == "DataRejected"
     assert failure["report"] == [{"column": "age", "rule": "present"}]
+
+
+def test_a_full_disk_in_any_step_is_nobodys_bug(folder: Path) -> None:
+    with pytest.raises(SystemExit) as end, recorded("transform"):
+        raise OSError(errno.ENOSPC, "No space left on device", "/data/rows.parquet")
+    assert end.value.code == 4
+    failure = read_run(folder, open_run=False).failure
+    assert failure is not None
+    assert failure["message"] == "No space left on device (/data/rows.parquet). Free some space and type the same command again."
 
 
 def test_a_bug_keeps_its_traceback(folder: Path) -> None:

@@ -10,15 +10,10 @@ import pyarrow as pa
 from mlpipelines.errors import DataRejected
 from mlpipelines.ingestion import labels
 from mlpipelines.ingestion.incremental import Pending, WindowRows
+from mlpipelines.ingestion.manifest import mended
 from mlpipelines.ingestion.reading import Reading, utc
 from mlpipelines.ingestion.sources import Window
 from mlpipelines.project import Project
-
-_REPAIRS = {
-    "broken_utf8": "values were not UTF-8; their broken bytes became U+FFFD",
-    "nul": "values held NUL, which was removed",
-    "null_items": "list items were null and were left out",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,10 +37,7 @@ def checked(window: WindowRows, project: Project, asked: Window) -> CheckedRows:
     _require_rows(reading, rows, project, asked)
     empty = [name for name in project.column_types if rows[name].null_count == rows.num_rows]
     warnings = [f"column {name!r} has no value in any row" for name in empty if project.label is None or name != project.label.column]
-    warnings += [
-        f"column {name!r}: " + ", ".join(f"{n:,} {_REPAIRS[what]}" for what, n in asdict(mended).items() if n)
-        for name, mended in reading.repairs.items()
-    ]
+    warnings += mended({name: asdict(repairs) for name, repairs in reading.repairs.items()})
     if pending is not None and pending.kept.started_over:
         warnings.append(pending.kept.started_over)
     dropped = dict(reading.dropped)

@@ -14,6 +14,12 @@ from typing import Any
 from mlpipelines.errors import ConfigError
 from mlpipelines.workspace import read_json, write_json
 
+_REPAIRS = {
+    "broken_utf8": "values were not UTF-8; their broken bytes became U+FFFD",
+    "nul": "values held NUL, which was removed",
+    "null_items": "list items were null and were left out",
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpanFacts:
@@ -56,6 +62,21 @@ class DataManifest:
     """For an incremental source: `watermark_before`, `watermark`, `kept`, `new`, `replaced`."""
     warnings: tuple[str, ...] = ()
     """For people: what is odd and did not stop the run."""
+
+
+def place_of(source: Mapping[str, Any]) -> str:
+    """A manifest's `source` as an error names it: the path, the table or the entry."""
+    if table := source.get("table"):
+        return f"the table {table}"
+    return str(source.get("path") or source.get("entry") or "source.query")
+
+
+def mended(repaired: Mapping[str, Mapping[str, int]]) -> list[str]:
+    """A manifest's `repaired`, for people: one text for each column."""
+    return [
+        f"column {name!r}: " + ", ".join(f"{count:,} {_REPAIRS[what]}" for what, count in counts.items() if count)
+        for name, counts in repaired.items()
+    ]
 
 
 def content_hash(spans: Mapping[str, Mapping[str, SpanFacts]]) -> str:

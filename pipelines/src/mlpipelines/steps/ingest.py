@@ -30,7 +30,7 @@ from mlpipelines.ingestion import labels
 from mlpipelines.ingestion.assignment import Assigned, Places, assign, first_test, prepare, proof, written_order
 from mlpipelines.ingestion.checked_rows import CheckedRows, checked
 from mlpipelines.ingestion.incremental import read_window
-from mlpipelines.ingestion.manifest import DataManifest, SpanFacts, content_hash, write_manifest
+from mlpipelines.ingestion.manifest import DataManifest, SpanFacts, content_hash, place_of, write_manifest
 from mlpipelines.ingestion.near_duplicates import near_duplicates
 from mlpipelines.ingestion.parquet_files import sha256_of, write_rows
 from mlpipelines.ingestion.reading import bounds_of, utc, window_of
@@ -87,9 +87,9 @@ def ingest(
         Unavailable: the source did not answer.
         Conflict: the sealed test set was changed by somebody.
     """
-    with _next_command(project_dir):
-        source = open_source(project.source, project_dir)
-        asked = window_of(project, since, until)
+    source = open_source(project.source, project_dir)
+    asked = window_of(project, since, until)
+    with _source_and_next_command(place_of(source.describe()), project_dir):
         progress.progress("read the source")
         read = checked(read_window(source, project, state, asked), project, asked)
         progress.progress("draw the splits", 0.5)
@@ -111,11 +111,13 @@ def ingest(
 
 
 @contextmanager
-def _next_command(project_dir: Path) -> Iterator[None]:
+def _source_and_next_command(place: str, project_dir: Path) -> Iterator[None]:
+    """What every refusal ends with. The source is named where it is not yet: a rule about all rows knows none."""
     try:
         yield
     except DataRejected as error:
-        raise DataRejected(f"{error} Then: millrace run {project_dir}", error.report) from error
+        source = "" if place in str(error) else f" The source is {place}."
+        raise DataRejected(f"{error}{source} Then: millrace run {project_dir}", error.report) from error
 
 
 def _draw(read: CheckedRows, project: Project, state: ProjectState, asked: Window) -> _Drawn:

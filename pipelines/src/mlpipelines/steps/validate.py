@@ -7,14 +7,17 @@ lost. What passes becomes the *last accepted data*, which the next run is compar
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from tensorflow_metadata.proto.v0 import schema_pb2
 
-from mlpipelines.artifacts import Statistics
+from mlpipelines.artifacts import Data, Statistics
 from mlpipelines.errors import DataRejected
+from mlpipelines.ingestion.manifest import mended, place_of
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
 from mlpipelines.validation.accepted import last_accepted, remember
@@ -26,7 +29,7 @@ from mlpipelines.validation.label_rules import ClassCounts
 from mlpipelines.validation.rows import count_classes, with_examples
 from mlpipelines.validation.schemas import load_schema, propose_schema, relax_schema, render_schema, reviewed_text
 from mlpipelines.validation.validation_page import validation_page
-from mlpipelines.workspace import ProjectState, replace_file
+from mlpipelines.workspace import ProjectState, read_json, replace_file
 
 
 def validate(
@@ -69,10 +72,12 @@ def validate(
     found = _with_examples(found, data, project)
     replace_file(page, validation_page(project, found, schema=reviewed or proposal, reviewed=reviewed is not None or accept_schema))
     warnings = len(found.anomalies) - len(found.rejecting)
-    note(rejected=len(found.rejecting), warnings=warnings, summary=f"no rule is broken, {warnings} warnings" if not found.rejecting else "")
+    note(
+        rejected=len(found.rejecting), told_only=warnings, summary=f"no rule is broken, {warnings} warnings" if not found.rejecting else ""
+    )
     if found.rejecting or (reviewed is None and not accept_schema):
         _propose(reviewed, proposal, found, state)
-        text = _refusal(found, project_dir, None if reviewed else state.proposed_schema)
+        text = _refusal(found, project_dir, None if reviewed else state.proposed_schema, read_json(Data(data).manifest))
         raise DataRejected(text, [anomaly.as_row() for anomaly in found.anomalies])
     if reviewed is None:
         replace_file(reviewed_file, reviewed_text(proposal, project))
@@ -123,14 +128,27 @@ def _propose(reviewed: schema_pb2.Schema | None, proposal: schema_pb2.Schema, fo
         replace_file(state.proposed_schema, render_schema(relax_schema(reviewed, proposal, found.broken_columns)))
 
 
-def _refusal(found: Findings, project_dir: Path, proposed: Path | None) -> str:
-    """The error's text: what is wrong and, last, what to type next. `proposed` is the proposal where no schema is reviewed."""
+def _refusal(found: Findings, project_dir: Path, proposed: Path | None, manifest: Mapping[str, Any]) -> str:
+    """The error's text: what is wrong, where the rows came from and, last, what to type next.
+
+    Args:
+        found: what the rules said.
+        project_dir: for the next command.
+        proposed: the proposal where no schema is reviewed.
+        manifest: the data's; what `ingest` mended may be the reason why a column breaks a rule now.
+    """
     if not found.rejecting:
         return (
             f"{project_dir} has no reviewed schema yet. One is proposed from this data: read {proposed}, "
             f"then accept it with `millrace schema accept {project_dir}`"
         )
-    return f"The data is refused:\n{summary(found.anomalies)}\n{_next_command(found, project_dir, reviewed=proposed is None)}"
+    lines = [
+        f"The data from {place_of(manifest['source'])} is refused:",
+        summary(found.anomalies),
+        *(f"  mended before: {text}" for text in mended(manifest.get("repaired", {}))),
+        _next_command(found, project_dir, reviewed=proposed is None),
+    ]
+    return "\n".join(lines)
 
 
 def _next_command(found: Findings, project_dir: Path, *, reviewed: bool) -> str:

@@ -411,6 +411,7 @@ def test_bad_rows_are_refused_with_the_next_command_and_change_nothing(place: Pl
     with pytest.raises(DataRejected, match=message) as refused:
         place.ingest(change(payments()), project(**changes))
     assert str(refused.value).endswith(f"Then: millrace run {place.root}")
+    assert str(refused.value).count("rows.parquet") == 1, "the source, named once"
     assert refused.value.report
     assert not place.state.root.exists()
     assert not place.data.manifest.exists()

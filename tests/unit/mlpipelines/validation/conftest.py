@@ -56,7 +56,7 @@ class Bench:
     def schema_file(self) -> Path:
         return self.project_dir / "schema.pbtxt"
 
-    def run(self, train: pa.Table, validation: pa.Table | None = None, *, accept_schema: bool = True) -> Path:
+    def run(self, train: pa.Table, validation: pa.Table | None = None, *, accept_schema: bool = True, **manifest: Any) -> Path:
         """Both steps over a data set, in a new folder of its own; without validation rows an eighth of them, drawn by chance."""
         from mlpipelines.steps.statistics import compute_statistics
         from mlpipelines.steps.validate import validate
@@ -66,7 +66,7 @@ class Bench:
             train, validation = train.filter(pa.array(~held_out)), train.filter(pa.array(held_out))
         self.runs += 1
         here = self.root / f"run-{self.runs}"
-        write_data(here / "data", train, validation)
+        write_data(here / "data", train, validation, **manifest)
         compute_statistics(project=self.project, data=here / "data", statistics=here / "statistics", page=here / "statistics.html")
         validate(
             project=self.project,
@@ -81,10 +81,10 @@ class Bench:
         )
         return here
 
-    def refused(self, train: pa.Table, validation: pa.Table | None = None, *, accept_schema: bool = True) -> DataRejected:
+    def refused(self, train: pa.Table, validation: pa.Table | None = None, *, accept_schema: bool = True, **manifest: Any) -> DataRejected:
         """The same, for data that must be refused."""
         with pytest.raises(DataRejected) as caught:
-            self.run(train, validation, accept_schema=accept_schema)
+            self.run(train, validation, accept_schema=accept_schema, **manifest)
         return caught.value
 
     @property
@@ -92,8 +92,8 @@ class Bench:
         return self.root / f"run-{self.runs}"
 
 
-def write_data(folder: Path, train: pa.Table, validation: pa.Table) -> None:
-    """A `Data` artifact of two spans a split."""
+def write_data(folder: Path, train: pa.Table, validation: pa.Table, **manifest: Any) -> None:
+    """A `Data` artifact of two spans a split; `manifest` is added to its manifest."""
     digest = hashlib.sha256()
     for split, table in (("train", train), ("validation", validation)):
         half = table.num_rows // 2
@@ -103,7 +103,7 @@ def write_data(folder: Path, train: pa.Table, validation: pa.Table) -> None:
             pq.write_table(part, path)
             digest.update(path.read_bytes())
     rows = {"train": train.num_rows, "validation": validation.num_rows}
-    write_json(folder / "manifest.json", {"rows": rows, "content_hash": digest.hexdigest()})
+    write_json(folder / "manifest.json", {"rows": rows, "content_hash": digest.hexdigest(), "source": {"path": "rows"}, **manifest})
 
 
 def payments(rows: int = 2000, seed: int = 0, **columns: Any) -> pa.Table:

@@ -257,6 +257,15 @@ def test_a_refusal_leaves_everything_as_it_was(bench: Any, payments: Payments) -
     assert not (bench.last_run / "schema.pbtxt").exists()
 
 
+def test_a_refusal_names_the_source_and_what_was_mended_on_the_way_in(bench: Any, payments: Payments) -> None:
+    bench.run(payments())
+    broken = replaced(payments(), "currency", lambda n: n < 300, "EU\ufffd")
+    error = bench.refused(broken, repaired={"currency": {"broken_utf8": 300}})
+    first, *lines = str(error).splitlines()
+    assert first == "The data from rows is refused:"
+    assert "  mended before: column 'currency': 300 values were not UTF-8; their broken bytes became U+FFFD" in lines
+
+
 def test_a_reviewed_schema_that_is_none_says_where(bench: Any, payments: Payments) -> None:
     bench.project_dir.mkdir()
     bench.schema_file.write_text("feature { name: 'x'")

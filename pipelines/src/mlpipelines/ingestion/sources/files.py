@@ -46,7 +46,7 @@ class _Files:
         if self.remote and isinstance(error, OSError):
             return Unavailable(f"{file} cannot be read: {error}. Try again: `millrace run`.")
         return DataRejected(
-            f"{file} cannot be read as {what}: {error}. It may be truncated or of another kind; write it again, or name another "
+            f"{file} cannot be read as {what}: {str(error).rstrip('.')}. It may be truncated or of another kind; write it again, or name another "
             "with --set source.path=FILE.",
             report=[{"rule": f"readable {what}", "origin": file, "example": str(error)[:200]}],
         )
