@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 import binaries
+import gpu_objects as make
+from api_client import Client
 from control_plane import ControlPlane, NotReady
 
 TOOLS = Path(__file__).resolve().parents[3] / "tools"
@@ -74,3 +76,14 @@ def test_programs_can_be_paused_and_restarted_and_nothing_is_lost(tmp_path: Path
         plane.resume("kube-apiserver")
         plane.restart("kube-apiserver")
         assert plane.client.request("GET", f"{CONFIG_MAPS}/kept")["metadata"]["name"] == "kept"
+
+
+@pytest.mark.parametrize(("fate", "phase"), [("succeeds-after", "Succeeded"), ("fails-after", "Failed")])
+def test_a_pod_on_a_fake_node_ends_as_its_annotation_says(api: Client, unmanaged: str, fate: str, phase: str) -> None:
+    pod = make.pod()
+    pod["metadata"]["annotations"] = {f"test.millrace/{fate}": "100ms"}
+    api.request("POST", f"/api/v1/namespaces/{unmanaged}/pods", pod)
+    deadline = time.monotonic() + 15
+    while api.request("GET", f"/api/v1/namespaces/{unmanaged}/pods/trainer")["status"]["phase"] != phase:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
