@@ -55,7 +55,7 @@ class Client:
         *,
         patch: str = "merge",
         person: Person | None = None,
-        timeout: float = 10,
+        timeout: float = 30,
     ) -> Any:
         """One call; returns the decoded answer.
 

@@ -21,7 +21,7 @@ def create(api: Client, namespace: str, pod: Object) -> Any:
     return api.request("POST", f"/api/v1/namespaces/{namespace}/pods", pod)
 
 
-def eventually(read: Any, until: Any, seconds: float = 15) -> Any:
+def eventually(read: Any, until: Any, seconds: float = 60) -> Any:
     """What `read` gives once `until` holds of it."""
     deadline = time.monotonic() + seconds
     while not until(value := read()):
