@@ -51,6 +51,9 @@ test-unit: setup ## the tests that take seconds
 test-integration: setup ## against real databases, servers and processes
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/integration tests/e2e
 
+tools: ## build the real programs that tests run against, once for all checkouts; takes a quarter of an hour and Go
+	@$(PYTHON) tools/binaries.py
+
 ##@ Generate
 generate: setup ## reference pages and JSON Schemas from the models
 	@$(BIN)/python -m mlpipelines.reference docs/reference
@@ -77,4 +80,4 @@ benchmark: setup ## a million rows through every step; results in benchmarks/res
 clean: ## remove what set-up and runs made
 	@rm -rf .venv .tools .millrace
 
-.PHONY: help setup demo format verify test test-unit test-integration generate golden lock export benchmark clean
+.PHONY: help setup demo format verify test test-unit test-integration tools generate golden lock export benchmark clean

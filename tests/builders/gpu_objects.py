@@ -1,0 +1,83 @@
+"""Kubernetes objects around the GPU queue, as people and controllers write them, and who asks for them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from api_client import Person
+from gpuqueue import labels
+
+RELEASE_NAMESPACE = "gpu-queue"
+CONTROLLER = Person(user=f"system:serviceaccount:{RELEASE_NAMESPACE}:gpu-queue")
+ADMIN = Person(user="alice", groups=("system:masters",))
+GLASS_BREAKER = Person(user="oncall", groups=("system:masters", "gpu-queue-break-glass"))
+
+Object = dict[str, Any]
+
+
+def pod(name: str = "trainer", *, gpus: int = 0, resource: str = "nvidia.com/gpu", **spec: Any) -> Object:
+    """A pod with one container that asks for `gpus`, or a CPU pod; `spec` adds to its spec."""
+    limits = {"cpu": "1", **({resource: str(gpus)} if gpus else {})}
+    container = {"name": "main", "image": "trainer:v1", "resources": {"limits": limits}}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]} | spec}
+
+
+def argo_pod(name: str = "train-transactions-4711") -> Object:
+    """What Argo creates for a Kubeflow step with `set_accelerator_type`: an init container, its `wait` beside `main`, an owner."""
+    executor = {"image": "argoexec:v3", "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}}}
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {
+            "name": name,
+            "labels": {"workflows.argoproj.io/workflow": "train-transactions", "workflows.argoproj.io/completed": "false"},
+            "annotations": {"workflows.argoproj.io/node-name": "train-transactions.root.train"},
+            "ownerReferences": [
+                {
+                    "apiVersion": "argoproj.io/v1alpha1",
+                    "kind": "Workflow",
+                    "name": "train-transactions",
+                    "uid": "5b1d6f0e-6c0f-4a53-8f3e-0d6a2b7b4c11",
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        "spec": {
+            "restartPolicy": "Never",
+            "initContainers": [{"name": "init", **executor}],
+            "containers": [
+                {"name": "wait", **executor},
+                {"name": "main", "image": "steps:v1", "resources": {"limits": {"nvidia.com/gpu": "1", "memory": "8Gi"}}},
+            ],
+            "nodeSelector": {"cloud.google.com/gke-accelerator": "nvidia-l4"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+            "volumes": [{"name": "var-run-argo", "emptyDir": {}}],
+        },
+    }
+
+
+def namespace(name: str, *, managed: bool = True) -> Object:
+    """A namespace, opted in or not."""
+    marks = {labels.MANAGED: "true"} if managed else {}
+    return {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": marks}}
+
+
+def lane(name: str = "l4", *, quota: int = 8, **fields: Any) -> Object:
+    """One lane; nodes are matched by its name."""
+    return {"name": name, "match": {"cloud.google.com/gke-accelerator": f"nvidia-{name}"}, "quota": quota, **fields}
+
+
+def queue(name: str, *, namespaces: list[str] | None = None, lanes: list[Object] | None = None, **spec: Any) -> Object:
+    """A GpuQueue with one lane of eight GPUs; `spec` adds to its spec."""
+    return {
+        "apiVersion": f"{labels.DOMAIN}/v1",
+        "kind": "GpuQueue",
+        "metadata": {"name": name},
+        "spec": {"namespaces": [name] if namespaces is None else namespaces, "lanes": [lane()] if lanes is None else lanes, **spec},
+    }
+
+
+def grant(namespace: str, *, uid: str = "9f0c", gpus: int = 1) -> Object:
+    """An entry of the ledger."""
+    return {"uid": uid, "name": "trainer", "namespace": namespace, "kind": "Pod", "gpus": gpus, "lane": "l4", "at": "2026-11-21T12:00:00Z"}

