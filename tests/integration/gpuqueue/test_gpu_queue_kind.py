@@ -23,7 +23,10 @@ def test_the_smallest_queue_gets_its_defaults(api: Client, fresh_name: Callable[
 def test_everything_can_be_said(api: Client, fresh_name: Callable[[], str]) -> None:
     everything = make.queue(
         fresh_name(),
-        lanes=[make.lane(windows=[{"cron": "0 20 * * *", "for": "10h", "quota": 16}]), make.lane("h100", quota=4)],
+        lanes=[
+            make.lane(windows=[{"cron": "0 20 * * *", "for": "10h", "quota": 16, "timeZone": "Europe/London"}]),
+            make.lane("h100", quota=4),
+        ],
         order="easy",
         defaultRunLimit="6h30m",
         enforceRunLimit=True,
@@ -51,6 +54,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown order": ({"order": "fifo"}, r'spec\.order: Unsupported value: "fifo": supported values: "strict", "easy"'),
     "the same namespace twice": ({"namespaces": ["fraud", "fraud"]}, r"spec\.namespaces\[1\]: Duplicate value"),
     "a namespace that cannot be": ({"namespaces": ["Fraud Team"]}, r"spec\.namespaces\[0\].*should match"),
+    "a clock that does not exist": (
+        {"lanes": [make.lane(windows=[{"cron": "0 20 * * *", "for": "10h", "quota": 16, "timeZone": "five o'clock"}])]},
+        r"windows\[0\]\.timeZone.*must be a time zone's name",
+    ),
     "a cron line of four fields": (
         {"lanes": [make.lane(windows=[{"cron": "0 20 * *", "for": "10h", "quota": 16}])]},
         r"windows\[0\]\.cron.*must be five fields with one space between them",
