@@ -7,7 +7,6 @@ one signal to the process group. It is told what to do by `plan.json` in the run
 
 from __future__ import annotations
 
-import ctypes
 import hashlib
 import os
 import signal
@@ -21,12 +20,11 @@ from mlpipelines.inside import quiet_libraries
 from mlpipelines.progress import recorded
 from mlpipelines.project import Project
 from mlpipelines.project_file import from_json
-from mlpipelines.step_processes import steps_as_forks
+from mlpipelines.step_processes import end_with_parent, steps_as_forks
 from mlpipelines.workspace import find_workspace, read_json
 
 PLAN = "plan.json"
 PIPELINE = "pipeline.yaml"
-_PR_SET_PDEATHSIG = 1
 
 
 def main(run_dir: Path) -> int:
@@ -60,7 +58,7 @@ def _end_with_the_command() -> None:
         os._exit(128 + signal.SIGTERM)
 
     signal.signal(signal.SIGTERM, end_group)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent()
 
 
 def run_pipeline(run_dir: Path, plan: dict[str, Any], *, cache: Path) -> None:

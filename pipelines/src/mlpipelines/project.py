@@ -25,6 +25,10 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+SOURCE_PLACE = ("path", "url", "table", "query", "billing_project", "entry", "options")
+"""The fields of `Source` that say where its rows are; which of them count follows from its kind."""
+
+
 class Source(Section):
     """Where the rows come from."""
 

@@ -15,11 +15,10 @@ import pydantic
 import yaml
 
 from mlpipelines.errors import ConfigError
-from mlpipelines.project import Project
+from mlpipelines.project import SOURCE_PLACE, Project
 
 PROJECT_SCHEMA = Path("docs/reference/project.schema.json")
 """Where the repository keeps the JSON Schema of project.yaml."""
-_FIELDS_OF_ONE_KIND = ("path", "url", "table", "query", "billing_project", "entry", "options")
 
 
 def load_project(folder: Path, *, overlays: Iterable[Path] = (), settings: Iterable[str] = ()) -> Project:
@@ -86,7 +85,7 @@ def _laid_over(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     kind = (over.get("source") or {}).get("kind")
     source = base.get("source")
     if kind is not None and isinstance(source, dict) and kind != source.get("kind"):
-        kept = {name: value for name, value in source.items() if name not in _FIELDS_OF_ONE_KIND}
+        kept = {name: value for name, value in source.items() if name not in SOURCE_PLACE}
         base = {**base, "source": kept}
     return _merged(base, over)
 

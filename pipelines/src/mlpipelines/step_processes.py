@@ -34,6 +34,12 @@ _SCRIPT, _SOURCE, _ARGUMENTS = 2, 3, 4
 _PR_SET_PDEATHSIG = 1
 
 
+def end_with_parent() -> None:
+    """Have the kernel send this process SIGTERM when the one that started it is gone; only Linux does that."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
 class StepProcesses:
     """Runs the commands of components, one process each."""
 
@@ -74,8 +80,7 @@ def _fresh(command: Sequence[str]) -> int:
 
 def _execute(source: str, arguments: list[str]) -> None:
     """In the fork: what the component's own command does, without starting a Python."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_with_parent()
     from kfp.dsl import executor_main
 
     os.environ["_KFP_RUNTIME"] = "true"

@@ -109,15 +109,14 @@ def _sealed_transaction(workspace: Workspace, project: Project) -> tuple[dict[st
     return question, str(rows[0][project.label.column])
 
 
-def _ask(model: str, protocol: str, address: str, question: Mapping[str, str]) -> tuple[dict[str, Any], float]:
-    """One real request; the outputs and the milliseconds of the whole command's request."""
-    started = time.monotonic()
+def _ask(model: str, protocol: str, address: str, question: Mapping[str, str]) -> Any:
+    """One real request, and its outputs."""
     values = [f"{name}={value}" for name, value in question.items()]
     command = [_millrace(), "predict", model, protocol, "--address", address, "--json", *values]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
         raise Unavailable(f"the request failed: {result.stderr}")
-    return json.loads(result.stdout), (time.monotonic() - started) * 1000
+    return json.loads(result.stdout)
 
 
 def _last_published(workspace: Workspace, project: str, record: RunRecord) -> RunRecord:
@@ -127,13 +126,11 @@ def _last_published(workspace: Workspace, project: str, record: RunRecord) -> Ru
     return next(r for r in list_runs(workspace, project) if r.status == "blessed")
 
 
-def _print_summary(
-    published: RunRecord, asked: str, answers: Mapping[str, tuple[dict[str, Any], float]], workspace: str, seconds: float
-) -> None:
+def _print_summary(published: RunRecord, asked: str, answers: Mapping[str, Any], workspace: str, seconds: float) -> None:
     out = screen.console()
     told = Table.grid(padding=(0, 2))
     told.add_row("asked", asked)
-    for protocol, (answer, _) in answers.items():
+    for protocol, answer in answers.items():
         told.add_row(protocol, _answer_text(answer))
     title = f"{published.project} version {published.facts.get('version')} answers"
     out.print(Panel(told, title=title, title_align="left", expand=False, border_style="green"))

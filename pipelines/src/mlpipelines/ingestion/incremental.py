@@ -16,11 +16,10 @@ import pyarrow as pa
 from mlpipelines.ingestion.kept_rows import Kept, load_kept, merge, save_kept
 from mlpipelines.ingestion.reading import Reading, bounds_of, inside, last_days, newest_time, read_source, utc
 from mlpipelines.ingestion.sources import RowSource, Window
-from mlpipelines.project import Project
+from mlpipelines.project import SOURCE_PLACE, Project
 from mlpipelines.workspace import ProjectState
 
 _HOUR = 3_600
-_PLACE = {"kind", "path", "url", "table", "query", "entry", "options", "billing_project"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +89,7 @@ def _read_on(source: RowSource, project: Project, state: ProjectState, asked: Wi
 
 def _mark(project: Project) -> dict[str, Any]:
     """What kept rows depend on: other values, and they are read anew."""
-    place = project.source.model_dump(mode="json", include=_PLACE)
+    place = project.source.model_dump(mode="json", include={"kind", *SOURCE_PLACE})
     mark = {"source": place, "columns": project.column_types, "key": project.key, "rename": project.rename}
     found: dict[str, Any] = json.loads(json.dumps(mark, default=str))  # as it will be read back
     return found
