@@ -7,6 +7,7 @@ twice, clocks that go forward may leave one out: that is what a wall clock does.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,10 @@ _NAMES: tuple[dict[str, int], ...] = (
     },
     {name: number for number, name in enumerate(["sun", "mon", "tue", "wed", "thu", "fri", "sat"])},
 )
+
+
+Spans = tuple[tuple[float, float], ...]
+"""From when until when."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,22 +75,19 @@ def lane_of(name: str, quota: int, windows: Sequence[Window], now: float) -> Lan
     if not windows:
         return Lane(name=name, quota=((now, quota),))
     start = int(now // _MINUTE) * _MINUTE
-    spans = [(window, _spans(window.cron, window.zone, window.seconds, start)) for window in windows]
+    spans = [(window.quota, _spans(window.cron, window.zone, window.seconds, start)) for window in windows]
     edges = sorted({now, *(edge for _, found in spans for span in found for edge in span if edge > now)})
     steps: list[tuple[float, int]] = []
     for edge in edges:
-        in_force = quota
-        for window, found in spans:
-            if any(opened <= edge < closed for opened, closed in found):
-                in_force = window.quota
+        in_force = next((special for special, found in reversed(spans) if _open(found, edge)), quota)
         if not steps or steps[-1][1] != in_force:
             steps.append((edge, in_force))
     return Lane(name=name, quota=tuple(steps))
 
 
 @lru_cache(maxsize=256)
-def _spans(cron: str, zone: str, seconds: float, start: int) -> tuple[tuple[float, float], ...]:
-    """When the window is open, from those open at `start` on; remembered, since a decision is taken many times a minute."""
+def _spans(cron: str, zone: str, seconds: float, start: int) -> Spans:
+    """When the window is open, from `start` on, in order and apart; remembered, since a decision is taken many times a minute."""
     expression = parse(cron)
     try:
         local = ZoneInfo(zone)
@@ -93,8 +95,17 @@ def _spans(cron: str, zone: str, seconds: float, start: int) -> tuple[tuple[floa
         raise ValueError(f"zone {zone!r} is not a time zone; write one of the IANA names, such as Europe/London") from error
     first = start - int(seconds // _MINUTE) * _MINUTE
     last = start + int(HORIZON.total_seconds())
-    hours = (moment for moment in range(first - first % 900, last, 900))  # every zone's offset is a multiple of a quarter of an hour
-    return tuple((float(moment), moment + seconds) for moment in _openings(expression, local, hours) if moment + seconds > start)
+    quarters = (moment for moment in range(first - first % 900, last, 900))  # every zone's offset is a multiple of a quarter of an hour
+    merged: list[tuple[float, float]] = []
+    for moment in _openings(expression, local, quarters):
+        opened = merged.pop()[0] if merged and moment <= merged[-1][1] else float(moment)
+        merged.append((opened, moment + seconds))
+    return tuple(span for span in merged if span[1] > start)
+
+
+def _open(spans: Spans, moment: float) -> bool:
+    before = bisect_right(spans, moment, key=lambda span: span[0])
+    return before > 0 and moment < spans[before - 1][1]
 
 
 def _openings(expression: Cron, local: ZoneInfo, quarters: Iterable[int]) -> Iterable[int]:

@@ -118,8 +118,8 @@ class _Line:
 
     def outcome(self, *, explain: bool) -> Outcome:
         """What has been decided."""
-        for name, line in self.lines.items() if explain else ():
-            self._tell_line(name, line)
+        for lane in self.queue.lanes if explain else ():
+            self._tell_line(lane)
         changed = bool(self.released or self.granted) or tuple(self.kept) != self.queue.ledger
         ledger = (*self.kept, *self.granted) if changed else self.queue.ledger
         return Outcome(ledger=ledger, granted=tuple(self.granted), released=self.released, waits=tuple(self.waits.values()))
@@ -187,10 +187,8 @@ class _Line:
                 line.remove(request)
                 self.granted.append(_grant(request, self.queue, self.now))
 
-    def _tell_line(self, name: str, line: Sequence[Request]) -> None:
-        lane = self.queue.lane(name)
-        assert lane is not None
-        free = self.free(lane)
+    def _tell_line(self, lane: Lane) -> None:
+        line, free = self.lines[lane.name], self.free(lane)
         for place, request in enumerate(line, start=1):
             if self.budget_spent:
                 reason = Reason.BUDGET
@@ -198,7 +196,7 @@ class _Line:
                 reason = Reason.FULL
             else:
                 reason = Reason.WOULD_DELAY if self.queue.order == "easy" and request.gpus <= free else Reason.BEHIND
-            ahead = tuple(other.key for other in line[: place - 1][:_AHEAD_NAMED])
+            ahead = tuple(other.key for other in line[: min(place - 1, _AHEAD_NAMED)])
             self._tell(request, reason, place=place, of=len(line), ahead=ahead, free=max(free, 0), quota=lane.now)
 
     def _tell(
