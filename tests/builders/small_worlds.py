@@ -9,18 +9,18 @@ can be reached and calls `check` on it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
 from gpuqueue.queue import Grant, Queue
-from gpuqueue.reconcile import ConfirmOver, Effect, Ledger, OpenGate, ReadLedger, SeenPod, WriteLedger, reconcile
+from gpuqueue.reconcile import ConfirmOver, Effect, Ledger, OpenGate, Phase, ReadLedger, SeenPod, WriteLedger, reconcile
 
 ABSENT, GATED, OPEN, ENDED, GONE = range(5)
 _NEXT = {ABSENT: (GATED,), GATED: (GONE,), OPEN: (ENDED, GONE), ENDED: (GONE,), GONE: ()}
 CURRENT, OLD = "current", "old"
 """Versions of a ledger: all that matters is whether somebody has written it since."""
-_PHASE = {GATED: "gated", OPEN: "open", ENDED: "ended"}
+_PHASE: dict[int, Phase] = {GATED: "gated", OPEN: "open", ENDED: "ended"}
 
 History = tuple[int, ...]
 """What a pod has been so far; the last entry is what it is."""
@@ -101,7 +101,7 @@ class SmallWorlds:
         return views
 
     def _effect(self, view: History, answers: tuple[Any, ...]) -> Effect | None:
-        pods = [_as(self.pods[number], state) for number, state in enumerate(view) if state in _PHASE]
+        pods = [replace(self.pods[number], phase=_PHASE[state]) for number, state in enumerate(view) if state in _PHASE]
         conversation = reconcile([self.queue], pods, 0.0)
         try:
             effect = next(conversation)
@@ -154,18 +154,3 @@ class SmallWorlds:
 def _outdated(answers: tuple[Any, ...]) -> tuple[Any, ...]:
     """The same answers after somebody has written the ledger."""
     return tuple(Ledger(version=OLD, grants=answer.grants) if isinstance(answer, Ledger) else answer for answer in answers)
-
-
-def _as(pod: SeenPod, state: int) -> SeenPod:
-    return SeenPod(
-        uid=pod.uid,
-        namespace=pod.namespace,
-        name=pod.name,
-        phase=_PHASE[state],  # type: ignore[arg-type]
-        gpus=pod.gpus,
-        queue=pod.queue,
-        lane=pod.lane,
-        since=pod.since,
-        group=pod.group,
-        size=pod.size,
-    )

@@ -13,7 +13,6 @@ import runpy
 import shutil
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -25,7 +24,8 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 
-MILLRACE = str(Path(sys.executable).parent / "millrace")
+import typed_commands
+
 KEPT = ("models", "projects/visits/sealed", "projects/visits/accepted")
 """What no refused run may touch, in a workspace."""
 ANOTHER_MODEL = ("--set", "training.seed=18", "--set", "evaluation.rule=not_worse", "--set", "evaluation.margin=0.5")
@@ -42,23 +42,13 @@ class Site:
     rows: pa.Table
 
     def millrace(self, *words: str | Path, code: int) -> subprocess.CompletedProcess[str]:
-        result = subprocess.run([MILLRACE, *map(str, words)], capture_output=True, text=True, check=False, env=self.environment)
-        said = f"{result.stdout}\n{result.stderr}"
-        assert result.returncode == code, f"exit {result.returncode}\n{said}"
-        assert "Traceback" not in said
-        return result
+        return typed_commands.millrace(*words, workspace=self.workspace, code=code)
 
     def run(self, *words: str | Path, code: int = 0) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads(self.millrace("run", self.project, "--json", *words, code=code).stdout)
-        return found
+        return typed_commands.run(self.project, *words, workspace=self.workspace, code=code)
 
     def versions(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.millrace("models", "visits", "--json", code=0).stdout)
-        return found
-
-    @property
-    def environment(self) -> dict[str, str]:
-        return {**os.environ, "MILLRACE_WORKSPACE": str(self.workspace)}
+        return typed_commands.versions("visits", self.workspace)
 
     @contextmanager
     def nothing_changes(self, *kept: str) -> Iterator[None]:
@@ -89,7 +79,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
     """What `millrace new` writes, reading its generator's rows from a file, after a first blessed run."""
     root = tmp_path_factory.mktemp("site")
-    subprocess.run([MILLRACE, "new", "visits", "--team", "web", "--into", root], check=True, capture_output=True)
+    subprocess.run([typed_commands.MILLRACE, "new", "visits", "--team", "web", "--into", root], check=True, capture_output=True)
     project = root / "visits"
     made = Site(
         project=project,
@@ -211,7 +201,10 @@ def test_of_two_runs_at_once_the_second_is_told_who_is_first(site: Site, tmp_pat
     with (
         site.nothing_changes(),
         subprocess.Popen(
-            [MILLRACE, "run", project, "--json", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=site.environment
+            [typed_commands.MILLRACE, "run", project, "--json", *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=typed_commands.environment(site.workspace),
         ) as first,
     ):
         with gate.open("w"):  # opens when the first run reads its source, and keeps it there

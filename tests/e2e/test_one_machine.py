@@ -6,34 +6,15 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-MILLRACE = str(Path(sys.executable).parent / "millrace")
+from typed_commands import MILLRACE, environment, millrace, run, versions
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 STEPS = ("ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish")
-
-
-def millrace(*words: str | Path, workspace: Path, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-    result = subprocess.run(
-        [MILLRACE, *map(str, words)], capture_output=True, text=True, check=False, env={**os.environ, "MILLRACE_WORKSPACE": str(workspace)}
-    )
-    assert code is None or result.returncode == code, f"exit {result.returncode}\n{result.stdout}\n{result.stderr}"
-    return result
-
-
-def run(project: Path, *words: str, workspace: Path, code: int = 0) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(millrace("run", project, "--json", *words, workspace=workspace, code=code).stdout)
-    return found
-
-
-def versions(workspace: Path, model: str = "visits") -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(millrace("models", model, "--json", workspace=workspace).stdout)
-    return found
 
 
 @pytest.fixture
@@ -51,7 +32,7 @@ def start(project: Path, workspace: Path, *words: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "MILLRACE_WORKSPACE": str(workspace)},
+        env=environment(workspace),
     )
 
 
@@ -76,11 +57,11 @@ def processes_of(folder: Path) -> list[int]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                environment = (entry / "environ").read_bytes()
+                started_with = (entry / "environ").read_bytes()
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue
-            if f"MILLRACE_RUN_DIR={folder}".encode() in environment and state != "Z":
+            if f"MILLRACE_RUN_DIR={folder}".encode() in started_with and state != "Z":
                 found.append(int(entry.name))
     return found
 
@@ -97,8 +78,8 @@ def test_a_new_project_runs_is_served_and_does_nothing_when_nothing_is_new(proje
     again = run(project, workspace=workspace)
     assert again["status"] == "unchanged"
     assert {name for name, step in again["steps"].items() if step["status"] == "done"} <= {"validate", "evaluate"}
-    assert [v["version"] for v in versions(workspace)] == [1]
-    assert "champion" in versions(workspace)[0]["aliases"]
+    assert [v["version"] for v in versions("visits", workspace)] == [1]
+    assert "champion" in versions("visits", workspace)[0]["aliases"]
 
     compared = json.loads(millrace("compare", "--last", "2", "--project", "visits", "--json", workspace=workspace).stdout)
     assert len(compared) == 2
@@ -124,7 +105,7 @@ def test_killed_in_any_step_nothing_is_half_written_and_the_next_run_goes_on(pro
         assert all((store / name / "saved_model.pb").exists() for name in published)
     last = run(project, *run_words, workspace=workspace)
     assert last["status"] in ("blessed", "unchanged")
-    assert sum("champion" in version["aliases"] for version in versions(workspace)) == 1
+    assert sum("champion" in version["aliases"] for version in versions("visits", workspace)) == 1
     leftovers = [path.name for path in (workspace / "models" / "visits").glob(".*") if path.name != ".lock"]
     assert not leftovers, "half a version is tidied away; the lock's own file stays"
 

@@ -1,15 +1,13 @@
 """A project of another kind through the same commands: outliers among rows that nobody has labelled."""
 
 import json
-import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
 import pytest
 
-MILLRACE = str(Path(sys.executable).parent / "millrace")
+from typed_commands import run
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 FILES = {
@@ -82,15 +80,7 @@ def test_outliers_without_any_label_are_trained_judged_and_published(tmp_path: P
     project.mkdir()
     for name, text in FILES.items():
         (project / name).write_text(textwrap.dedent(text).lstrip())
-    run = subprocess.run(
-        [MILLRACE, "run", project, "--accept-schema", "--json"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "MILLRACE_WORKSPACE": str(tmp_path / "w")},
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert json.loads(run.stdout)["status"] == "blessed"
+    assert run(project, "--accept-schema", workspace=tmp_path / "w")["status"] == "blessed"
     (verdict,) = tmp_path.glob("w/projects/readings/runs/*/artifacts/*/evaluate/evaluation/verdict.json")
     assert json.loads(verdict.read_text())["metrics"]["roc_auc"] > 0.8
     assert (tmp_path / "w" / "models" / "readings" / "1" / "saved_model.pb").exists()

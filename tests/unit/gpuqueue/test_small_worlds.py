@@ -1,14 +1,9 @@
 """Never more GPUs open than the quota, in every way that a small world can go; and a broken protocol is caught."""
 
-import sys
-from pathlib import Path
-
 import pytest
 
 from gpuqueue.queue import Lane, Queue
 from gpuqueue.reconcile import SeenPod
-
-sys.path.insert(0, str(Path(__file__).parent))
 from small_worlds import ABSENT, ENDED, GATED, GONE, OPEN, Protocol, SmallWorlds, World
 
 pytestmark = pytest.mark.timeout(900)
