@@ -105,6 +105,13 @@ class ControlPlane:
             process.wait()
         self._processes.clear()
 
+    def kubeconfig_for(self, user: str, group: str = "") -> Path:
+        """A kubeconfig with which a program speaks as `user`, for example `system:serviceaccount:gpu-queue:gpu-queue`."""
+        file = self._kubeconfig(user)
+        if not file.exists():
+            self._write_kubeconfig(self._authority, user, group)
+        return file
+
     def pids(self) -> dict[str, int]:
         """What runs now."""
         return {program: process.pid for program, process in self._processes.items()}
@@ -132,11 +139,11 @@ class ControlPlane:
     # -- starting ---------------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
-        authority = Authority(self.folder / "certificates")
+        authority = self._authority = Authority(self.folder / "certificates")
         etcd, peers, api = _free_ports(3)
         self.client = Client(f"https://127.0.0.1:{api}", authority.client("admin", user="admin", group="system:masters"))
         for user in ("admin", "system:kube-controller-manager", "system:kube-scheduler", "kwok"):
-            self._write_kubeconfig(authority, user)
+            self._write_kubeconfig(authority, user, "" if user.startswith("system:") else "system:masters")
         self._run("etcd", _etcd_arguments(self.folder / "etcd", etcd, peers))
         self._run("kube-apiserver", _api_server_arguments(authority, api, etcd))
         self.wait("the API server", self._answers)
@@ -191,11 +198,10 @@ class ControlPlane:
         return all(any(c["type"] == "Ready" and c["status"] == "True" for c in n["status"].get("conditions", [])) for n in nodes)
 
     def _kubeconfig(self, user: str) -> Path:
-        return self.folder / f"{user.removeprefix('system:')}.kubeconfig"
+        return self.folder / f"{_file_name(user)}.kubeconfig"
 
-    def _write_kubeconfig(self, authority: Authority, user: str) -> None:
-        group = "" if user.startswith("system:") else "system:masters"
-        certificate, key = authority.issue(user.removeprefix("system:"), user=user, group=group)
+    def _write_kubeconfig(self, authority: Authority, user: str, group: str) -> None:
+        certificate, key = authority.issue(_file_name(user), user=user, group=group)
         config = {
             "apiVersion": "v1",
             "kind": "Config",
@@ -209,6 +215,10 @@ class ControlPlane:
         path = self._kubeconfig(user)
         path.touch(mode=0o600)
         path.write_text(json.dumps(config))  # JSON is YAML
+
+
+def _file_name(user: str) -> str:
+    return user.removeprefix("system:").replace(":", "-")
 
 
 def _etcd_arguments(data: Path, port: int, peers: int) -> list[str]:

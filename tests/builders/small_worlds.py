@@ -2,7 +2,7 @@
 
 The controllers run `reconcile`, the generator that the real controller runs. Between any two of its effects anything may happen: another
 controller does a step, a pod is made, ends or is deleted, a controller dies. Each round starts from a view in which every pod may be
-as old as anybody likes, down to not being there yet. A write may be done and its answer lost. `explore` visits every state that
+as old as anybody likes, down to not being there yet; so may be the ledger that it reads. A write may be done and its answer lost. `explore` visits every state that
 can be reached and calls `check` on it.
 """
 
@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from gpuqueue.queue import Grant, Queue
-from gpuqueue.reconcile import ConfirmOver, Effect, Ledger, OpenGate, Phase, ReadLedger, SeenPod, WriteLedger, reconcile
+from gpuqueue.reconcile import ConfirmOver, Effect, Ledger, OpenGate, Phase, ReadLedger, SeenPod, TryGate, WriteLedger, reconcile
 
 ABSENT, GATED, OPEN, ENDED, GONE = range(5)
 _NEXT = {ABSENT: (GATED,), GATED: (GONE,), OPEN: (ENDED, GONE), ENDED: (GONE,), GONE: ()}
@@ -34,6 +34,8 @@ class World:
 
     pods: tuple[History, ...]
     ledger: tuple[Grant, ...] = ()
+    past: frozenset[tuple[Grant, ...]] = frozenset()
+    """Ledgers that have been: a controller may read any of them."""
     controllers: tuple[Progress | None, ...] = (None, None)
 
 
@@ -126,16 +128,20 @@ class SmallWorlds:
         match effect:
             case ReadLedger():
                 yield Ledger(version=CURRENT, grants=world.ledger), world
+                for grants in world.past - {world.ledger}:
+                    yield Ledger(version=OLD, grants=grants), world
             case ConfirmOver(uid=uid):
                 over = world.pods[self.numbers[uid]][-1] in (ENDED, GONE)
                 yield over or not self.protocol.live_reads, world
             case WriteLedger(version=version, grants=grants):
                 if version == CURRENT or not self.protocol.compare_and_swap:
                     others = tuple(each and (each[0], _outdated(each[1])) for each in world.controllers)
-                    after = World(pods=world.pods, ledger=grants, controllers=others)
+                    after = World(pods=world.pods, ledger=grants, past=world.past | {world.ledger}, controllers=others)
                     yield True, after
                     yield False, after  # the answer is lost
                 yield False, world
+            case TryGate():
+                yield "", world
             case OpenGate(uid=uid):
                 number = self.numbers[uid]
                 yield None, self._with_pod(world, number, OPEN) if world.pods[number][-1] == GATED else world
@@ -143,12 +149,12 @@ class SmallWorlds:
 
     def _with_pod(self, world: World, number: int, state: int) -> World:
         pods = (*world.pods[:number], (*world.pods[number], state), *world.pods[number + 1 :])
-        return World(pods=pods, ledger=world.ledger, controllers=world.controllers)
+        return World(pods=pods, ledger=world.ledger, past=world.past, controllers=world.controllers)
 
     def _with_controller(self, world: World, place: int, progress: Progress | None) -> World:
         others = (*world.controllers[:place], *world.controllers[place + 1 :])
         controllers = tuple(sorted((*others, progress), key=hash))  # which of them is which does not matter
-        return World(pods=world.pods, ledger=world.ledger, controllers=controllers)
+        return World(pods=world.pods, ledger=world.ledger, past=world.past, controllers=controllers)
 
 
 def _outdated(answers: tuple[Any, ...]) -> tuple[Any, ...]:

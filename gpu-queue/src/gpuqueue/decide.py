@@ -270,4 +270,5 @@ def _grant(request: Request, queue: Queue, now: float, *, owner: str = "") -> Gr
         at=now,
         limit=_limit(request, queue),
         owner=owner,
+        family=request.family,
     )

@@ -82,6 +82,8 @@ class Request:
     """Seconds that it says it runs at most."""
     blocked: str = ""
     """Who refuses to let the gate be opened, if a trial has shown that."""
+    family: str = ""
+    """What kind of job it is: jobs of one family run about as long."""
     gpus: int = field(init=False)
     """Of all its pods. Added up once: a long line is looked at often."""
 
@@ -109,6 +111,8 @@ class Grant:
     """It ran before the queue knew it: counted, never killed, and it may exceed the quota."""
     owner: str = ""
     """In a pool's ledger: the queue that borrows."""
+    family: str = ""
+    """What kind of job it is, as its request said."""
     gpus: int = field(init=False)
     """What it holds, of all its pods, ended ones included."""
 

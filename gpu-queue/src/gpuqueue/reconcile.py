@@ -9,8 +9,9 @@ it stops:
 
 1. Read the ledger. A pod that the ledger names is over only if it was *seen* in a terminal phase, or if a live read says that
    it is gone; that a view does not hold it means nothing.
-2. Write the ledger, on condition that nobody wrote it since: first the grant,
-3. then the gate, of every pod that the ledger as written names and that is still gated. This finishes what a predecessor began.
+2. Try, without doing it, whether the gates of those who would start can be opened: what some policy refuses is not granted.
+3. Write the ledger, on condition that nobody wrote it since: first the grant,
+4. then the gate, of every pod that the ledger as written names and that is still gated. This finishes what a predecessor began.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class SeenPod:
     size: int = 1
     run_limit: float | None = None
     blocked: str = ""
+    family: str = ""
 
     @property
     def key(self) -> str:
@@ -50,7 +52,11 @@ class SeenPod:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReadLedger:
-    """Read a queue's ledger from the API server itself. Result: `Ledger`, or None if the queue is gone."""
+    """Read a queue's ledger. Result: `Ledger`, or None if the queue is gone.
+
+    It may be any that the queue has ever had: a write against an old one is refused, and a pod that any ledger ever named has its
+    entry until it is over.
+    """
 
     queue: str
 
@@ -58,6 +64,15 @@ class ReadLedger:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConfirmOver:
     """Ask the API server itself whether a pod is over. Result: True if it is terminal, gone, or another pod has its name now."""
+
+    uid: str
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TryGate:
+    """Ask whether this pod's gate could be opened, without opening it. Result: empty, or who refuses, in their words."""
 
     uid: str
     namespace: str
@@ -82,7 +97,7 @@ class OpenGate:
     name: str
 
 
-Effect = ReadLedger | ConfirmOver | WriteLedger | OpenGate
+Effect = ReadLedger | ConfirmOver | TryGate | WriteLedger | OpenGate
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +112,8 @@ class Ledger:
 class Report:
     """What a round did."""
 
+    queues: tuple[Queue, ...] = ()
+    """What it decided about: `decide` says of them why each request waits."""
     outcomes: Mapping[str, Outcome] = field(default_factory=dict)
     conflicts: tuple[str, ...] = ()
     """Queues whose ledger somebody else wrote meanwhile: another round is due."""
@@ -123,7 +140,7 @@ def reconcile(queues: Iterable[Queue], pods: Iterable[SeenPod], now: float) -> G
         filled.append(replace(queue, ledger=ledger.grants, ended=ended))
     entered = {pod.uid for queue in filled for grant in queue.ledger for pod in grant.pods}
     unentered = yield from _without_grant(pod for pod in seen.values() if pod.uid not in entered)
-    outcomes = decide([_with_requests(queue, unentered) for queue in filled], now)
+    filled, outcomes = yield from _decide([_with_requests(queue, unentered) for queue in filled], seen, now)
     conflicts = []
     for queue in filled:
         grants = outcomes[queue.name].ledger
@@ -132,7 +149,30 @@ def reconcile(queues: Iterable[Queue], pods: Iterable[SeenPod], now: float) -> G
             if not written:
                 conflicts.append(queue.name)
     opened = yield from _open_gates([outcomes[queue.name].ledger for queue in filled if queue.name not in conflicts], seen)
-    return Report(outcomes=outcomes, conflicts=tuple(conflicts), opened=opened)
+    return Report(queues=tuple(filled), outcomes=outcomes, conflicts=tuple(conflicts), opened=opened)
+
+
+def _decide(queues: list[Queue], seen: Mapping[str, SeenPod], now: float) -> Generator[Effect, Any, tuple[list[Queue], dict[str, Outcome]]]:
+    """The queues with what is known about gates that cannot be opened, and what `decide` says of them."""
+    open_to_all: set[str] = set()
+    while True:
+        outcomes = decide(queues, now, explain=False)
+        blocked: dict[str, str] = {}
+        for grant in (grant for outcome in outcomes.values() for grant in outcome.granted):
+            for pod in grant.pods:
+                if pod.uid in open_to_all or seen[pod.uid].phase != "gated":
+                    continue
+                refusal = yield TryGate(uid=pod.uid, namespace=grant.namespace, name=pod.name)
+                if refusal:
+                    blocked[grant.key] = refusal
+                    break
+                open_to_all.add(pod.uid)
+        if not blocked:
+            return queues, outcomes
+        queues = [
+            replace(queue, waiting=tuple(replace(r, blocked=blocked[r.key]) if r.key in blocked else r for r in queue.waiting))
+            for queue in queues
+        ]
 
 
 def _ended(ledger: Ledger, seen: Mapping[str, SeenPod]) -> Generator[Effect, Any, frozenset[str]]:
@@ -186,6 +226,7 @@ def _request(key: str, members: list[SeenPod]) -> Request:
         sizes_agree=len({(pod.size, pod.lane) for pod in members}) == 1,
         run_limit=max(limits) if len(limits) == len(members) else None,
         blocked=next((pod.blocked for pod in members if pod.blocked), ""),
+        family=first.family,
     )
 
 

@@ -1,0 +1,1 @@
+"""`gpuq`: one module for each question that people ask."""

@@ -1,0 +1,224 @@
+"""The controller's wiring: build the pieces, start them, and stop in order when told to.
+
+python -m gpuqueue controller --namespace gpu-queue --identity POD_NAME --settings /etc/gpu-queue/settings.yaml
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+
+from gpuqueue.cluster import access, gpu_queues, pods
+from gpuqueue.cluster.api import Api, backoff, decoded
+from gpuqueue.cluster.gpu_queues import Policy
+from gpuqueue.cluster.lease import Leadership
+from gpuqueue.cluster.owners import Owners
+from gpuqueue.cluster.view import PodSink, PolicySink, View
+from gpuqueue.cluster.watch import Follower
+from gpuqueue.controller import settings as settings_file
+from gpuqueue.controller.gates import Gates, Opened
+from gpuqueue.controller.rounds import Rounds, pause
+from gpuqueue.controller.settings import Settings
+from gpuqueue.errors import GpuQueueError, Refused, Unavailable
+from gpuqueue.labels import MANAGED
+from gpuqueue.metrics import Metrics
+from gpuqueue.reconcile import Report
+
+_ALL_PODS = "/api/v1/pods"
+log = structlog.get_logger()
+
+
+class Controller:
+    """All the pieces of one replica."""
+
+    def __init__(self, api: Api, settings: Settings, metrics: Metrics, *, namespace: str, identity: str) -> None:
+        self.settings, self.metrics = settings, metrics
+        self._api = api
+        self.changed = asyncio.Event()
+        self.owners = Owners(api, self._owner_changed)
+        self.view = View(self.owners, self.changed.set)
+        self.leadership = Leadership(api, namespace=namespace, name="gpu-queue", identity=identity, seconds=settings.lease_seconds)
+        self.gates = Gates(api, asyncio.Semaphore(settings.parallel_gates), self._gate_done)
+        self.rounds = Rounds(api, self.view, self.gates, written=self._written, conflicted=self._conflicted)
+        self.pods_followed = Follower(
+            api, _ALL_PODS, read=self._read_pod, sink=PodSink(self.view), query={"labelSelector": f"{MANAGED}=true"}, trouble=self._trouble
+        )
+        self.queues_followed = Follower(api, gpu_queues.PATH, read=self._read_policy, sink=PolicySink(self.view), trouble=self._trouble)
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        parts: list[Coroutine[Any, Any, None]] = [
+            self.leadership.run(),
+            self.pods_followed.run(),
+            self.queues_followed.run(),
+            self.gates.watch_rules(),
+            self._look_for_unmanaged(),
+            self._lead(),
+        ]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for part in parts:
+                    tasks.create_task(part)
+        finally:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.gates.settled(), 5)
+            await self.leadership.release()
+
+    @property
+    def synced(self) -> bool:
+        """Whether this replica has heard of everything once."""
+        return self.pods_followed.synced and self.queues_followed.synced
+
+    # -- the loops ---------------------------------------------------------------------------------------------------------
+
+    async def _lead(self) -> None:
+        """Rounds, for as long as this replica leads."""
+        failed = 0
+        while True:
+            await pause(self.changed, most=self.settings.tick_seconds, coalesce=self.settings.coalesce_seconds)
+            if not (self.synced and self.leadership.leading):
+                await asyncio.sleep(0.1)
+                self.changed.set()
+                continue
+            try:
+                await self.owners.learn()
+                started = time.monotonic()
+                report = await self.rounds.once()
+                self.metrics.round_seconds.observe(time.monotonic() - started)
+                await self.rounds.summarize()
+                self._look(report)
+                failed = 0
+            except (Unavailable, Refused) as error:
+                self._trouble(f"round: {error}")
+                self.changed.set()
+                await backoff(failed)
+                failed += 1
+
+    async def _look_for_unmanaged(self) -> None:
+        """Find pods that hold GPUs in queues' namespaces and never met the gate."""
+        while True:
+            found: list[pods.Facts] = []
+            try:
+                for namespace in list(self.view.namespaces):
+                    found += await self._unmanaged_in(namespace)
+                self.view.replace_unmanaged(found)
+            except (Refused, Unavailable) as error:
+                self._trouble(f"looking for pods without our label: {error}")
+            await asyncio.sleep(self.settings.look_for_unmanaged_seconds if self.view.namespaces else 1.0)
+
+    async def _unmanaged_in(self, namespace: str) -> list[pods.Facts]:
+        running = {"labelSelector": f"{MANAGED}!=true", "fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
+        found = []
+        async for page in self._api.pages(f"/api/v1/namespaces/{namespace}/pods", running):
+            for item in page.items or ():
+                pod = decoded(item, pods.PodObject)
+                if pods.asks(pod.spec):
+                    found.append(pods.facts(pod, self.settings.gpus))
+        return found
+
+    # -- what the pieces tell ----------------------------------------------------------------------------------------------
+
+    def _look(self, report: Report) -> None:
+        if report.conflicts:
+            self.changed.set()
+
+    def _owner_changed(self) -> None:
+        self.view.owner_changed()
+
+    def _read_pod(self, item: msgspec.Raw) -> tuple[str, str, pods.Facts]:
+        pod = _POD.decode(item)
+        return pod.metadata.uid, pod.metadata.resource_version, pods.facts(pod, self.settings.gpus)
+
+    def _read_policy(self, item: msgspec.Raw) -> tuple[str, str, Policy]:
+        policy = gpu_queues.read(item)
+        for complaint in policy.complaints:
+            log.warning("queue", queue=policy.name, complaint=complaint)
+        return policy.name, policy.version, policy
+
+    def _gate_done(self, gate: Opened) -> None:
+        if gate.refusal:
+            log.warning("gate refused", uid=gate.uid, refusal=gate.refusal)
+
+    def _written(self, before: Policy, _after: Policy) -> None:
+        self.metrics.ledger_writes.labels(before.name).inc()
+
+    def _conflicted(self, queue: str) -> None:
+        self.metrics.ledger_conflicts.labels(queue).inc()
+
+    def _trouble(self, text: str) -> None:
+        self.metrics.errors.labels("api").inc()
+        log.warning("trouble", text=text)
+
+
+_POD = msgspec.json.Decoder(pods.PodObject)
+
+
+async def run(arguments: argparse.Namespace) -> int:
+    """Run a replica until SIGTERM or SIGINT."""
+    settings = settings_file.read(arguments.settings)
+    metrics = Metrics()
+    reached = access.find(arguments.kubeconfig)
+    async with Api(reached, agent="gpu-queue", noted=noting(metrics)) as api:
+        controller = Controller(api, settings, metrics, namespace=arguments.namespace or reached.namespace, identity=arguments.identity)
+        running = asyncio.create_task(controller.run())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, running.cancel)
+        log.info("started", identity=arguments.identity, server=reached.server)
+        with contextlib.suppress(asyncio.CancelledError):
+            await running
+        log.info("stopped", identity=arguments.identity)
+    return 0
+
+
+def noting(metrics: Metrics) -> Any:
+    """Counts each request by verb, resource and code."""
+
+    def noted(method: str, path: str, code: int) -> None:
+        metrics.api_requests.labels(method, resource_of(path), str(code) if code else "none").inc()
+
+    return noted
+
+
+def resource_of(path: str) -> str:
+    """`pods/status` of `/api/v1/namespaces/fraud/pods/p0/status`."""
+    parts = path.strip("/").split("/")
+    parts = parts[2:] if parts[0] == "api" else parts[3:]
+    if parts[:1] == ["namespaces"] and len(parts) > 2:  # noqa: PLR2004 (namespaces/NAME/resource)
+        parts = parts[2:]
+    return "/".join([parts[0], *parts[2:3]]) if parts else "other"
+
+
+def add_parser(subparsers: Any) -> None:
+    """`controller`: for the image, not for people."""
+    parser = subparsers.add_parser("controller", help="run a replica of the controller (the chart does this)")
+    parser.add_argument("--kubeconfig", help="default: KUBECONFIG, else the pod that this runs in, else ~/.kube/config")
+    parser.add_argument("--namespace", help="of the Lease (default: that of the pod)")
+    parser.add_argument("--identity", default=os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}")
+    parser.add_argument("--settings", type=Path, help="a YAML file")
+    parser.set_defaults(run=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Run; returns the exit code."""
+    structlog.configure(
+        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"), structlog.processors.JSONRenderer()],
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    try:
+        return asyncio.run(run(arguments))
+    except GpuQueueError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
