@@ -9,7 +9,7 @@ import http.client
 import json
 import ssl
 import urllib.parse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +89,22 @@ class Client:
         if answer.status >= http.client.BAD_REQUEST:
             raise _refusal(answer.status, text)
         return json.loads(text) if text.startswith("{") else text
+
+    def watch(self, path: str, *, since: str, seconds: float) -> Iterator[tuple[str, Any]]:
+        """The events of a collection after the resource version `since`, as (`ADDED`, object) and so on, for at most `seconds`."""
+        connection = http.client.HTTPSConnection(self._address, context=self._tls, timeout=seconds)
+        try:
+            connection.request(
+                "GET", f"{path}{'&' if '?' in path else '?'}watch=true&resourceVersion={since}&timeoutSeconds={int(seconds)}"
+            )
+            answer = connection.getresponse()
+            if answer.status >= http.client.BAD_REQUEST:
+                raise _refusal(answer.status, answer.read().decode())
+            for line in answer:
+                event = json.loads(line)
+                yield event["type"], event["object"]
+        finally:
+            connection.close()
 
     def apply(self, thing: Object) -> Any:
         """Create or replace an object of any kind, as `kubectl apply --server-side --force-conflicts` does."""

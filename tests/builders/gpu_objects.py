@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
-from api_client import Person
+from api_client import Client, Person, Refused
 from gpuqueue import labels
 
 RELEASE_NAMESPACE = "gpu-queue"
@@ -81,3 +82,79 @@ def queue(name: str, *, namespaces: list[str] | None = None, lanes: list[Object]
 def grant(namespace: str, *, uid: str = "9f0c", gpus: int = 1) -> Object:
     """An entry of the ledger."""
     return {"uid": uid, "name": "trainer", "namespace": namespace, "kind": "Pod", "gpus": gpus, "lane": "l4", "at": "2026-11-21T12:00:00Z"}
+
+
+def job(
+    name: str,
+    namespace: str,
+    *,
+    parallelism: int,
+    gpus: int,
+    completions: int | None = None,
+    ends_after: str | None = None,
+    owner: Object | None = None,
+) -> Object:
+    """A Job whose pods ask for L4s."""
+    template = pod(name, gpus=gpus, restartPolicy="Never", nodeSelector={"cloud.google.com/gke-accelerator": "nvidia-l4"})
+    notes = {"test.millrace/succeeds-after": ends_after} if ends_after else {}
+    spec: Object = {"parallelism": parallelism, "template": {"metadata": {"annotations": notes}, "spec": template["spec"]}}
+    return {
+        "apiVersion": "batch/v1",
+        "kind": "Job",
+        "metadata": {"name": name, "namespace": namespace, **({"ownerReferences": [owner]} if owner else {})},
+        "spec": spec | ({"completions": completions} if completions else {"completions": parallelism}),
+    }
+
+
+def resource_quota(namespace: str, *, gpus: int) -> Object:
+    """Kubernetes' own quota of GPUs."""
+    return {
+        "apiVersion": "v1",
+        "kind": "ResourceQuota",
+        "metadata": {"name": "gpus", "namespace": namespace},
+        "spec": {"hard": {"requests.nvidia.com/gpu": str(gpus)}},
+    }
+
+
+def refusing_policy(name: str, namespace: str, word: str) -> list[Object]:
+    """Somebody else's policy: pods of a namespace whose node selector says `word` stay as they are."""
+    return [
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicy",
+            "metadata": {"name": name},
+            "spec": {
+                "matchConstraints": {
+                    "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+                    "resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["pods"]}],
+                },
+                "matchConditions": [{"name": "frozen", "expression": f"object.spec.?nodeSelector['test'].orValue('') == '{word}'"}],
+                "validations": [{"expression": "false", "message": "nothing of this team changes"}],
+            },
+        },
+        {
+            "apiVersion": "admissionregistration.k8s.io/v1",
+            "kind": "ValidatingAdmissionPolicyBinding",
+            "metadata": {"name": name},
+            "spec": {"policyName": name, "validationActions": ["Deny"]},
+        },
+    ]
+
+
+def refuses(api: Client, namespace: str, word: str = "frozen") -> bool:
+    """Whether such a policy is in force, found out with a CPU pod."""
+    path = f"/api/v1/namespaces/{namespace}/pods/probe"
+    try:
+        api.request("GET", path)
+    except Refused:
+        api.request("POST", f"/api/v1/namespaces/{namespace}/pods", pod("probe", nodeSelector={"test": word}))
+    try:
+        api.request("PATCH", f"{path}?dryRun=All", {"metadata": {"labels": {"touched": "true"}}})
+    except Refused:
+        return True
+    return False
+
+
+def this_month() -> str:
+    """As a budget names it."""
+    return f"{datetime.now(UTC):%Y-%m}"

@@ -36,6 +36,8 @@ class View:
         """Namespaces that two queues claim, in words."""
         self.broken: set[str] = set()
         """Names of queues that cannot be read."""
+        self.blocked: dict[str, str] = {}
+        """Uid -> who refuses to let its gate be opened, as a trial has shown."""
         self._owners, self._changed = owners, changed
         self._placed: dict[str, SeenPod] = {}
 
@@ -52,7 +54,7 @@ class View:
             placed = self._placed.get(pod.uid)
             if placed is None:
                 placed = self._place(pod)
-                if not placed.blocked:
+                if not placed.blocked or pod.uid in self.blocked:
                     self._placed[pod.uid] = placed
             found.append(placed)
         self._look_at_incomplete(found)
@@ -72,12 +74,23 @@ class View:
         self._placed.clear()
         self._changed()
 
+    def block(self, uid: str, refusal: str) -> None:
+        """A trial has shown who refuses to let a gate be opened; empty: nobody does any more."""
+        if refusal:
+            self.blocked[uid] = refusal
+        else:
+            self.blocked.pop(uid, None)
+            self._changed()
+        self._placed.pop(uid, None)
+
     def prune(self) -> None:
         """Forget pods that have ended and that no ledger names."""
         named = {pod.uid for policy in self.policies.values() for grant in policy.grants for pod in grant.pods}
         for uid in [uid for uid, pod in self.pods.items() if pod.phase == "ended" and uid not in named]:
             del self.pods[uid]
             self._placed.pop(uid, None)
+        for uid in self.blocked.keys() - self.pods.keys():
+            del self.blocked[uid]
 
     def _all(self) -> Iterable[Facts]:
         yield from self.pods.values()
@@ -97,7 +110,7 @@ class View:
             group=group.name,
             size=group.size,
             run_limit=pod.run_limit,
-            blocked=trouble,
+            blocked=trouble or self.blocked.get(pod.uid, ""),
             family=pod.family,
         )
 

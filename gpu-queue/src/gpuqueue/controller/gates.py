@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 
 import msgspec
@@ -21,7 +21,6 @@ from gpuqueue.reconcile import OpenGate, TryGate
 
 MANAGER = "gpu-queue"
 _AGAIN_SECONDS = 10.0
-_TRIED_SECONDS = 30.0
 _ADMISSION = "/apis/admissionregistration.k8s.io/v1/"
 _RULES = (
     "mutatingwebhookconfigurations",
@@ -63,16 +62,20 @@ class Gates:
         api: the API server.
         parallel: how many at a time.
         done: is told of each gate what became of it.
+        blocked: is told who would refuse, by uid, and with an empty text that nobody would any more.
     """
 
     api: Api
     parallel: asyncio.Semaphore
     done: Callable[[Opened], None]
+    blocked: Callable[[str, str], None]
     refused: dict[str, tuple[float, str]] = field(default_factory=dict)
     """Uid -> when and how the API server refused to let its gate be opened."""
     _opening: dict[str, asyncio.Task[None]] = field(default_factory=dict)
-    _tried: dict[str, tuple[str, float]] = field(default_factory=dict)
-    """Namespace, or uid -> the refusal (or nothing), and when it was tried."""
+    _passed: set[str] = field(default_factory=set)
+    """Namespaces in which a trial has passed under the present rules."""
+    _failed: dict[str, TryGate] = field(default_factory=dict)
+    """By uid: pods whose trial has not."""
 
     def open(self, what: OpenGate) -> None:
         """Begin to open a gate, unless that is under way or was refused just now."""
@@ -89,34 +92,42 @@ class Gates:
 
     async def trial(self, what: TryGate) -> str:
         """Who would refuse, in their words; empty if nobody does."""
-        now = time.monotonic()
-        if what.namespace in self._tried:
+        if what.namespace in self._passed:
             return ""
-        known = self._tried.get(what.uid)
-        if known and now - known[1] < _TRIED_SECONDS:
-            return known[0]
         refusal = await self._try(what)
-        self._tried[what.uid if refusal else what.namespace] = (refusal, now)
+        if refusal:
+            self._failed[what.uid] = what
+            self.blocked(what.uid, refusal)
+        else:
+            self._passed.add(what.namespace)
         return refusal
 
-    def forget(self, uids: Iterable[str]) -> None:
-        """These are of no interest any more."""
-        for uid in uids:
-            self.refused.pop(uid, None)
-            self._tried.pop(uid, None)
+    def refusal(self, uid: str) -> str:
+        """Who refused to let this pod's gate be opened after it was granted, as far as known."""
+        return self.refused.get(uid, (0.0, ""))[1]
 
-    async def watch_rules(self, seconds: float = 30.0) -> None:
-        """Forget what was tried whenever the cluster's admission rules change."""
+    def forget(self, present: Container[str]) -> None:
+        """Keep no notes about pods that are gone."""
+        self.refused = {uid: known for uid, known in self.refused.items() if uid in present}
+        self._failed = {uid: known for uid, known in self._failed.items() if uid in present}
+
+    async def watch_rules(self, seconds: float = 15.0) -> None:
+        """Forget what was tried whenever the cluster's admission rules change, and try those again that failed."""
         before: object = None
         while True:
+            await asyncio.sleep(seconds)
             try:
                 rules = [await self._rules(kind) for kind in _RULES]
+                if rules != before:
+                    before = rules
+                    self._passed.clear()
+                for what in list(self._failed.values()):
+                    refusal = await self._try(what)
+                    if not refusal:
+                        self._failed.pop(what.uid, None)
+                    self.blocked(what.uid, refusal)
             except Unavailable:
-                rules = None
-            if rules is not None and rules != before:
-                before = rules
-                self._tried.clear()
-            await asyncio.sleep(seconds)
+                continue
 
     async def _rules(self, kind: str) -> list[tuple[str, int]]:
         try:
@@ -147,7 +158,7 @@ class Gates:
             except Refused as error:
                 outcome = Opened(uid=what.uid, refusal=error.message)
                 self.refused[what.uid] = (time.monotonic(), error.message)
-                self._tried.pop(what.namespace, None)
+                self._passed.discard(what.namespace)
             else:
                 outcome = Opened(uid=what.uid)
                 self.refused.pop(what.uid, None)

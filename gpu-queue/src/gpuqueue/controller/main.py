@@ -13,15 +13,18 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import structlog
 
+from gpuqueue import words
 from gpuqueue.cluster import access, gpu_queues, pods
 from gpuqueue.cluster.api import Api, backoff, decoded
+from gpuqueue.cluster.board import Board
+from gpuqueue.cluster.board import board as board_of
 from gpuqueue.cluster.gpu_queues import Policy
 from gpuqueue.cluster.lease import Leadership
 from gpuqueue.cluster.owners import Owners
@@ -29,12 +32,14 @@ from gpuqueue.cluster.view import PodSink, PolicySink, View
 from gpuqueue.cluster.watch import Follower
 from gpuqueue.controller import settings as settings_file
 from gpuqueue.controller.gates import Gates, Opened
+from gpuqueue.controller.messenger import Budget, Messenger
 from gpuqueue.controller.rounds import Rounds, pause
 from gpuqueue.controller.settings import Settings
 from gpuqueue.errors import GpuQueueError, Refused, Unavailable
 from gpuqueue.labels import MANAGED
 from gpuqueue.metrics import Metrics
 from gpuqueue.reconcile import Report
+from gpuqueue.telling import Note
 
 _ALL_PODS = "/api/v1/pods"
 log = structlog.get_logger()
@@ -50,7 +55,17 @@ class Controller:
         self.owners = Owners(api, self._owner_changed)
         self.view = View(self.owners, self.changed.set)
         self.leadership = Leadership(api, namespace=namespace, name="gpu-queue", identity=identity, seconds=settings.lease_seconds)
-        self.gates = Gates(api, asyncio.Semaphore(settings.parallel_gates), self._gate_done)
+        self.gates = Gates(api, asyncio.Semaphore(settings.parallel_gates), self._gate_done, self.view.block)
+        self.messenger = Messenger(
+            api,
+            identity=identity,
+            budget=Budget(settings.tell_per_second),
+            top=settings.tell_top,
+            surface=settings.surface_in_argo,
+            events=settings.events,
+            told=lambda how: metrics.told.labels(how).inc(),
+            trouble=self._trouble,
+        )
         self.rounds = Rounds(api, self.view, self.gates, written=self._written, conflicted=self._conflicted)
         self.pods_followed = Follower(
             api, _ALL_PODS, read=self._read_pod, sink=PodSink(self.view), query={"labelSelector": f"{MANAGED}=true"}, trouble=self._trouble
@@ -66,6 +81,7 @@ class Controller:
             self.gates.watch_rules(),
             self._look_for_unmanaged(),
             self._lead(),
+            self._tell(),
         ]
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -128,6 +144,22 @@ class Controller:
                     found.append(pods.facts(pod, self.settings.gpus))
         return found
 
+    async def _tell(self) -> None:
+        """Tell people where they stand, for as long as this replica leads."""
+        while True:
+            started = time.monotonic()
+            if self.synced and self.leadership.leading:
+                board = self.board()
+                await self.messenger.tell(notes_of(board, self.view, self.gates.refusal))
+                self.messenger.forget(self.view.pods)
+                self.gates.forget(self.view.pods)
+                self.rounds.forget_the_gone()
+            await asyncio.sleep(max(0.5, 20 * (time.monotonic() - started)))
+
+    def board(self) -> Board:
+        """The picture as this replica sees it."""
+        return board_of(self.view, time.time())
+
     # -- what the pieces tell ----------------------------------------------------------------------------------------------
 
     def _look(self, report: Report) -> None:
@@ -163,6 +195,35 @@ class Controller:
 
 
 _POD = msgspec.json.Decoder(pods.PodObject)
+
+
+def notes_of(board: Board, view: View, refusal: Callable[[str], str]) -> Iterator[Note]:
+    """What each pod could be told."""
+    messages, waiting, granted = board.messages(), board.by_pod, board.grants
+    for pod in view.pods.values():
+        if pod.phase == "ended":
+            continue
+        if (line := waiting.get(pod.uid)) is not None:
+            yield _note(pod, messages[line.request.key], admitted=False)
+        elif pod.phase == "open" and (held := granted.get(pod.uid)) is not None:
+            yield _note(pod, words.started(held[1], held[1].at - pod.since), admitted=True)
+        elif pod.phase == "gated" and pod.namespace not in view.namespaces:
+            yield _note(pod, words.no_queue(pod.namespace), admitted=False)
+        elif pod.phase == "gated" and (refused := refusal(pod.uid)):
+            yield _note(pod, words.unopened(refused), admitted=False)
+
+
+def _note(pod: pods.Facts, text: str, *, admitted: bool) -> Note:
+    return Note(
+        uid=pod.uid,
+        namespace=pod.namespace,
+        name=pod.name,
+        admitted=admitted,
+        message=text,
+        last=pod.told.message if pod.told else None,
+        last_admitted=pod.told is not None and pod.told.status == "True",
+        running=pod.running,
+    )
 
 
 async def run(arguments: argparse.Namespace) -> int:

@@ -1,0 +1,127 @@
+"""The whole picture at one moment: who holds what, who waits where and why. The page, the API, `gpuq` and the conditions all read it.
+
+It comes from the very conversation that the controller has (`reconcile`), performed without doing anything: so it says what the next round
+would find, on the leader, on its standby, and on the laptop of somebody who types `gpuq why`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gpuqueue.cluster.gpu_queues import Policy
+from gpuqueue.cluster.view import View
+from gpuqueue.decide import decide
+from gpuqueue.queue import Grant, Queue, Request, Wait
+from gpuqueue.reconcile import ConfirmOver, Ledger, ReadLedger, Report, TryGate, WriteLedger, reconcile
+from gpuqueue.words import Known, message
+
+Starts = Mapping[str, tuple[float, float]]
+"""Key -> when it is expected to start: as likely as not, and nine times out of ten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """One request that waits."""
+
+    queue: str
+    request: Request
+    wait: Wait
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Board:
+    """The picture."""
+
+    now: float
+    policies: Mapping[str, Policy]
+    queues: Mapping[str, Queue]
+    """With ledgers as they would be after the next round."""
+    lines: Mapping[str, Line]
+    """By key, in the order of the lines."""
+    starts: Starts = field(default_factory=dict)
+
+    @property
+    def by_pod(self) -> dict[str, Line]:
+        """By the uid of each pod that waits."""
+        return {pod.uid: line for line in self.lines.values() for pod in line.request.pods}
+
+    @property
+    def grants(self) -> dict[str, tuple[str, Grant]]:
+        """By the uid of each pod that may run: the queue in whose ledger it is, and its grant."""
+        return {pod.uid: (name, grant) for name, queue in self.queues.items() for grant in queue.ledger for pod in grant.pods}
+
+    def message(self, line: Line) -> str:
+        """What is said to it."""
+        policy, names = self.policies[line.queue], {key: each.request for key, each in self.lines.items()}
+        return message(line.wait, self._known(line, policy, names))
+
+    def messages(self) -> dict[str, str]:
+        """What is said to each that waits, by key."""
+        names = {key: each.request for key, each in self.lines.items()}
+        return {key: message(line.wait, self._known(line, self.policies[line.queue], names)) for key, line in self.lines.items()}
+
+    def _known(self, line: Line, policy: Policy, names: Mapping[str, Request]) -> Known:
+        return Known(
+            queue=self.queues[line.queue],
+            now=self.now,
+            starts=self.starts.get(line.request.key),
+            kinds={lane.name: lane.match for lane in policy.spec.lanes},
+            budget_ends=policy.period(self.now).end,
+            names=names,
+        )
+
+
+def board(
+    view: View,
+    now: float,
+    *,
+    expect: Callable[[Queue, float], Starts] = lambda _queue, _now: {},
+) -> Board:
+    """The picture of a view.
+
+    Args:
+        view: what has been heard.
+        now: the moment.
+        expect: when those that wait in a queue are expected to start.
+    """
+    report = _rehearse(view, now)
+    outcomes = decide(report.queues, now)
+    lines = {
+        wait.key: Line(queue=queue.name, request=request, wait=wait)
+        for queue in report.queues
+        for requests in [{request.key: request for request in queue.waiting}]
+        for wait in outcomes[queue.name].waits
+        if (request := requests.get(wait.key)) is not None
+    }
+    queues = {queue.name: _after(queue, outcomes[queue.name].ledger) for queue in report.queues}
+    starts = {key: value for queue in queues.values() for key, value in expect(queue, now).items()}
+    return Board(now=now, policies=dict(view.policies), queues=queues, lines=lines, starts=starts)
+
+
+def _after(queue: Queue, ledger: tuple[Grant, ...]) -> Queue:
+    held = {grant.key for grant in ledger}
+    return replace(queue, ledger=ledger, waiting=tuple(request for request in queue.waiting if request.key not in held))
+
+
+def _rehearse(view: View, now: float) -> Report:
+    """A round in which nothing is asked of anybody and nothing is written."""
+    conversation = reconcile(view.queues(now), view.seen(), now)
+    answer: Any = None
+    while True:
+        try:
+            effect = conversation.send(answer)
+        except StopIteration as end:
+            report: Report = end.value
+            return report
+        match effect:
+            case ReadLedger(queue=name):
+                policy = view.policies.get(name)
+                answer = None if policy is None else Ledger(version=policy.version, grants=policy.grants)
+            case TryGate():
+                answer = ""
+            case ConfirmOver() | WriteLedger():
+                answer = False
+            case _:
+                answer = None

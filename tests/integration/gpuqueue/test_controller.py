@@ -1,0 +1,259 @@
+"""The controller at work on a real control plane: who gets GPUs, who waits, and what they are told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpu_objects as make
+from api_client import Client, Object
+from control_plane import ControlPlane
+from gpuqueue import labels
+from replicas import Replicas, Witness, eventually
+
+pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(120)]
+
+L4 = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+QUEUES = "/apis/gpu-queue.dev/v1/gpuqueues"
+
+
+@pytest.fixture
+def replicas(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Replicas]:
+    """One replica of the controller."""
+    with Replicas(control_plane, tmp_path) as running:
+        yield running
+        for identity, process in running.running.items():
+            assert process.poll() is None, f"{identity} ended\n{running.logs()}"
+
+
+class Team:
+    """A namespace with a queue of its own, and what its people type."""
+
+    def __init__(self, api: Client, name: str) -> None:
+        self.api, self.name = api, name
+
+    def queue(self, **spec: Any) -> None:
+        self.api.apply(make.queue(self.name, **spec))
+
+    def submit(self, name: str, gpus: int = 1, *, notes: dict[str, str] | None = None, **spec: Any) -> None:
+        pod = make.pod(name, gpus=gpus, **{"nodeSelector": L4, **spec})
+        self.create(pod | {"metadata": {"name": name, "annotations": notes or {}}})
+
+    def create(self, pod: Object) -> None:
+        self.api.request("POST", f"/api/v1/namespaces/{self.name}/pods", pod)
+
+    def end(self, name: str) -> None:
+        self.api.request("DELETE", f"/api/v1/namespaces/{self.name}/pods/{name}?gracePeriodSeconds=0")
+
+    def pod(self, name: str) -> Any:
+        return self.api.request("GET", f"/api/v1/namespaces/{self.name}/pods/{name}")
+
+    def pods(self) -> list[Any]:
+        found: list[Any] = self.api.request("GET", f"/api/v1/namespaces/{self.name}/pods")["items"]
+        return found
+
+    def is_open(self, name: str) -> bool:
+        return not self.pod(name)["spec"].get("schedulingGates")
+
+    def open_pods(self) -> set[str]:
+        return {pod["metadata"]["name"] for pod in self.pods() if not pod["spec"].get("schedulingGates")}
+
+    def told(self, name: str) -> str:
+        conditions = self.pod(name)["status"].get("conditions", [])
+        return next((condition["message"] for condition in conditions if condition["type"] == labels.CONDITION), "")
+
+    def status(self) -> Any:
+        return self.api.request("GET", f"{QUEUES}/{self.name}").get("status", {})
+
+    def grants(self) -> set[str]:
+        return {grant["name"] for grant in self.status().get("grants", [])}
+
+
+@pytest.fixture
+def team(api: Client, managed: str) -> Team:
+    return Team(api, managed)
+
+
+def test_as_many_start_as_the_quota_holds_and_the_next_when_one_ends(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=2)])
+    for name in ("a", "b", "c", "d"):
+        team.submit(name)
+    eventually("two start", lambda: team.open_pods() == {"a", "b"})
+    eventually("the others are told their place", lambda: team.told("d") != "")
+    assert team.told("c").startswith("QuotaInUse: 1st of 2 in")
+    assert "Ahead: c (1 GPU)." in team.told("d")
+    team.end("a")
+    eventually("the next starts", lambda: team.is_open("c"))
+    assert not team.is_open("d")
+    eventually("it is told so", lambda: team.told("c").startswith("Granted: 1 GPU of lane l4 after waiting"))
+
+
+def test_a_step_as_argo_makes_it_waits_its_turn_and_shows_why(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=1)])
+    team.submit("first")
+    eventually("the first starts", lambda: team.is_open("first"))
+    team.create(make.argo_pod("train-9"))
+    eventually("it is told", lambda: team.told("train-9") != "")
+    condition = next(c for c in team.pod("train-9")["status"]["conditions"] if c["type"] == labels.CONDITION)
+    assert condition["reason"] == "Unschedulable"  # what Argo looks for to show the message
+    assert condition["status"] == "False"
+    team.end("first")
+    eventually("it starts", lambda: team.is_open("train-9"))
+    grant = next(grant for grant in team.status()["grants"] if grant["name"] == "train-9")
+    assert grant["kind"] == f"{team.name}/train-transactions.root.train"
+
+
+def test_cpu_pods_pass_by(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=0)])
+    team.submit("gpu")
+    team.create(make.pod("cpu"))
+    eventually("the GPU pod is told", lambda: team.told("gpu").startswith("NeverFits: it needs 1 GPU"))
+    assert team.is_open("cpu")
+    assert not team.told("cpu")
+
+
+def test_what_can_never_start_is_told_and_holds_nobody_up(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=2)])
+    team.submit("huge", 10**9)
+    team.submit("homeless", nodeSelector={})
+    team.submit("liar", notes={labels.GROUP: "g", labels.GROUP_SIZE: "-3"})
+    team.submit("modest")
+    eventually("the modest one starts", lambda: team.is_open("modest"))
+    eventually("all are told", lambda: all(team.told(name) for name in ("huge", "homeless", "liar")))
+    assert "never has more than 2" in team.told("huge")
+    assert "cloud.google.com/gke-accelerator=nvidia-l4 (l4)" in team.told("homeless")
+    assert team.told("liar").startswith("GroupIncomplete")
+    assert team.open_pods() == {"modest"}
+
+
+def test_a_job_starts_whole_or_not_at_all(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=4)])
+    team.submit("alone", 2)
+    eventually("it starts", lambda: team.is_open("alone"))
+    team.api.apply(make.job("workers", team.name, parallelism=3, gpus=1))
+    eventually("its pods are there", lambda: len(team.pods()) == 4)
+    workers = [pod["metadata"]["name"] for pod in team.pods() if pod["metadata"]["name"] != "alone"]
+    eventually("they are told", lambda: all("It needs 3 GPUs; 2 of 4 are free" in team.told(worker) for worker in workers))
+    assert team.open_pods() == {"alone"}
+    team.end("alone")
+    eventually("all start", lambda: len(team.open_pods()) == 3)
+    assert team.grants() == {"job/workers"}
+    assert len(team.status()["grants"][0]["members"]) == 3
+
+
+def test_the_last_pods_of_a_job_do_not_wait_for_siblings_that_never_come(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=4)])
+    team.api.apply(make.job("batch", team.name, parallelism=2, completions=3, gpus=1, ends_after="500ms"))
+    path = f"/apis/batch/v1/namespaces/{team.name}/jobs/batch"
+    eventually("the job ends", lambda: team.api.request("GET", path)["status"].get("succeeded") == 3, 60)
+
+
+def test_a_pod_that_runs_without_a_gate_is_counted_and_left_alone(replicas: Replicas, api: Client, unmanaged: str) -> None:
+    team = Team(api, unmanaged)
+    team.submit("early", 3)  # before the queue was there
+    team.queue(lanes=[make.lane(quota=4)])
+    eventually("it is in the ledger", lambda: team.grants() == {"early"})
+    assert team.status()["grants"][0]["foreign"] is True
+    api.request("PATCH", f"/api/v1/namespaces/{unmanaged}", {"metadata": {"labels": {labels.MANAGED: "true"}}})
+    team.submit("late", 2)
+    eventually("the next one is told", lambda: "1 of 4 are free" in team.told("late"))
+    team.end("early")
+    eventually("it starts", lambda: team.is_open("late"))
+
+
+def test_a_queue_that_borrows_from_a_pool_says_so_in_the_pools_ledger(
+    replicas: Replicas, team: Team, fresh_name: Callable[[], str]
+) -> None:
+    pool = fresh_name()
+    team.api.apply(make.queue(pool, namespaces=[], lanes=[make.lane(quota=2)]))
+    team.queue(lanes=[make.lane(quota=1)], pool={"name": pool, "maxBorrow": 1})
+    for name in ("a-own", "b-borrowed", "c-waits"):
+        team.submit(name)
+    eventually("two start", lambda: team.open_pods() == {"a-own", "b-borrowed"})
+    lent = team.api.request("GET", f"{QUEUES}/{pool}")["status"]["grants"]
+    assert [(grant["name"], grant["owner"]) for grant in lent] == [("b-borrowed", team.name)]
+
+
+def test_a_ledger_that_somebody_edited_is_survived(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=2)])
+    nonsense = make.grant("nowhere", uid="not-a-uid", gpus=7) | {"at": "2026-11-21T12:00:00Z", "lane": "gone", "limit": "soon"}
+    body = team.api.request("GET", f"{QUEUES}/{team.name}")
+    body["status"] = {"grants": [nonsense, make.grant(team.name, uid="x", gpus=0)]}
+    team.api.request("PUT", f"{QUEUES}/{team.name}/status", body, person=make.GLASS_BREAKER)
+    team.submit("a")
+    eventually("a pod starts all the same", lambda: team.is_open("a"))
+    eventually("what is not there is let go", lambda: team.grants() == {"a"})
+
+
+def test_a_policy_that_refuses_to_open_gates_is_named_and_holds_no_gpus(
+    replicas: Replicas, team: Team, api: Client, fresh_name: Callable[[], str]
+) -> None:
+    team.queue(lanes=[make.lane(quota=1)])
+    stubborn = make.refusing_policy(fresh_name(), team.name, "frozen")
+    for thing in stubborn:
+        api.apply(thing)
+    eventually("the policy is in force", lambda: make.refuses(api, team.name))
+    team.submit("a-stuck", nodeSelector={**L4, "test": "frozen"})
+    team.submit("b-free")
+    eventually("it is told who refuses", lambda: "nothing of this team changes" in team.told("a-stuck"), 60)
+    eventually("the other one starts", lambda: team.is_open("b-free"))
+    assert team.grants() == {"b-free"}
+
+
+def test_a_lane_whose_quota_is_cut_takes_nothing_back(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=2)])
+    team.submit("a")
+    team.submit("b")
+    eventually("both start", lambda: team.open_pods() == {"a", "b"})
+    team.queue(lanes=[make.lane(quota=1)])
+    team.submit("c")
+    eventually("the third is told", lambda: team.told("c") != "")
+    team.end("a")
+    eventually("the ledger follows", lambda: team.grants() == {"b"})
+    assert not team.is_open("c")
+
+
+def test_a_spent_budget_holds_what_is_new(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=2)], budget={"gpuHours": 1, "whenSpent": "hold"})
+    body = team.api.request("GET", f"{QUEUES}/{team.name}")
+    period = make.this_month()
+    body["status"] = {"spent": {"period": period, "gpuSeconds": 4000}}
+    team.api.request("PUT", f"{QUEUES}/{team.name}/status", body, person=make.GLASS_BREAKER)
+    team.submit("late")
+    eventually("it is told", lambda: team.told("late").startswith("BudgetSpent: 1st of 1"))
+    assert "1 of 1 GPU hours" in team.told("late")
+    team.queue(lanes=[make.lane(quota=2)], budget={"gpuHours": 2, "whenSpent": "hold"})
+    eventually("it starts once there is more", lambda: team.is_open("late"))
+
+
+def test_a_namespace_that_no_queue_names_is_told_so(replicas: Replicas, team: Team) -> None:
+    team.submit("lost")
+    eventually("it is told", lambda: team.told("lost").startswith("NoQueue: namespace"))
+
+
+def test_a_quota_of_kubernetes_itself_counts_pods_that_wait(replicas: Replicas, team: Team, api: Client) -> None:
+    """Why a GPU ResourceQuota does not belong into a managed namespace, except as a cap on the length of the line."""
+    team.queue(lanes=[make.lane(quota=1)])
+    api.apply(make.resource_quota(team.name, gpus=3))
+    for name in ("a", "b", "c"):
+        team.submit(name)
+    with pytest.raises(Exception, match="exceeded quota"):
+        team.submit("d")
+    eventually("one starts", lambda: len(team.open_pods()) == 1)
+    eventually("the others wait in the line", lambda: team.told("c").startswith("Behind: 2nd of 2"))
+
+
+def test_the_api_server_may_go_and_come_back(replicas: Replicas, control_plane: ControlPlane, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=1)])
+    team.submit("a")
+    eventually("it starts", lambda: team.is_open("a"))
+    team.submit("b")
+    with Witness(team.api, frozenset({team.name})) as witness:
+        control_plane.restart("kube-apiserver")
+        team.end("a")
+        eventually("the next one starts", lambda: team.is_open("b"), 60)
+        eventually("the witness has seen it", lambda: "b" in {name for _, name in witness.opened}, 60)
+    assert witness.most[team.name] <= 1
