@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import shutil
 import subprocess
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +24,15 @@ NODES = [Node(name="gpu-0"), Node(name="gpu-1")]
 PROGRAMS = [*ControlPlane.programs(controllers=True, nodes=NODES), "helm"]
 BUILD_SECONDS = 3600
 
+Render = Callable[..., subprocess.CompletedProcess[str]]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what talks to the control plane; where its programs must be built first, give time for it or say what is missing."""
     ready, can_build = binaries.ready(PROGRAMS), shutil.which("go") is not None
     missing = pytest.mark.skip(reason=f"no control plane: install Go 1.26 and type `{binaries.COMMAND}`")
     for item in items:
-        if {"control_plane", "helm"} & set(getattr(item, "fixturenames", ())):
+        if {"control_plane", "own_plane", "helm"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.control_plane)
         if item.get_closest_marker("control_plane") and not ready:
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS) if can_build else missing)
@@ -46,7 +49,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, Any, Any]:
 
 
 @pytest.fixture(scope="session")
-def helm() -> Callable[..., subprocess.CompletedProcess[str]]:
+def helm() -> Render:
     """Runs `helm template` on our chart, as for the Kubernetes that is pinned; the arguments are added."""
     program = binaries.paths(["helm"])["helm"]
     version = binaries.pinned("kubernetes", "k8s.io/kubernetes")
@@ -68,15 +71,27 @@ def helm() -> Callable[..., subprocess.CompletedProcess[str]]:
     return template
 
 
-@pytest.fixture(scope="session")
-def control_plane(
-    tmp_path_factory: pytest.TempPathFactory, helm: Callable[..., subprocess.CompletedProcess[str]]
-) -> Iterator[ControlPlane]:
-    """Kubernetes with scheduler, controllers and two nodes of eight GPUs each, our chart installed."""
+@contextlib.contextmanager
+def installed(folder: Path, helm: Render, nodes: Sequence[Node]) -> Iterator[ControlPlane]:
+    """Kubernetes with scheduler, controllers and these nodes, our chart installed."""
     rendered = helm("--include-crds")
     assert rendered.returncode == 0, rendered.stderr
-    with ControlPlane(tmp_path_factory.mktemp("control-plane"), controllers=True, nodes=NODES) as plane:
+    with ControlPlane(folder, controllers=True, nodes=nodes) as plane:
         _install(plane, [thing for thing in yaml.safe_load_all(rendered.stdout) if thing])
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory, helm: Render) -> Iterator[ControlPlane]:
+    """A control plane with two nodes of eight GPUs each."""
+    with installed(tmp_path_factory.mktemp("control-plane"), helm, NODES) as plane:
+        yield plane
+
+
+@pytest.fixture
+def own_plane(tmp_path: Path, helm: Render) -> Iterator[ControlPlane]:
+    """A control plane for one test alone, whose GPUs nobody else holds."""
+    with installed(tmp_path / "own-plane", helm, NODES) as plane:
         yield plane
 
 
