@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 from gpuqueue.cluster.gpu_queues import Policy
@@ -30,7 +31,7 @@ class Line:
     wait: Wait
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Board:
     """The picture."""
 
@@ -42,35 +43,33 @@ class Board:
     """By key, in the order of the lines."""
     starts: Starts = field(default_factory=dict)
 
-    @property
+    @cached_property
     def by_pod(self) -> dict[str, Line]:
         """By the uid of each pod that waits."""
         return {pod.uid: line for line in self.lines.values() for pod in line.request.pods}
 
-    @property
+    @cached_property
     def grants(self) -> dict[str, tuple[str, Grant]]:
         """By the uid of each pod that may run: the queue in whose ledger it is, and its grant."""
         return {pod.uid: (name, grant) for name, queue in self.queues.items() for grant in queue.ledger for pod in grant.pods}
 
+    @cached_property
+    def names(self) -> dict[str, Request]:
+        """Those that wait, by key."""
+        return {key: line.request for key, line in self.lines.items()}
+
     def message(self, line: Line) -> str:
-        """What is said to it."""
-        policy, names = self.policies[line.queue], {key: each.request for key, each in self.lines.items()}
-        return message(line.wait, self._known(line, policy, names))
-
-    def messages(self) -> dict[str, str]:
-        """What is said to each that waits, by key."""
-        names = {key: each.request for key, each in self.lines.items()}
-        return {key: message(line.wait, self._known(line, self.policies[line.queue], names)) for key, line in self.lines.items()}
-
-    def _known(self, line: Line, policy: Policy, names: Mapping[str, Request]) -> Known:
-        return Known(
+        """What is said to one that waits."""
+        policy = self.policies[line.queue]
+        known = Known(
             queue=self.queues[line.queue],
             now=self.now,
             starts=self.starts.get(line.request.key),
             kinds={lane.name: lane.match for lane in policy.spec.lanes},
             budget_ends=policy.period(self.now).end,
-            names=names,
+            names=self.names,
         )
+        return message(line.wait, known)
 
 
 def board(

@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterator
@@ -19,6 +20,7 @@ from typing import Any
 
 import msgspec
 import structlog
+from aiohttp import web
 
 from gpuqueue import words
 from gpuqueue.cluster import access, gpu_queues, pods
@@ -32,9 +34,12 @@ from gpuqueue.cluster.view import PodSink, PolicySink, View
 from gpuqueue.cluster.watch import Follower
 from gpuqueue.controller import settings as settings_file
 from gpuqueue.controller.gates import Gates, Opened
+from gpuqueue.controller.gauges import set_gauges
 from gpuqueue.controller.messenger import Budget, Messenger
 from gpuqueue.controller.rounds import Rounds, pause
+from gpuqueue.controller.server import PublicServer, private_app, serve
 from gpuqueue.controller.settings import Settings
+from gpuqueue.controller.visitors import Visitors
 from gpuqueue.errors import GpuQueueError, Refused, Unavailable
 from gpuqueue.labels import MANAGED
 from gpuqueue.metrics import Metrics
@@ -42,6 +47,10 @@ from gpuqueue.reconcile import Report
 from gpuqueue.telling import Note
 
 _ALL_PODS = "/api/v1/pods"
+_MEASURE_SECONDS = 2.0
+_BOARD_SECONDS = 0.5
+_STALE_SECONDS = 180.0
+"""Bookmarks come every minute; without any for so long, watches are dead and their deadlines failed to notice."""
 log = structlog.get_logger()
 
 
@@ -50,10 +59,15 @@ class Controller:
 
     def __init__(self, api: Api, settings: Settings, metrics: Metrics, *, namespace: str, identity: str) -> None:
         self.settings, self.metrics = settings, metrics
-        self._api = api
+        self._board: Board | None = None
+        self._board_until = 0.0
+        self.api = api
         self.changed = asyncio.Event()
+        self._heard = 0.0
+        self._heard_for: dict[str, float] = {}
+        """Uid of a pod whose gate is being opened -> when the news came that let it (monotonic)."""
         self.owners = Owners(api, self._owner_changed)
-        self.view = View(self.owners, self.changed.set)
+        self.view = View(self.owners, self._hear)
         self.leadership = Leadership(api, namespace=namespace, name="gpu-queue", identity=identity, seconds=settings.lease_seconds)
         self.gates = Gates(api, asyncio.Semaphore(settings.parallel_gates), self._gate_done, self.view.block)
         self.messenger = Messenger(
@@ -82,6 +96,7 @@ class Controller:
             self._look_for_unmanaged(),
             self._lead(),
             self._tell(),
+            self._measure(),
         ]
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -110,9 +125,10 @@ class Controller:
                 continue
             try:
                 await self.owners.learn()
-                started = time.monotonic()
+                started, heard = time.monotonic(), self._heard
                 report = await self.rounds.once()
                 self.metrics.round_seconds.observe(time.monotonic() - started)
+                self._heard_for.update((uid, heard) for uid in report.opened if uid not in self._heard_for)
                 await self.rounds.summarize()
                 self._look(report)
                 failed = 0
@@ -137,7 +153,7 @@ class Controller:
     async def _unmanaged_in(self, namespace: str) -> list[pods.Facts]:
         running = {"labelSelector": f"{MANAGED}!=true", "fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
         found = []
-        async for page in self._api.pages(f"/api/v1/namespaces/{namespace}/pods", running):
+        async for page in self.api.pages(f"/api/v1/namespaces/{namespace}/pods", running):
             for item in page.items or ():
                 pod = decoded(item, pods.PodObject)
                 if pods.asks(pod.spec):
@@ -149,22 +165,58 @@ class Controller:
         while True:
             started = time.monotonic()
             if self.synced and self.leadership.leading:
-                board = self.board()
+                board = self.board
                 await self.messenger.tell(notes_of(board, self.view, self.gates.refusal))
                 self.messenger.forget(self.view.pods)
                 self.gates.forget(self.view.pods)
                 self.rounds.forget_the_gone()
             await asyncio.sleep(max(0.5, 20 * (time.monotonic() - started)))
 
+    async def _measure(self) -> None:
+        """Set the gauges; say nothing of queues while another leads."""
+        led = False
+        while True:
+            leading = self.leadership.leading
+            if leading and self.synced:
+                set_gauges(self.metrics, self.board, self.view)
+                self.metrics.forget_queues(self.view.policies)
+            elif led:
+                self.metrics.stand_down()
+            led = leading
+            self.metrics.leader.set(leading)
+            self.metrics.view_age_seconds.set(min(1e6, max(self.pods_followed.age, self.queues_followed.age)))
+            await asyncio.sleep(_MEASURE_SECONDS)
+
+    @property
     def board(self) -> Board:
-        """The picture as this replica sees it."""
-        return board_of(self.view, time.time())
+        """The picture as this replica sees it; not older than a second, or ten times what it took to make."""
+        if time.monotonic() > self._board_until or self._board is None:
+            started = time.monotonic()
+            self._board = board_of(self.view, time.time())
+            self._board_until = time.monotonic() + max(_BOARD_SECONDS, 10 * (time.monotonic() - started))
+        return self._board
+
+    def find(self, namespace: str, name: str) -> str:
+        """The uid of a pod; empty if nobody has heard of it."""
+        return next((pod.uid for pod in self.view.pods.values() if (pod.namespace, pod.name) == (namespace, name)), "")
+
+    def why_not_ready(self) -> str:
+        """Empty if this replica knows what there is to know."""
+        if not self.synced:
+            return "has not heard of every pod and queue yet"
+        stale = max(self.pods_followed.age, self.queues_followed.age)
+        return "" if stale < _STALE_SECONDS else f"has not heard from the API server for {stale:.0f} s"
 
     # -- what the pieces tell ----------------------------------------------------------------------------------------------
 
     def _look(self, report: Report) -> None:
         if report.conflicts:
             self.changed.set()
+
+    def _hear(self) -> None:
+        if not self.changed.is_set():
+            self._heard = time.monotonic()
+        self.changed.set()
 
     def _owner_changed(self) -> None:
         self.view.owner_changed()
@@ -180,11 +232,24 @@ class Controller:
         return policy.name, policy.version, policy
 
     def _gate_done(self, gate: Opened) -> None:
+        heard = self._heard_for.pop(gate.uid, None)
+        if heard is not None and not gate.refusal:
+            self.metrics.gate_open_seconds.observe(time.monotonic() - heard)
         if gate.refusal:
+            self.metrics.gate_refusals.labels(self._queue_of(gate.uid)).inc()
             log.warning("gate refused", uid=gate.uid, refusal=gate.refusal)
 
-    def _written(self, before: Policy, _after: Policy) -> None:
+    def _written(self, before: Policy, after: Policy) -> None:
         self.metrics.ledger_writes.labels(before.name).inc()
+        known = {grant.key for grant in before.grants}
+        for grant in after.grants:
+            if grant.key not in known and not grant.foreign:
+                since = min((pod.since for each in grant.pods if (pod := self.view.pods.get(each.uid))), default=grant.at)
+                self.metrics.wait_seconds.labels(before.name, grant.lane).observe(max(0.0, grant.at - since))
+
+    def _queue_of(self, uid: str) -> str:
+        pod = self.view.pods.get(uid)
+        return self.view.namespaces.get(pod.namespace, "") if pod else ""
 
     def _conflicted(self, queue: str) -> None:
         self.metrics.ledger_conflicts.labels(queue).inc()
@@ -199,12 +264,12 @@ _POD = msgspec.json.Decoder(pods.PodObject)
 
 def notes_of(board: Board, view: View, refusal: Callable[[str], str]) -> Iterator[Note]:
     """What each pod could be told."""
-    messages, waiting, granted = board.messages(), board.by_pod, board.grants
+    waiting, granted = board.by_pod, board.grants
     for pod in view.pods.values():
         if pod.phase == "ended":
             continue
         if (line := waiting.get(pod.uid)) is not None:
-            yield _note(pod, messages[line.request.key], admitted=False)
+            yield _note(pod, board.message(line), admitted=False)
         elif pod.phase == "open" and (held := granted.get(pod.uid)) is not None:
             yield _note(pod, words.started(held[1], held[1].at - pod.since), admitted=True)
         elif pod.phase == "gated" and pod.namespace not in view.namespaces:
@@ -233,14 +298,38 @@ async def run(arguments: argparse.Namespace) -> int:
     reached = access.find(arguments.kubeconfig)
     async with Api(reached, agent="gpu-queue", noted=noting(metrics)) as api:
         controller = Controller(api, settings, metrics, namespace=arguments.namespace or reached.namespace, identity=arguments.identity)
+        servers = await listen(controller, arguments)
         running = asyncio.create_task(controller.run())
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, running.cancel)
         log.info("started", identity=arguments.identity, server=reached.server)
         with contextlib.suppress(asyncio.CancelledError):
             await running
+        for server in servers:
+            await server.cleanup()
         log.info("stopped", identity=arguments.identity)
     return 0
+
+
+async def listen(controller: Controller, arguments: argparse.Namespace) -> list[web.AppRunner]:
+    """Open the two ports."""
+    servers = []
+    if arguments.probes:
+        app = private_app(ready=controller.why_not_ready, alive=lambda: "", metrics=controller.metrics.page)
+        servers.append(await serve(app, arguments.probes))
+    if arguments.listen:
+        tls = None
+        if arguments.tls_certificate:
+            tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+            tls.load_cert_chain(arguments.tls_certificate, arguments.tls_key)
+        public = PublicServer(
+            lambda: controller.board if controller.synced else None,
+            Visitors(controller.api),
+            lambda: controller.leadership.holder,
+            controller.find,
+        )
+        servers.append(await serve(public.app(), arguments.listen, tls))
+    return servers
 
 
 def noting(metrics: Metrics) -> Any:
@@ -268,6 +357,10 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--namespace", help="of the Lease (default: that of the pod)")
     parser.add_argument("--identity", default=os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}")
     parser.add_argument("--settings", type=Path, help="a YAML file")
+    parser.add_argument("--probes", metavar="HOST:PORT", help="where /healthz, /readyz and /metrics answer")
+    parser.add_argument("--listen", metavar="HOST:PORT", help="where the API and the page answer")
+    parser.add_argument("--tls-certificate", type=Path, help="for --listen")
+    parser.add_argument("--tls-key", type=Path, help="for --listen")
     parser.set_defaults(run=main)
 
 
