@@ -271,4 +271,5 @@ def _grant(request: Request, queue: Queue, now: float, *, owner: str = "") -> Gr
         limit=_limit(request, queue),
         owner=owner,
         family=request.family,
+        since=request.since,
     )

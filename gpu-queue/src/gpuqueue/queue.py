@@ -113,6 +113,8 @@ class Grant:
     """In a pool's ledger: the queue that borrows."""
     family: str = ""
     """What kind of job it is, as its request said."""
+    since: float | None = None
+    """When its request came."""
     gpus: int = field(init=False)
     """What it holds, of all its pods, ended ones included."""
 

@@ -6,7 +6,7 @@ would find, on the leader, on its standby, and on the laptop of somebody who typ
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -72,18 +72,13 @@ class Board:
         return message(line.wait, known)
 
 
-def board(
-    view: View,
-    now: float,
-    *,
-    expect: Callable[[Queue, float], Starts] = lambda _queue, _now: {},
-) -> Board:
+def board(view: View, now: float, *, starts: Starts | None = None) -> Board:
     """The picture of a view.
 
     Args:
         view: what has been heard.
         now: the moment.
-        expect: when those that wait in a queue are expected to start.
+        starts: when those that wait are expected to start, as far as anybody knows.
     """
     report = _rehearse(view, now)
     outcomes = decide(report.queues, now)
@@ -95,8 +90,7 @@ def board(
         if (request := requests.get(wait.key)) is not None
     }
     queues = {queue.name: _after(queue, outcomes[queue.name].ledger) for queue in report.queues}
-    starts = {key: value for queue in queues.values() for key, value in expect(queue, now).items()}
-    return Board(now=now, policies=dict(view.policies), queues=queues, lines=lines, starts=starts)
+    return Board(now=now, policies=dict(view.policies), queues=queues, lines=lines, starts=starts or {})
 
 
 def _after(queue: Queue, ledger: tuple[Grant, ...]) -> Queue:

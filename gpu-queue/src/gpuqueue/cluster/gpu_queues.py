@@ -98,6 +98,7 @@ class GrantField(msgspec.Struct, omit_defaults=True):
     gpus: int
     lane: str
     at: str
+    since: str = ""
     kind: str = ""
     limit: str = ""
     foreign: bool = False
@@ -291,6 +292,7 @@ def _grant(entry: GrantField) -> Grant:
         foreign=entry.foreign,
         owner=entry.owner,
         family=entry.kind,
+        since=moment(entry.since) if entry.since else None,
     )
 
 
@@ -303,6 +305,7 @@ def _entry(grant: Grant) -> GrantField:
         gpus=grant.gpus,
         lane=grant.lane,
         at=stamp(grant.at),
+        since=stamp(grant.since) if grant.since is not None else "",
         kind=grant.family,
         limit=words_of(grant.limit) if grant.limit else "",
         foreign=grant.foreign,

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 from gpuqueue.cluster.board import Board
 from gpuqueue.cluster.view import View
+from gpuqueue.history import Coverage
 from gpuqueue.metrics import Metrics
 from gpuqueue.reconcile import SeenPod
 
@@ -41,6 +42,13 @@ def set_gauges(metrics: Metrics, board: Board, view: View) -> None:
     metrics.replace(metrics.unopened_grants, _unopened(board, {pod.uid: pod for pod in view.seen()}))
     metrics.overlapping_namespaces.set(len(view.twice))
     metrics.orphan_pods.set(len(view.orphans()))
+
+
+def set_truth(metrics: Metrics, truth: Mapping[str, Coverage]) -> None:
+    """How true expected starts turned out, by queue."""
+    metrics.replace(metrics.eta_p90_coverage_ratio, {(queue,): each.within_p90 for queue, each in truth.items()})
+    metrics.replace(metrics.eta_error_seconds, {(queue,): each.median_error for queue, each in truth.items()})
+    metrics.replace(metrics.eta_judged_starts, {(queue,): each.told for queue, each in truth.items()})
 
 
 def _lines(metrics: Metrics, board: Board, lanes: Mapping[tuple[str, ...], float]) -> None:

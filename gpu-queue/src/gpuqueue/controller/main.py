@@ -33,8 +33,10 @@ from gpuqueue.cluster.owners import Owners
 from gpuqueue.cluster.view import PodSink, PolicySink, View
 from gpuqueue.cluster.watch import Follower
 from gpuqueue.controller import settings as settings_file
+from gpuqueue.controller.archive import Archive
+from gpuqueue.controller.forecast import Forecast
 from gpuqueue.controller.gates import Gates, Opened
-from gpuqueue.controller.gauges import set_gauges
+from gpuqueue.controller.gauges import set_gauges, set_truth
 from gpuqueue.controller.messenger import Budget, Messenger
 from gpuqueue.controller.rounds import Rounds, pause
 from gpuqueue.controller.server import PublicServer, private_app, serve
@@ -48,6 +50,10 @@ from gpuqueue.telling import Note
 
 _ALL_PODS = "/api/v1/pods"
 _MEASURE_SECONDS = 2.0
+_ESTIMATE_SECONDS = 5.0
+_ARCHIVE_SECONDS = 20.0
+_EXPIRE_EVERY = 500
+_RELOAD_EVERY = 15
 _BOARD_SECONDS = 0.5
 _STALE_SECONDS = 180.0
 """Bookmarks come every minute; without any for so long, watches are dead and their deadlines failed to notice."""
@@ -69,6 +75,8 @@ class Controller:
         self.owners = Owners(api, self._owner_changed)
         self.view = View(self.owners, self._hear)
         self.leadership = Leadership(api, namespace=namespace, name="gpu-queue", identity=identity, seconds=settings.lease_seconds)
+        self.forecast = Forecast()
+        self.archive = Archive(api, namespace=namespace, days=settings.history_days)
         self.gates = Gates(api, asyncio.Semaphore(settings.parallel_gates), self._gate_done, self.view.block)
         self.messenger = Messenger(
             api,
@@ -97,6 +105,8 @@ class Controller:
             self._lead(),
             self._tell(),
             self._measure(),
+            self._look_ahead(),
+            self._archive(),
         ]
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -105,6 +115,8 @@ class Controller:
         finally:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self.gates.settled(), 5)
+            with contextlib.suppress(GpuQueueError, TimeoutError):
+                await asyncio.wait_for(self.archive.flush(), 5)
             await self.leadership.release()
 
     @property
@@ -172,6 +184,40 @@ class Controller:
                 self.rounds.forget_the_gone()
             await asyncio.sleep(max(0.5, 20 * (time.monotonic() - started)))
 
+    async def _look_ahead(self) -> None:
+        """Learn from the past and estimate starts, on every replica: each shows them on its page."""
+        await self._load_history()
+        while True:
+            took = await self.forecast.look_ahead(self.board) if self.synced else 0.0
+            await asyncio.sleep(max(_ESTIMATE_SECONDS, 20 * took))
+
+    async def _load_history(self) -> None:
+        failed = 0
+        while True:
+            try:
+                self.forecast.learn(await self.archive.load())
+            except (Refused, Unavailable) as error:
+                self._trouble(f"history: {error}")
+                await backoff(failed)
+                failed += 1
+            else:
+                return
+
+    async def _archive(self) -> None:
+        """Write down what has ended, for as long as this replica leads; take in what the leader wrote, otherwise."""
+        rounds = 0
+        while True:
+            await asyncio.sleep(_ARCHIVE_SECONDS)
+            rounds += 1
+            try:
+                await self.archive.flush()
+                if self.leadership.leading and rounds % _EXPIRE_EVERY == 0:
+                    await self.archive.expire()
+                if not self.leadership.leading and rounds % _RELOAD_EVERY == 0:
+                    self.forecast.pasts = await self.archive.load()
+            except (Refused, Unavailable) as error:
+                self._trouble(f"history: {error}")
+
     async def _measure(self) -> None:
         """Set the gauges; say nothing of queues while another leads."""
         led = False
@@ -179,6 +225,7 @@ class Controller:
             leading = self.leadership.leading
             if leading and self.synced:
                 set_gauges(self.metrics, self.board, self.view)
+                set_truth(self.metrics, self.forecast.truth(time.time()))
                 self.metrics.forget_queues(self.view.policies)
             elif led:
                 self.metrics.stand_down()
@@ -192,7 +239,7 @@ class Controller:
         """The picture as this replica sees it; not older than a second, or ten times what it took to make."""
         if time.monotonic() > self._board_until or self._board is None:
             started = time.monotonic()
-            self._board = board_of(self.view, time.time())
+            self._board = board_of(self.view, time.time(), starts=self.forecast.starts)
             self._board_until = time.monotonic() + max(_BOARD_SECONDS, 10 * (time.monotonic() - started))
         return self._board
 
@@ -241,11 +288,14 @@ class Controller:
 
     def _written(self, before: Policy, after: Policy) -> None:
         self.metrics.ledger_writes.labels(before.name).inc()
-        known = {grant.key for grant in before.grants}
+        known, kept = {grant.key for grant in before.grants}, {grant.key for grant in after.grants}
         for grant in after.grants:
-            if grant.key not in known and not grant.foreign:
-                since = min((pod.since for each in grant.pods if (pod := self.view.pods.get(each.uid))), default=grant.at)
-                self.metrics.wait_seconds.labels(before.name, grant.lane).observe(max(0.0, grant.at - since))
+            if grant.key not in known and not grant.foreign and grant.since is not None:
+                self.metrics.wait_seconds.labels(before.name, grant.lane).observe(max(0.0, grant.at - grant.since))
+        now = time.time()
+        ended = [self.forecast.past_of(before.name, grant, now) for grant in before.grants if grant.key not in kept and not grant.foreign]
+        self.forecast.learn(ended)
+        self.archive.add(ended)
 
     def _queue_of(self, uid: str) -> str:
         pod = self.view.pods.get(uid)
