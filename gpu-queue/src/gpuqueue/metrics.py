@@ -160,6 +160,12 @@ class Metrics:
                 for queue in {sample.labels["queue"] for family in metric.collect() for sample in family.samples} - names:
                     metric.remove_by_labels({"queue": queue})
 
+    def expect_queues(self, names: Iterable[str]) -> None:
+        """Start the counters of these queues at zero: a rate sees no increase in a series that begins at one."""
+        for queue in names:
+            for counter in (self.ledger_writes, self.ledger_conflicts, self.gate_refusals):
+                counter.labels(queue)
+
     def stand_down(self) -> None:
         """No longer the leader: say nothing of queues, for another replica does."""
         for metric in self._by_queue():

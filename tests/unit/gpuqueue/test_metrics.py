@@ -44,6 +44,13 @@ def test_counters_and_histograms_of_a_deleted_queue_vanish_and_others_go_on(metr
     assert scraped(metrics, "gpuqueue_idle_steps_total") == {("warn", "vision"): 1}
 
 
+def test_a_queue_that_is_expected_starts_at_zero_and_keeps_what_it_has(metrics: Metrics) -> None:
+    metrics.ledger_conflicts.labels("fraud").inc()
+    metrics.expect_queues(iter(["fraud", "vision"]))
+    assert scraped(metrics, "gpuqueue_ledger_conflicts_total") == {("fraud",): 1, ("vision",): 0}
+    assert scraped(metrics, "gpuqueue_gate_refusals_total") == {("fraud",): 0, ("vision",): 0}
+
+
 def test_a_replica_that_stops_leading_says_nothing_more_of_queues(metrics: Metrics) -> None:
     metrics.leader.set(1)
     metrics.orphan_pods.set(2)
