@@ -55,8 +55,10 @@ tools: ## build the real programs that tests run against, once for all checkouts
 	@$(PYTHON) tools/binaries.py
 
 ##@ Generate
-generate: setup ## reference pages and JSON Schemas from the models
+generate: setup ## reference pages, JSON Schemas and the dashboard from their definitions
 	@$(BIN)/python -m mlpipelines.reference docs/reference
+	@$(BIN)/python -m gpuqueue.reference docs/reference
+	@$(BIN)/python tools/gpu_queue_dashboard.py
 
 golden: setup ## compile the projects' pipelines again; read the diff as code
 	@$(BIN)/millrace compile pipelines/projects/*
