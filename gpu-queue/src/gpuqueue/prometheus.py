@@ -21,7 +21,7 @@ import aiohttp
 import msgspec
 
 from gpuqueue.errors import ConfigError, Unavailable
-from gpuqueue.usage import Sample
+from gpuqueue.usage import PodKey, Sample
 
 METRICS = {
     "gr_engine_active": ("DCGM_FI_PROF_GR_ENGINE_ACTIVE", 1.0),
@@ -34,9 +34,6 @@ _METRIC = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _DEVICE = ("UUID", "gpu", "GPU_I_ID")
 _FIGURE = "figure"
-
-PodKey = tuple[str, str]
-"""Namespace and name."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """Who uses the GPUs that they hold, who does not, and of whom nobody can tell.
 
-Pure: samples come from `gpuqueue.prometheus`, grants from the ledger, the moment from the caller. `judge` looks at one pod, `climb`
-at a grant whose pods have been judged, `account` and `bill` at what it all cost.
+Pure: samples come from `gpuqueue.prometheus`, grants from the ledger, the moment from the caller. A round is `holders`, `look`, `ladder`;
+what its pods held and used goes to `gpuqueue.accounts`.
 
 No data is never idleness. dcgm-exporter loses the pod's labels on MIG and on shared GPUs, exporters restart, pods that have
 just started have no past: of all of them the use is unknown, and nothing is done about unknown use but saying so. What holds,
@@ -25,10 +25,10 @@ from gpuqueue.queue import Grant
 
 FRESH = 300.0
 """Seconds: an older sample says nothing about now."""
-_HOUR = 3600.0
-
 LaneKey = tuple[str, str]
 """Queue and lane."""
+PodKey = tuple[str, str]
+"""Namespace and name."""
 
 
 class State(Enum):
@@ -102,7 +102,7 @@ class Use:
     """What is known of one pod."""
 
     holder: Holder
-    policy: IdlePolicy
+    policy: IdlePolicy | None
     state: State
     at: float
     idle_since: float | None = None
@@ -152,11 +152,34 @@ def holders(queue: str, grants: Iterable[Grant], started: Mapping[str, float], e
     )
 
 
-def judge(holder: Holder, sample: Sample | None, policy: IdlePolicy, now: float, before: Use | None = None) -> Use:
+def look(
+    held: Iterable[Holder],
+    samples: Mapping[PodKey, Sample],
+    policies: Mapping[str, IdlePolicy],
+    before: Mapping[str, Use],
+    now: float,
+) -> dict[str, Use]:
+    """What is known of each pod at `now`, by uid.
+
+    Args:
+        held: the pods that hold GPUs.
+        samples: by namespace and pod, asked for by the metric and the window of the policies; empty while nobody answers. Queues whose
+            policies differ in that are looked at one after the other.
+        policies: by queue. Without one nobody is idle, and the activity is of interest for the bill only.
+        before: what the last round returned.
+        now: the moment.
+    """
+    return {
+        holder.uid: judge(holder, samples.get((holder.namespace, holder.name)), policies.get(holder.queue), now, before.get(holder.uid))
+        for holder in held
+    }
+
+
+def judge(holder: Holder, sample: Sample | None, policy: IdlePolicy | None, now: float, before: Use | None = None) -> Use:
     """What is known of one pod at `now`; `before` is what the last round knew of it."""
     if sample is None or not _means_something(sample, now):
         return Use(holder=holder, policy=policy, state=State.UNKNOWN, at=now)
-    state = _state(holder, sample, policy)
+    state = _state(holder, sample, policy) if policy else State.UNKNOWN
     comparable = before is not None and (before.holder.uid, before.policy) == (holder.uid, policy)
     return Use(
         holder=holder,
@@ -191,20 +214,27 @@ def _idle_since(sample: Sample, before: Use | None) -> float:
     return begins
 
 
-def climb(uses: Sequence[Use], policy: IdlePolicy, warned: float | None, now: float) -> Rung:
-    """The step that a grant is on at `now`, given what is known of all of its pods.
+def ladder(uses: Iterable[Use], before: Mapping[str, Rung], now: float) -> dict[str, Rung]:
+    """Where each grant stands at `now`, by key; `before` is what the last round returned."""
+    together: dict[str, list[Use]] = defaultdict(list)
+    for use in uses:
+        together[use.holder.grant].append(use)
+    return {grant: climb(of_grant, before[grant].warned if grant in before else None, now) for grant, of_grant in together.items()}
+
+
+def climb(uses: Sequence[Use], warned: float | None, now: float) -> Rung:
+    """Where one grant stands at `now`, given what is known of all of its pods.
 
     The pods of a group stand together: while one works, the others may wait for it.
 
     Args:
-        uses: of the grant's pods that run, one or more.
-        policy: of the queue that holds it.
+        uses: of the grant's pods that run, one or more, by one policy.
         warned: `Rung.warned` of the last round.
         now: the moment.
     """
-    grant = uses[0].holder.grant
+    grant, policy = uses[0].holder.grant, uses[0].policy
     begins = [use.idle_since for use in uses if use.idle_since is not None and use.state is State.IDLE and now - use.at <= FRESH]
-    if len(begins) < len(uses):
+    if policy is None or len(begins) < len(uses):
         return Rung(grant=grant, step=Step.NONE)
     since = max(begins)
     stands = warned is not None and since <= warned <= now  # else it was another stretch of idleness that the warning was about
@@ -219,69 +249,8 @@ def _step(uses: Sequence[Use], policy: IdlePolicy, warned_for: float) -> Step:
 
 
 def gpus_in(state: State, uses: Iterable[Use]) -> dict[LaneKey, int]:
-    """How many GPUs of each queue and lane are in `state`; zero where others are."""
+    """How many GPUs of each queue and lane are in `state`, of queues with a policy; zero where others are."""
     counted: dict[LaneKey, int] = defaultdict(int)
-    for use in uses:
+    for use in (use for use in uses if use.policy):
         counted[use.holder.queue, use.holder.lane] += use.holder.gpus if use.state is state else 0
     return dict(counted)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Account:
-    """GPU-seconds of a queue's lane."""
-
-    held: float = 0.0
-    used: float = 0.0
-    """Times activity, where that is known."""
-    unknown: float = 0.0
-
-    @property
-    def idle(self) -> float:
-        """Held, known, and not used."""
-        return max(0.0, self.held - self.used - self.unknown)
-
-    def __add__(self, other: Account) -> Account:
-        return Account(held=self.held + other.held, used=self.used + other.used, unknown=self.unknown + other.unknown)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bill:
-    """What a team's GPUs cost, in the money of the price table."""
-
-    account: Account
-    cost: float
-    """Of what was held: a GPU costs the same whether it is used or not."""
-    idle_cost: float
-    """Of that, what is known to have been idle."""
-    unpriced: float
-    """GPU-seconds of lanes that the table does not name; they are not in the cost."""
-
-
-def account(uses: Iterable[Use], seconds: float) -> dict[LaneKey, Account]:
-    """What the pods held and used during the last `seconds`, by queue and lane, at the activity that their samples show."""
-    accounts: dict[LaneKey, Account] = defaultdict(Account)
-    for use in uses:
-        held = use.holder.gpus * seconds
-        known = held * use.known if use.activity is not None else 0.0
-        accounts[use.holder.queue, use.holder.lane] += Account(held=held, used=known * (use.activity or 0.0), unknown=held - known)
-    return dict(accounts)
-
-
-def bill(accounts: Mapping[LaneKey, Account], prices: Mapping[str, float]) -> dict[str, Bill]:
-    """What each queue's GPUs cost.
-
-    Args:
-        accounts: GPU-seconds by queue and lane.
-        prices: of a GPU for an hour, by lane.
-    """
-    bills: dict[str, Bill] = {}
-    for (queue, lane), used in sorted(accounts.items()):
-        price = prices.get(lane, 0.0) / _HOUR
-        before = bills.get(queue, Bill(account=Account(), cost=0.0, idle_cost=0.0, unpriced=0.0))
-        bills[queue] = Bill(
-            account=before.account + used,
-            cost=before.cost + used.held * price,
-            idle_cost=before.idle_cost + used.idle * price,
-            unpriced=before.unpriced + (0.0 if lane in prices else used.held),
-        )
-    return bills

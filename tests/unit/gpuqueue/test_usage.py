@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
+from gpuqueue.accounts import Account, account, bill
 from gpuqueue.queue import Grant, Pod
-from gpuqueue.usage import Account, Holder, IdlePolicy, Rung, Sample, State, Step, Use, account, bill, climb, gpus_in, holders, judge
+from gpuqueue.usage import Holder, IdlePolicy, Rung, Sample, State, Step, Use, climb, gpus_in, holders, judge, ladder, look
 
 WINDOW, GRACE, NOW = 2700.0, 900.0, 100_000.0
 WARNS = IdlePolicy(metric="gr_engine_active", below=0.03, window=WINDOW, grace=GRACE)
@@ -129,35 +130,35 @@ def idle(since: float = NOW - WINDOW, at: float = NOW, **different: Any) -> Use:
 
 
 def test_the_ladder_of_a_queue_that_evicts() -> None:
-    steps = [climb([idle(at=NOW + after)], EVICTS, NOW, NOW + after).step for after in (0, GRACE / 2 - 1, GRACE / 2, GRACE - 1, GRACE)]
+    steps = [climb([idle(at=NOW + after)], NOW, NOW + after).step for after in (0, GRACE / 2 - 1, GRACE / 2, GRACE - 1, GRACE)]
     assert steps == [Step.WARN, Step.WARN, Step.ALERT, Step.ALERT, Step.EVICT]
 
 
 def test_a_queue_that_did_not_ask_for_it_evicts_nobody() -> None:
-    assert climb([idle()], WARNS, NOW - GRACE, NOW).step is Step.ALERT
+    assert climb([replace(idle(), policy=WARNS)], NOW - GRACE, NOW).step is Step.ALERT
 
 
 def test_a_foreign_pod_is_warned_and_never_evicted() -> None:
-    rung = climb([idle(since=NOW - 86400, foreign=True)], EVICTS, NOW - 9 * GRACE, NOW)
+    rung = climb([idle(since=NOW - 86400, foreign=True)], NOW - 2 * GRACE, NOW)
     assert rung.step is Step.ALERT
 
 
 def test_while_one_of_a_group_works_the_others_may_wait_for_it() -> None:
     busy = replace(idle(uid="u2"), state=State.BUSY, idle_since=None)
-    assert climb([idle(), busy], EVICTS, NOW - GRACE, NOW) == Rung(grant="u1", step=Step.NONE)
+    assert climb([idle(), busy], NOW - GRACE, NOW) == Rung(grant="u1", step=Step.NONE)
 
 
 def test_a_warning_about_an_earlier_stretch_does_not_count() -> None:
-    rung = climb([idle(since=NOW - WINDOW)], EVICTS, NOW - WINDOW - 1, NOW)
+    rung = climb([idle(since=NOW - WINDOW)], NOW - WINDOW - 1, NOW)
     assert (rung.step, rung.warned) == (Step.WARN, NOW)
 
 
 def test_nothing_is_done_on_old_knowledge() -> None:
-    assert climb([idle(at=NOW - 301)], EVICTS, NOW - GRACE, NOW).step is Step.NONE
+    assert climb([idle(at=NOW - 301)], NOW - GRACE, NOW).step is Step.NONE
 
 
 def test_a_clock_that_went_back_starts_the_grace_anew() -> None:
-    assert climb([idle()], EVICTS, NOW + 60, NOW).warned == NOW
+    assert climb([idle()], NOW + 60, NOW).warned == NOW
 
 
 doing_nothing = some.just(sample())
@@ -178,7 +179,7 @@ def test_an_eviction_follows_a_warning_that_stood_for_the_grace_over_idleness_wi
         for n, one in enumerate(seen):
             who = holder(uid=f"u{n}", foreign=foreign and n == 0)
             uses[n] = judge(who, replace(one, at=one.at - NOW + now), policy, now, uses.get(n))
-        rung = climb(list(uses.values()), policy, rung.warned, now)
+        rung = climb(list(uses.values()), rung.warned, now)
         told.append((now, rung, all(use.state is State.IDLE for use in uses.values())))
     for place, (moment, step, _) in enumerate(told):
         if step.step is Step.EVICT:
@@ -198,9 +199,24 @@ def test_the_property_above_sees_evictions() -> None:
     for _ in range(16):
         now += 60
         use = judge(holder(), sample(at=now), EVICTS, now, use)
-        rung = climb([use], EVICTS, rung.warned, now)
+        rung = climb([use], rung.warned, now)
         steps.append(rung.step)
     assert steps == [Step.WARN] * 8 + [Step.ALERT] * 7 + [Step.EVICT]
+
+
+def test_a_round_looks_at_every_pod_by_its_queues_policy_and_takes_each_grant_a_step() -> None:
+    held = [holder(), holder(uid="u2", name="other", grant="u2", queue="ads"), holder(uid="u3", name="third", grant="u3", queue="free")]
+    samples = {("fraud", name): sample() for name in ("train", "other", "third")}
+    first = look(held, samples, {"fraud": EVICTS, "ads": replace(WARNS, below=0.005)}, {}, NOW)
+    assert [use.state for use in first.values()] == [State.IDLE, State.BUSY, State.UNKNOWN]
+    before = {"u1": Rung(grant="u1", step=Step.ALERT, warned=NOW - GRACE)}
+    assert [rung.step for rung in ladder(first.values(), before, NOW).values()] == [Step.EVICT, Step.NONE, Step.NONE]
+
+
+def test_while_nobody_answers_everything_is_unknown_and_warnings_are_void() -> None:
+    uses = look([holder()], {}, {"fraud": EVICTS}, {}, NOW)
+    rungs = ladder(uses.values(), {"u1": Rung(grant="u1", step=Step.ALERT, warned=NOW - GRACE)}, NOW)
+    assert (uses["u1"].state, rungs["u1"]) == (State.UNKNOWN, Rung(grant="u1", step=Step.NONE))
 
 
 # -- who holds what, and what it costs --------------------------------------------------------------------------------------
@@ -223,6 +239,12 @@ def test_of_a_pod_that_nobody_saw_starting_the_begin_is_unknown() -> None:
 def test_gpus_are_counted_with_zero_where_there_are_none() -> None:
     uses = [idle(gpus=2), replace(idle(lane="h100"), state=State.BUSY)]
     assert gpus_in(State.IDLE, uses) == {("fraud", "l4"): 2, ("fraud", "h100"): 0}
+
+
+def test_without_a_policy_nobody_asks_who_is_idle_and_the_bill_is_made_all_the_same() -> None:
+    (use,) = look([holder()], {("fraud", "train"): sample(mean=0.5)}, {}, {}, NOW).values()
+    assert gpus_in(State.UNKNOWN, [use]) == {}
+    assert account([use], 10)["fraud", "l4"] == Account(held=10, used=5)
 
 
 def test_what_is_not_known_is_neither_used_nor_idle() -> None:
