@@ -51,7 +51,7 @@ test-unit: setup ## the tests that take seconds
 test-integration: setup ## against real databases, servers and processes
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/integration tests/e2e
 
-tools: ## build the real programs that tests run against, once for all checkouts; takes a quarter of an hour and Go
+tools: ## build the real programs that tests run against, once for all checkouts; takes twenty minutes and Go
 	@$(PYTHON) tools/binaries.py
 
 ##@ Generate

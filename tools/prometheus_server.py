@@ -1,20 +1,21 @@
 """A real Prometheus on loopback with a history that the test made up: what queries are tried against.
 
-`promtool` turns OpenMetrics text with timestamps into blocks, so hours of history are there at once and always the same. The server
-dies with the thread that started it, even when that is killed.
+`promtool` turns OpenMetrics text with timestamps into blocks, so hours of history are there at once and always the same. It also
+scrapes what it is told to. The server dies with the thread that started it, even when that is killed.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import binaries
 
@@ -39,20 +40,25 @@ class Series:
 class PrometheusServer:
     """Real Prometheus with `history`, as a context manager. The folder is the caller's to remove.
 
+    Args:
+        folder: where data, configuration and log go.
+        history: what it knows from the start.
+        scrape: its `scrape_configs`.
+
     Raises:
         NotReady: it ended or did not listen in time.
         binaries.ToolsMissing: the programs are not there and cannot be built.
     """
 
-    def __init__(self, folder: Path, history: Iterable[Series]) -> None:
+    def __init__(self, folder: Path, history: Iterable[Series] = (), scrape: Sequence[Mapping[str, Any]] = ()) -> None:
         self.url = ""
-        self._folder, self._history = folder, history
+        self._folder, self._history, self._scrape = folder, history, scrape
 
     def __enter__(self) -> Self:
         """Make the blocks, start, and wait until it answers."""
         programs = binaries.paths(PROGRAMS)
         data, config, self._log = self._folder / "data", self._folder / "prometheus.yaml", self._folder / "prometheus.log"
-        config.write_text("global: {}\n")
+        config.write_text(json.dumps({"scrape_configs": self._scrape}))  # JSON is YAML
         _make_blocks(programs["promtool"], self._folder / "history.txt", data, self._history)
         # setpriv (util-linux) asks the kernel to kill the program when the thread that starts it here ends, however it ends.
         command = ["setpriv", "--pdeathsig", "KILL", "--", str(programs["prometheus"]), f"--config.file={config}"]
