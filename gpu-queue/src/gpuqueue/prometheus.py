@@ -1,5 +1,7 @@
 """How busy pods keep their GPUs, asked of whatever speaks Prometheus' query API: Prometheus, Thanos, Google's managed service.
 
+`activity` is for the controller, which adds up what it learns in counters; `accounts` reads these back for a report.
+
 One query brings every figure of every pod, so that they are of the same moment. What comes back is `gpuqueue.usage.Sample`s by
 namespace and pod; a pod that is missing there is of unknown use, and so is every pod while nobody answers.
 
@@ -20,8 +22,9 @@ from pathlib import Path
 import aiohttp
 import msgspec
 
+from gpuqueue.accounts import Account
 from gpuqueue.errors import ConfigError, Unavailable
-from gpuqueue.usage import PodKey, Sample
+from gpuqueue.usage import LaneKey, PodKey, Sample
 
 METRICS = {
     "gr_engine_active": ("DCGM_FI_PROF_GR_ENGINE_ACTIVE", 1.0),
@@ -88,7 +91,18 @@ def activity_query(metric: str, window: float, source: Source) -> str:
         "share": f"min by ({pod}) (count_over_time({steps})) / scalar(count_over_time(vector(1)[{span}s:{step}s]))",
         "gpus": f"count by ({pod}) ({gpu} (present_over_time({series}[{span}s])))",
     }
-    return "\nor ".join(f'label_replace({query}, "{_FIGURE}", "{figure}", "", "")' for figure, query in figures.items())
+    return _labelled(figures)
+
+
+def accounts_query(period: float) -> str:
+    """PromQL for the fields of `Account` over the last `period` seconds, each in a series of its own with the label `figure`."""
+    counters = {"held": "held_gpu_seconds_total", "used": "used_gpu_seconds_total", "unknown": "unknown_gpu_seconds_total"}
+    return _labelled({field: f"sum by (queue, lane) (increase(gpuqueue_{name}[{period:.0f}s]))" for field, name in counters.items()})
+
+
+def _labelled(queries: Mapping[str, str]) -> str:
+    """One query for several, each told by the label `figure`."""
+    return "\nor ".join(f'label_replace({query}, "{_FIGURE}", "{figure}", "", "")' for figure, query in queries.items())
 
 
 def covered(window: float, source: Source) -> int:
@@ -112,6 +126,17 @@ class Prometheus:
         """
         query = activity_query(metric, window, self._source)
         return _samples(await self._ask(query, at), self._source, at, covered(window, self._source))
+
+    async def accounts(self, period: float, at: float) -> dict[LaneKey, Account]:
+        """What each queue's lanes held and used in the `period` seconds before `at`, by the controller's own counters.
+
+        Counters are read at scrapes, so what happened around a restart of the controller, or before the first scrape, is estimated.
+
+        Raises:
+            Unavailable: no answer in time, or none that makes sense.
+        """
+        figures = _by_key(await self._ask(accounts_query(period), at), "queue", "lane")
+        return {lane: _account(of_lane) for lane, of_lane in figures.items() if math.isfinite(of_lane.get("held", math.nan))}
 
     async def _ask(self, query: str, at: float) -> list[_Row]:
         form = {"query": query, "time": f"{at:.3f}", "timeout": f"{self._source.deadline:g}s"}
@@ -174,12 +199,18 @@ def _rows(status: int, body: bytes) -> list[_Row]:
 
 
 def _samples(rows: Iterable[_Row], source: Source, at: float, window: float) -> dict[PodKey, Sample]:
-    figures: dict[PodKey, dict[str, float]] = {}
-    for row in rows:
-        pod = (row.metric.get(source.namespace_label, ""), row.metric.get(source.pod_label, ""))
-        figures.setdefault(pod, {})[row.metric.get(_FIGURE, "")] = _number(row.value[1])
+    figures = _by_key(rows, source.namespace_label, source.pod_label)
     found = {pod: _sample(of_pod, at, window) for pod, of_pod in figures.items()}
     return {pod: sample for pod, sample in found.items() if sample is not None}
+
+
+def _by_key(rows: Iterable[_Row], first: str, second: str) -> dict[tuple[str, str], dict[str, float]]:
+    """The figures of each pair of values of two labels."""
+    figures: dict[tuple[str, str], dict[str, float]] = {}
+    for row in rows:
+        key = (row.metric.get(first, ""), row.metric.get(second, ""))
+        figures.setdefault(key, {})[row.metric.get(_FIGURE, "")] = _number(row.value[1])
+    return figures
 
 
 def _sample(figures: Mapping[str, float], at: float, window: float) -> Sample | None:
@@ -189,6 +220,13 @@ def _sample(figures: Mapping[str, float], at: float, window: float) -> Sample | 
         return None
     mean, highest, share, gpus = wanted
     return Sample(at=at, window=window, mean=mean, highest=highest, share=share, gpus=round(gpus))
+
+
+def _account(figures: Mapping[str, float]) -> Account:
+    """Of one lane; where it is not said how much is unknown, everything that is not known to be used is."""
+    finite = {name: value for name, value in figures.items() if math.isfinite(value)}
+    held, used = finite["held"], finite.get("used", 0.0)
+    return Account(held=held, used=used, unknown=finite.get("unknown", max(0.0, held - used)))
 
 
 def _number(text: str) -> float:
