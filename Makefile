@@ -51,12 +51,14 @@ test-unit: setup ## the tests that take seconds
 test-integration: setup ## against real databases, servers and processes
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/integration tests/e2e
 
-tools: ## build the real programs that tests run against, once for all checkouts; takes a quarter of an hour and Go
+tools: ## build the real programs that tests run against, once for all checkouts; takes twenty minutes and Go
 	@$(PYTHON) tools/binaries.py
 
 ##@ Generate
-generate: setup ## reference pages and JSON Schemas from the models
+generate: setup ## reference pages, JSON Schemas and the dashboard from their definitions
 	@$(BIN)/python -m mlpipelines.reference docs/reference
+	@$(BIN)/python -m gpuqueue.reference docs/reference
+	@$(BIN)/python tools/gpu_queue_dashboard.py
 
 golden: setup ## compile the projects' pipelines again; read the diff as code
 	@$(BIN)/millrace compile pipelines/projects/*

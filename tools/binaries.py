@@ -30,8 +30,13 @@ PACKAGES = {
     "kubectl": ("kubernetes", "k8s.io/kubernetes/cmd/kubectl"),
     "kwok": ("kwok", "sigs.k8s.io/kwok/cmd/kwok"),
     "helm": ("helm", "helm.sh/helm/v4/cmd/helm"),
+    "prometheus": ("prometheus", "github.com/prometheus/prometheus/cmd/prometheus"),
+    "promtool": ("prometheus", "github.com/prometheus/prometheus/cmd/promtool"),
 }
 """Program -> (folder here that pins its module, Go package)."""
+
+TAGS = {"prometheus": "remove_all_sd"}
+"""Build tags of a module: Prometheus without the service discovery of every cloud, which is most of its code."""
 
 GIVEN_TOGETHER = {name for name, (module, _) in PACKAGES.items() if module in {"kubernetes", "etcd"}}
 """What `KUBEBUILDER_ASSETS` gives wholly or not at all: one control plane is of one version."""
@@ -76,7 +81,7 @@ def _given(names: Sequence[str]) -> dict[str, Path]:
 
 def _cached(name: str) -> Path:
     module = PACKAGES[name][0]
-    pins = b"".join((HERE / module / file).read_bytes() for file in ("go.mod", "go.sum"))
+    pins = b"".join((HERE / module / file).read_bytes() for file in ("go.mod", "go.sum")) + TAGS.get(module, "").encode()
     return _cache() / f"{module}-{hashlib.sha256(pins).hexdigest()[:12]}" / name
 
 
@@ -115,7 +120,8 @@ def _build_one(name: str, target: Path, say: Callable[[str], None]) -> None:
     started = time.monotonic()
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{name}.{os.getpid()}")
-    command = ["go", "build", "-trimpath", f"-ldflags={_linker_flags(module)}", "-o", str(part), package]
+    tags = [f"-tags={TAGS[module]}"] if module in TAGS else []
+    command = ["go", "build", "-trimpath", *tags, f"-ldflags={_linker_flags(module)}", "-o", str(part), package]
     # No C compiler needed, no other Go fetched, nothing of the checkout recorded: the same pins give the same program.
     settings = {"CGO_ENABLED": "0", "GOTOOLCHAIN": "local", "GOFLAGS": "-buildvcs=false"}
     built = subprocess.run(command, cwd=HERE / module, env={**os.environ, **settings}, capture_output=True, text=True, check=False)

@@ -16,6 +16,8 @@ BIN = ROOT / ".venv" / "bin"
 
 WRITE = {
     "reference pages": ["python", "-m", "mlpipelines.reference", "docs/reference"],
+    "reference pages of the queue": ["python", "-m", "gpuqueue.reference", "docs/reference"],
+    "dashboard of the queue": ["python", "tools/gpu_queue_dashboard.py"],
     "compiled pipelines": [
         "millrace",
         "compile",

@@ -15,6 +15,9 @@ from typing import Literal, TypeVar
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 
+from gpuqueue.accounts import Account
+from gpuqueue.usage import LaneKey
+
 Kind = Literal["gauge", "counter", "histogram"]
 
 M = TypeVar("M", Gauge, Counter, Histogram)
@@ -159,6 +162,19 @@ class Metrics:
             if not isinstance(metric, Gauge):
                 for queue in {sample.labels["queue"] for family in metric.collect() for sample in family.samples} - names:
                     metric.remove_by_labels({"queue": queue})
+
+    def expect_queues(self, names: Iterable[str]) -> None:
+        """Start the counters of these queues at zero: a rate sees no increase in a series that begins at one."""
+        for queue in names:
+            for counter in (self.ledger_writes, self.ledger_conflicts, self.gate_refusals):
+                counter.labels(queue)
+
+    def add_accounts(self, accounts: Mapping[LaneKey, Account]) -> None:
+        """Add what was held, used and unknown since the last time; a zero too, for a counter that is not there says nothing."""
+        for lane, account in accounts.items():
+            self.held_gpu_seconds.labels(*lane).inc(account.held)
+            self.used_gpu_seconds.labels(*lane).inc(account.used)
+            self.unknown_gpu_seconds.labels(*lane).inc(account.unknown)
 
     def stand_down(self) -> None:
         """No longer the leader: say nothing of queues, for another replica does."""

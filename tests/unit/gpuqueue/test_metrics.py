@@ -7,6 +7,7 @@ import re
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from gpuqueue.accounts import Account
 from gpuqueue.metrics import Metrics
 
 
@@ -44,6 +45,13 @@ def test_counters_and_histograms_of_a_deleted_queue_vanish_and_others_go_on(metr
     assert scraped(metrics, "gpuqueue_idle_steps_total") == {("warn", "vision"): 1}
 
 
+def test_a_queue_that_is_expected_starts_at_zero_and_keeps_what_it_has(metrics: Metrics) -> None:
+    metrics.ledger_conflicts.labels("fraud").inc()
+    metrics.expect_queues(iter(["fraud", "vision"]))
+    assert scraped(metrics, "gpuqueue_ledger_conflicts_total") == {("fraud",): 1, ("vision",): 0}
+    assert scraped(metrics, "gpuqueue_gate_refusals_total") == {("fraud",): 0, ("vision",): 0}
+
+
 def test_a_replica_that_stops_leading_says_nothing_more_of_queues(metrics: Metrics) -> None:
     metrics.leader.set(1)
     metrics.orphan_pods.set(2)
@@ -54,6 +62,13 @@ def test_a_replica_that_stops_leading_says_nothing_more_of_queues(metrics: Metri
     assert scraped(metrics, "gpuqueue_leader") == {(): 0}
     assert scraped(metrics, "gpuqueue_orphan_pods") == {(): 0}
     assert scraped(metrics, "gpuqueue_ledger_writes_total") == {("fraud",): 1}, "a counter that goes back to nothing looks like a restart"
+
+
+def test_accounts_are_added_up_and_a_zero_is_said(metrics: Metrics) -> None:
+    for _ in range(2):
+        metrics.add_accounts({("fraud", "l4"): Account(held=60, used=20)})
+    found = {name: scraped(metrics, f"gpuqueue_{name}_gpu_seconds_total") for name in ("held", "used", "unknown")}
+    assert found == {"held": {("fraud", "l4"): 120}, "used": {("fraud", "l4"): 40}, "unknown": {("fraud", "l4"): 0}}
 
 
 def test_two_controllers_in_one_process_share_nothing(metrics: Metrics) -> None:

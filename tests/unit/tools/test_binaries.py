@@ -120,6 +120,13 @@ def test_kubernetes_reports_the_version_that_is_pinned(desk: Desk) -> None:
     assert "gitVersion=v1.36." in desk.log.read_text()
 
 
+def test_prometheus_is_built_without_what_it_would_never_discover_here_and_others_whole(desk: Desk) -> None:
+    desk.ask("promtool", "helm")
+    promtool, helm = desk.log.read_text().splitlines()
+    assert "-tags=remove_all_sd" in promtool
+    assert "-tags" not in helm
+
+
 def test_an_unknown_tool_is_answered_with_the_known_ones(desk: Desk) -> None:
     code, _, errors = desk.ask("kubelet")
     assert code == 2

@@ -1,0 +1,113 @@
+"""A real Prometheus on loopback with a history that the test made up: what queries are tried against.
+
+`promtool` turns OpenMetrics text with timestamps into blocks, so hours of history are there at once and always the same. It also
+scrapes what it is told to. The server dies with the thread that started it, even when that is killed.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import time
+import urllib.request
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import binaries
+
+PROGRAMS = ["prometheus", "promtool"]
+START_SECONDS = 60
+_LISTENING = re.compile(r'msg="Listening on".* address=(\S+)')
+
+
+class NotReady(Exception):
+    """Prometheus did not start, or promtool refused the history; the text ends with what they said."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Series:
+    """One series: its labels, and its values by moment (seconds since the epoch)."""
+
+    name: str
+    labels: Mapping[str, str]
+    values: Mapping[float, float]
+
+
+class PrometheusServer:
+    """Real Prometheus with `history`, as a context manager. The folder is the caller's to remove.
+
+    Args:
+        folder: where data, configuration and log go.
+        history: what it knows from the start.
+        scrape: its `scrape_configs`.
+
+    Raises:
+        NotReady: it ended or did not listen in time.
+        binaries.ToolsMissing: the programs are not there and cannot be built.
+    """
+
+    def __init__(self, folder: Path, history: Iterable[Series] = (), scrape: Sequence[Mapping[str, Any]] = ()) -> None:
+        self.url = ""
+        self._folder, self._history, self._scrape = folder, history, scrape
+
+    def __enter__(self) -> Self:
+        """Make the blocks, start, and wait until it answers."""
+        programs = binaries.paths(PROGRAMS)
+        data, config, self._log = self._folder / "data", self._folder / "prometheus.yaml", self._folder / "prometheus.log"
+        config.write_text(json.dumps({"scrape_configs": self._scrape}))  # JSON is YAML
+        _make_blocks(programs["promtool"], self._folder / "history.txt", data, self._history)
+        # setpriv (util-linux) asks the kernel to kill the program when the thread that starts it here ends, however it ends.
+        command = ["setpriv", "--pdeathsig", "KILL", "--", str(programs["prometheus"]), f"--config.file={config}"]
+        settings = [f"--storage.tsdb.path={data}", "--storage.tsdb.retention.time=100y", "--web.listen-address=127.0.0.1:0"]
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen([*command, *settings], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            self._wait()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it at once."""
+        self._process.kill()
+        self._process.wait()
+
+    def _wait(self) -> None:
+        deadline = time.monotonic() + START_SECONDS
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise NotReady(f"Prometheus is not ready:\n{self._log.read_text()[-4000:]}")
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        found = _LISTENING.search(self._log.read_text())  # which port it chose, nobody else knows
+        if found is None:
+            return False
+        self.url = f"http://{found[1]}"
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:  # noqa: S310  # our own loopback address
+                return bool(answer.status == 200)  # noqa: PLR2004  # OK
+        except OSError:
+            return False
+
+
+def _make_blocks(promtool: Path, text: Path, data: Path, history: Iterable[Series]) -> None:
+    """Raises `NotReady` when promtool refuses it."""
+    named: dict[str, list[str]] = {}
+    for series in history:
+        labels = ",".join(f'{name}="{value}"' for name, value in series.labels.items())
+        named.setdefault(series.name, []).extend(f"{series.name}{{{labels}}} {value} {at:.3f}" for at, value in series.values.items())
+    lines = [line for name, samples in named.items() for line in (f"# TYPE {name} gauge", *samples)]
+    text.write_text("\n".join([*lines, "# EOF", ""]))
+    command = [str(promtool), "tsdb", "create-blocks-from", "openmetrics", str(text), str(data)]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        raise NotReady(f"{' '.join(command)}\n{made.stdout}{made.stderr}")
