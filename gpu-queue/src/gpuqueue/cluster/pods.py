@@ -123,10 +123,11 @@ class Condition(msgspec.Struct):
     message: str = ""
 
 
-class Status(msgspec.Struct):
+class Status(msgspec.Struct, rename={"start_time": "startTime"}):
     """How it is."""
 
     phase: str = ""
+    start_time: str = ""
     conditions: list[Condition] | None = None
 
 
@@ -161,6 +162,8 @@ class Facts:
     """Our condition, as it is."""
     running: bool
     """It has been bound to a node."""
+    started: float | None
+    """When a node took it up."""
     managed: bool
     """It carries our label."""
 
@@ -192,6 +195,7 @@ def facts(pod: PodObject, table: Mapping[str, int]) -> Facts:
         family=_family(meta, owner, notes.get(_NODE_NAME)),
         told=next((condition for condition in status.conditions or () if condition.type == labels.CONDITION), None),
         running=bool(spec.node_name),
+        started=moment(status.start_time) if status.start_time else None,
         managed=marks.get(labels.MANAGED) == "true",
     )
 

@@ -1,22 +1,40 @@
-"""The `gpuq` command: finds the question among the modules here, asks it, and turns failures into exit codes."""
+"""The `gpuq` command: finds the question among the modules here, asks it, and turns failures into exit codes.
+
+0: answered. 2: the question is wrong. 3: the cluster says no, or something is to be mended (`doctor`). 4: it does not answer.
+"""
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import sys
 from collections.abc import Sequence
 
-from gpuqueue.controller import main as controller
+from gpuqueue.commands import doctor, eta, export, queue, reading, usage, why
+from gpuqueue.commands.screen import complain
+from gpuqueue.errors import GpuQueueError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one sub-command; returns its exit code."""
-    parser = argparse.ArgumentParser(prog="gpuq", description=__doc__)
+    parser = argparse.ArgumentParser(prog="gpuq", description="Who has the GPUs, who waits for them, why, and for how long.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    controller.add_parser(commands)
+    for module in (why, queue, eta, usage, doctor, export):
+        module.add_parser(commands)
     options = parser.parse_args(arguments)
-    code: int = options.run(options)
-    return code
+    try:
+        return asyncio.run(_ask(options))
+    except GpuQueueError as error:
+        complain(str(error))
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+async def _ask(options: argparse.Namespace) -> int:
+    async with reading.reaching(options) as api:
+        code: int = await options.question(api, options)
+        return code
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import socket
 import ssl
 import sys
 import time
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +25,23 @@ from aiohttp import web
 from gpuqueue import words
 from gpuqueue.cluster import access, gpu_queues, pods
 from gpuqueue.cluster.api import Api, backoff, decoded
+from gpuqueue.cluster.archive import Archive
 from gpuqueue.cluster.board import Board
 from gpuqueue.cluster.board import board as board_of
+from gpuqueue.cluster.forecast import Forecast
 from gpuqueue.cluster.gpu_queues import Policy
 from gpuqueue.cluster.lease import Leadership
 from gpuqueue.cluster.owners import Owners
 from gpuqueue.cluster.view import PodSink, PolicySink, View
 from gpuqueue.cluster.watch import Follower
 from gpuqueue.controller import settings as settings_file
-from gpuqueue.controller.archive import Archive
-from gpuqueue.controller.forecast import Forecast
 from gpuqueue.controller.gates import Gates, Opened
 from gpuqueue.controller.gauges import set_gauges, set_truth
 from gpuqueue.controller.messenger import Budget, Messenger
 from gpuqueue.controller.rounds import Rounds, pause
 from gpuqueue.controller.server import PublicServer, private_app, serve
 from gpuqueue.controller.settings import Settings
+from gpuqueue.controller.use import GpuUse
 from gpuqueue.controller.visitors import Visitors
 from gpuqueue.errors import GpuQueueError, Refused, Unavailable
 from gpuqueue.labels import MANAGED
@@ -88,11 +89,13 @@ class Controller:
             told=lambda how: metrics.told.labels(how).inc(),
             trouble=self._trouble,
         )
+        self.use = GpuUse(api, self.view, settings, metrics, self.messenger, leading=lambda: self.leadership.leading, trouble=self._trouble)
         self.rounds = Rounds(api, self.view, self.gates, written=self._written, conflicted=self._conflicted)
         self.pods_followed = Follower(
             api, _ALL_PODS, read=self._read_pod, sink=PodSink(self.view), query={"labelSelector": f"{MANAGED}=true"}, trouble=self._trouble
         )
         self.queues_followed = Follower(api, gpu_queues.PATH, read=self._read_policy, sink=PolicySink(self.view), trouble=self._trouble)
+        metrics.view_age_seconds.set_function(lambda: min(1e6, max(self.pods_followed.age, self.queues_followed.age)))
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -107,6 +110,7 @@ class Controller:
             self._measure(),
             self._look_ahead(),
             self._archive(),
+            self.use.run(),
         ]
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -226,12 +230,12 @@ class Controller:
             if leading and self.synced:
                 set_gauges(self.metrics, self.board, self.view)
                 set_truth(self.metrics, self.forecast.truth(time.time()))
+                self.metrics.expect_queues(self.view.policies)
                 self.metrics.forget_queues(self.view.policies)
             elif led:
                 self.metrics.stand_down()
             led = leading
             self.metrics.leader.set(leading)
-            self.metrics.view_age_seconds.set(min(1e6, max(self.pods_followed.age, self.queues_followed.age)))
             await asyncio.sleep(_MEASURE_SECONDS)
 
     @property
@@ -400,9 +404,9 @@ def resource_of(path: str) -> str:
     return "/".join([parts[0], *parts[2:3]]) if parts else "other"
 
 
-def add_parser(subparsers: Any) -> None:
-    """`controller`: for the image, not for people."""
-    parser = subparsers.add_parser("controller", help="run a replica of the controller (the chart does this)")
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a replica."""
+    parser = argparse.ArgumentParser(prog="python -m gpuqueue controller", description="Run a replica of the controller.")
     parser.add_argument("--kubeconfig", help="default: KUBECONFIG, else the pod that this runs in, else ~/.kube/config")
     parser.add_argument("--namespace", help="of the Lease (default: that of the pod)")
     parser.add_argument("--identity", default=os.environ.get("POD_NAME") or f"{socket.gethostname()}-{os.getpid()}")
@@ -411,7 +415,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--listen", metavar="HOST:PORT", help="where the API and the page answer")
     parser.add_argument("--tls-certificate", type=Path, help="for --listen")
     parser.add_argument("--tls-key", type=Path, help="for --listen")
-    parser.set_defaults(run=main)
+    return parser.parse_args(arguments)
 
 
 def main(arguments: argparse.Namespace) -> int:

@@ -93,6 +93,11 @@ class Messenger:
         if self._budget.take():
             await self._event(reference, reason, text, warning=True)
 
+    async def about_pod(self, namespace: str, name: str, uid: str, reason: str, text: str) -> None:
+        """A warning on a pod, whatever the budget: these are few."""
+        reference = {"apiVersion": "v1", "kind": "Pod", "namespace": namespace, "name": name, "uid": uid}
+        await self._event(reference, reason, text, warning=True)
+
     async def _condition(self, note: Note) -> None:
         reason = "Admitted" if note.admitted else "Unschedulable" if self._surface else place_in(note.message)[0] or "Waiting"
         condition = {
