@@ -141,15 +141,15 @@ def reconcile(queues: Iterable[Queue], pods: Iterable[SeenPod], now: float) -> G
     entered = {pod.uid for queue in filled for grant in queue.ledger for pod in grant.pods}
     unentered = yield from _without_grant(pod for pod in seen.values() if pod.uid not in entered)
     filled, outcomes = yield from _decide([_with_requests(queue, unentered) for queue in filled], seen, now)
-    conflicts = []
+    conflicts: list[str] = []
+    opened: list[str] = []
     for queue in filled:
         grants = outcomes[queue.name].ledger
-        if grants != queue.ledger:
-            written = yield WriteLedger(queue=queue.name, version=versions[queue.name], grants=grants)
-            if not written:
-                conflicts.append(queue.name)
-    opened = yield from _open_gates([outcomes[queue.name].ledger for queue in filled if queue.name not in conflicts], seen)
-    return Report(queues=tuple(filled), outcomes=outcomes, conflicts=tuple(conflicts), opened=opened)
+        if grants == queue.ledger or (yield WriteLedger(queue=queue.name, version=versions[queue.name], grants=grants)):
+            opened += yield from _open_gates(grants, seen)
+        else:
+            conflicts.append(queue.name)
+    return Report(queues=tuple(filled), outcomes=outcomes, conflicts=tuple(conflicts), opened=tuple(opened))
 
 
 def _decide(queues: list[Queue], seen: Mapping[str, SeenPod], now: float) -> Generator[Effect, Any, tuple[list[Queue], dict[str, Outcome]]]:
@@ -230,12 +230,12 @@ def _request(key: str, members: list[SeenPod]) -> Request:
     )
 
 
-def _open_gates(ledgers: Iterable[tuple[Grant, ...]], seen: Mapping[str, SeenPod]) -> Generator[Effect, Any, tuple[str, ...]]:
+def _open_gates(grants: Iterable[Grant], seen: Mapping[str, SeenPod]) -> Generator[Effect, Any, list[str]]:
+    """Those of the granted pods that are still gated; their uids."""
     opened = []
-    for grants in ledgers:
-        for uid in (pod.uid for grant in grants for pod in grant.pods):
-            pod = seen.get(uid)
-            if pod is not None and pod.phase == "gated":
-                yield OpenGate(uid=uid, namespace=pod.namespace, name=pod.name)
-                opened.append(uid)
-    return tuple(opened)
+    for uid in (pod.uid for grant in grants for pod in grant.pods):
+        pod = seen.get(uid)
+        if pod is not None and pod.phase == "gated":
+            yield OpenGate(uid=uid, namespace=pod.namespace, name=pod.name)
+            opened.append(uid)
+    return opened

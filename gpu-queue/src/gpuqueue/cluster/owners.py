@@ -6,6 +6,7 @@ while some are missing. Owners of any other kind (an Argo workflow, a notebook) 
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -113,6 +114,7 @@ class Owners:
         self._api, self._changed = api, changed
         self._known: dict[str, _Known] = {}
         self._wanted: dict[str, tuple[str, Owner]] = {}
+        self._asked = asyncio.Event()
 
     def group_of(self, pod: Facts) -> tuple[Group, str]:
         """The group of a pod, and what keeps it from being known; what is not known yet is asked for by `learn`."""
@@ -123,30 +125,40 @@ class Owners:
             return ALONE, ""
         known = self._known.get(owner.uid)
         if known is None:
-            self._wanted[owner.uid] = (pod.namespace, owner)
+            self._want(pod.namespace, owner)
             return ALONE, f"{owner.kind} {owner.name} says how many pods start together; it is being read"
+        if known.trouble:
+            self.ask_again(pod)
         return known.group, known.trouble
 
     def ask_again(self, pod: Facts) -> None:
         """Its group is not complete: perhaps the owner has changed its mind."""
         owner = pod.owner
         if owner is not None and (known := self._known.get(owner.uid)) and time.monotonic() - known.at > _AGAIN_SECONDS:
-            self._wanted[owner.uid] = (pod.namespace, owner)
+            self._want(pod.namespace, owner)
+
+    async def wanted(self) -> None:
+        """Return when there is something to learn."""
+        await self._asked.wait()
 
     async def learn(self) -> None:
         """Read what is wanted."""
         wanted, self._wanted = self._wanted, {}
+        self._asked.clear()
         for uid, (namespace, owner) in wanted.items():
             before = self._known.get(uid)
             try:
                 known = _Known(await self._read(namespace, owner), time.monotonic())
             except (Refused, Unavailable, msgspec.MsgspecError) as error:
                 known = _Known(ALONE, time.monotonic(), f"{owner.kind} {owner.name} cannot be read: {error}")
-                self._wanted[uid] = (namespace, owner)
             self._known[uid] = known
             if before is None or (before.group, before.trouble) != (known.group, known.trouble):
                 self._changed()
         self._known = {uid: known for uid, known in self._known.items() if time.monotonic() - known.at < _KEPT_SECONDS}
+
+    def _want(self, namespace: str, owner: Owner) -> None:
+        self._wanted[owner.uid] = (namespace, owner)
+        self._asked.set()
 
     async def _read(self, namespace: str, owner: Owner) -> Group:
         group, _, version = owner.api_version.partition("/")

@@ -5,8 +5,8 @@ It may be old at any time; `reconcile` is written for that. Watches put things i
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from gpuqueue.cluster.gpu_queues import Policy, claims
@@ -21,10 +21,10 @@ class View:
 
     Args:
         owners: know which pods start together.
-        changed: is called when something was heard that a round should look at.
+        changed: is called when something was heard that a round should look at, with the queue that it concerns, or None for all.
     """
 
-    def __init__(self, owners: Owners, changed: Callable[[], None]) -> None:
+    def __init__(self, owners: Owners, changed: Callable[[str | None], None]) -> None:
         self.pods: dict[str, Facts] = {}
         """By uid; those with our label."""
         self.unmanaged: dict[str, Facts] = {}
@@ -40,17 +40,29 @@ class View:
         """Uid -> who refuses to let its gate be opened, as a trial has shown."""
         self._owners, self._changed = owners, changed
         self._placed: dict[str, SeenPod] = {}
+        self._inside: defaultdict[str, set[str]] = defaultdict(set)
+        """Namespace -> uids of its managed pods."""
 
     # -- what the rounds take ----------------------------------------------------------------------------------------------
 
-    def queues(self, now: float) -> list[Queue]:
-        """Every queue, as its policy has it now."""
-        return [policy.queue(now) for policy in self.policies.values()]
+    def groups(self) -> list[frozenset[str]]:
+        """The queues, apart where nothing that happens in one matters in another: together are those that lend and borrow."""
+        together = {name: {name} for name in self.policies}
+        for name, policy in self.policies.items():
+            pool = policy.spec.pool.name if policy.spec.pool else name
+            if pool in together and together[pool] is not together[name]:
+                joined = together[pool] | together[name]
+                together.update(dict.fromkeys(joined, joined))
+        return list({id(group): frozenset(group) for group in together.values()}.values())
 
-    def seen(self) -> list[SeenPod]:
-        """Every pod that holds GPUs or waits for them, with the queue, lane and group that it belongs to."""
+    def queues(self, now: float, names: Collection[str] | None = None) -> list[Queue]:
+        """Every queue, or those of these names, as their policies have them now."""
+        return [policy.queue(now) for name, policy in self.policies.items() if names is None or name in names]
+
+    def seen(self, names: Collection[str] | None = None) -> list[SeenPod]:
+        """Every pod that holds GPUs or waits for them, with the queue, lane and group that it belongs to; or those of these queues."""
         found = []
-        for pod in self._all():
+        for pod in self._all() if names is None else self._of(names):
             placed = self._placed.get(pod.uid)
             if placed is None:
                 placed = self._place(pod)
@@ -72,7 +84,7 @@ class View:
     def owner_changed(self) -> None:
         """Something was learned about who starts with whom."""
         self._placed.clear()
-        self._changed()
+        self._changed(None)
 
     def block(self, uid: str, refusal: str) -> None:
         """A trial has shown who refuses to let a gate be opened; empty: nobody does any more."""
@@ -80,21 +92,34 @@ class View:
             self.blocked[uid] = refusal
         else:
             self.blocked.pop(uid, None)
-            self._changed()
+            self._changed(None)
         self._placed.pop(uid, None)
 
     def prune(self) -> None:
         """Forget pods that have ended and that no ledger names."""
         named = {pod.uid for policy in self.policies.values() for grant in policy.grants for pod in grant.pods}
         for uid in [uid for uid, pod in self.pods.items() if pod.phase == "ended" and uid not in named]:
-            del self.pods[uid]
-            self._placed.pop(uid, None)
+            self._forget(uid)
         for uid in self.blocked.keys() - self.pods.keys():
             del self.blocked[uid]
 
     def _all(self) -> Iterable[Facts]:
         yield from self.pods.values()
         yield from (pod for uid, pod in self.unmanaged.items() if uid not in self.pods)
+
+    def _of(self, names: Collection[str]) -> Iterable[Facts]:
+        for namespace in [namespace for namespace, queue in self.namespaces.items() if queue in names]:
+            yield from (self.pods[uid] for uid in self._inside[namespace])
+        for uid, pod in self.unmanaged.items():
+            if uid not in self.pods and self.namespaces.get(pod.namespace) in names:
+                yield pod
+
+    def _forget(self, uid: str) -> bool:
+        pod = self.pods.pop(uid, None)
+        self._placed.pop(uid, None)
+        if pod is not None:
+            self._inside[pod.namespace].discard(uid)
+        return pod is not None
 
     def _place(self, pod: Facts) -> SeenPod:
         group, trouble = self._owners.group_of(pod)
@@ -125,35 +150,40 @@ class View:
     # -- what the watches put ----------------------------------------------------------------------------------------------
 
     def put_pod(self, pod: Facts) -> None:
-        """A managed pod is new or has changed."""
+        """A managed pod is new or has changed. What is older than what we know, our own writes included, is no news."""
         before = self.pods.get(pod.uid)
+        if before is not None and not _newer(pod.version, before.version):
+            return
         self.pods[pod.uid] = pod
+        self._inside[pod.namespace].add(pod.uid)
         if before is None or _matters(before) != _matters(pod):
             self._placed.pop(pod.uid, None)
-            self._changed()
+            self._changed(self.namespaces.get(pod.namespace, ""))
 
     def drop_pod(self, pod: Facts) -> None:
         """It is not selected any more. That it has lost our label and runs on looks the same, so that it is over must be asked."""
         if pod.phase == "ended":
             self.put_pod(pod)
-        elif self.pods.pop(pod.uid, None) is not None:
-            self._placed.pop(pod.uid, None)
-            self._changed()
+        elif self._forget(pod.uid):
+            self._changed(self.namespaces.get(pod.namespace, ""))
 
     def replace_pods(self, pods: Mapping[str, Facts]) -> int:
         """All managed pods."""
         before = {uid: (pod.version, pod.phase) for uid, pod in self.pods.items() if pod.phase != "ended"}
         after = {uid: (pod.version, pod.phase) for uid, pod in pods.items() if pod.phase != "ended"}
         self.pods = dict(pods)
+        self._inside.clear()
+        for uid, pod in pods.items():
+            self._inside[pod.namespace].add(uid)
         self._placed.clear()
-        self._changed()
+        self._changed(None)
         return len(dict(before.items() ^ after.items()))
 
     def replace_unmanaged(self, pods: Iterable[Facts]) -> None:
         """All pods with GPUs and without our label in the queues' namespaces."""
         found = {pod.uid: pod for pod in pods}
         if found.keys() != self.unmanaged.keys():
-            self._changed()
+            self._changed(None)
         for uid in self.unmanaged.keys() | found.keys():
             self._placed.pop(uid, None)
         self.unmanaged = found
@@ -166,14 +196,15 @@ class View:
         self.policies[policy.name] = policy
         if held is None or held.spec != policy.spec:
             self._replace_all()
-        if held is None or (held.spec, held.grants) != (policy.spec, policy.grants):
-            self._changed()
+            self._changed(None)
+        elif held.grants != policy.grants:
+            self._changed(policy.name)
 
     def drop_policy(self, policy: Policy) -> None:
         """A queue is gone."""
         self.policies.pop(policy.name, None)
         self._replace_all()
-        self._changed()
+        self._changed(None)
 
     def replace_policies(self, policies: Mapping[str, Policy]) -> int:
         """All queues."""

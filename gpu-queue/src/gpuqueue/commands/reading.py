@@ -73,7 +73,7 @@ async def look(api: Api, options: argparse.Namespace, *, history: bool = True) -
         Unavailable: the API server does not answer.
     """
     owners = Owners(api, lambda: None)
-    seen = Seen(view=View(owners, lambda: None))
+    seen = Seen(view=View(owners, lambda _: None))
     async for page in _queues(api):
         for item in page:
             seen.view.put_policy(gpu_queues.read(item))

@@ -52,6 +52,8 @@ class Opened:
     uid: str
     refusal: str = ""
     """Who refused, in their words; empty if it is open, or the pod is not what it was."""
+    pod: bytes = b""
+    """The pod as the API server answered, if the gate is open."""
 
 
 @dataclass(slots=True)
@@ -152,7 +154,7 @@ class Gates:
     async def _open(self, what: OpenGate) -> None:
         async with self.parallel:
             try:
-                await self._patch(what)
+                pod = await self._patch(what)
             except (Gone, Conflict, Unavailable):
                 outcome = Opened(uid=what.uid)  # the next round sees what became of it
             except Refused as error:
@@ -160,12 +162,12 @@ class Gates:
                 self.refused[what.uid] = (time.monotonic(), error.message)
                 self._passed.discard(what.namespace)
             else:
-                outcome = Opened(uid=what.uid)
+                outcome = Opened(uid=what.uid, pod=pod)
                 self.refused.pop(what.uid, None)
         self.done(outcome)
 
-    async def _patch(self, what: OpenGate | TryGate, query: Mapping[str, str] = NOTHING) -> None:
+    async def _patch(self, what: OpenGate | TryGate, query: Mapping[str, str] = NOTHING) -> bytes:
         """Of exactly this pod: another one of the same name has another uid, and the API server refuses to change that."""
         body: Body = {"metadata": {"uid": what.uid}, "spec": {"schedulingGates": [{"$patch": "delete", "name": GATE}]}}
         path = f"/api/v1/namespaces/{what.namespace}/pods/{what.name}"
-        await self.api.request("PATCH", path, body=body, content_type=STRATEGIC, query={"fieldManager": MANAGER, **query})
+        return await self.api.request("PATCH", path, body=body, content_type=STRATEGIC, query={"fieldManager": MANAGER, **query})

@@ -35,10 +35,11 @@ from gpuqueue.cluster.owners import Owners
 from gpuqueue.cluster.view import PodSink, PolicySink, View
 from gpuqueue.cluster.watch import Follower
 from gpuqueue.controller import settings as settings_file
+from gpuqueue.controller.dispatch import Dispatch
 from gpuqueue.controller.gates import Gates, Opened
 from gpuqueue.controller.gauges import set_gauges, set_truth
 from gpuqueue.controller.messenger import Budget, Messenger
-from gpuqueue.controller.rounds import Rounds, pause
+from gpuqueue.controller.rounds import Rounds
 from gpuqueue.controller.server import PublicServer, private_app, serve
 from gpuqueue.controller.settings import Settings
 from gpuqueue.controller.use import GpuUse
@@ -46,7 +47,6 @@ from gpuqueue.controller.visitors import Visitors
 from gpuqueue.errors import GpuQueueError, Refused, Unavailable
 from gpuqueue.labels import MANAGED
 from gpuqueue.metrics import Metrics
-from gpuqueue.reconcile import Report
 from gpuqueue.telling import Note
 
 _ALL_PODS = "/api/v1/pods"
@@ -69,12 +69,17 @@ class Controller:
         self._board: Board | None = None
         self._board_until = 0.0
         self.api = api
-        self.changed = asyncio.Event()
-        self._heard = 0.0
         self._heard_for: dict[str, float] = {}
         """Uid of a pod whose gate is being opened -> when the news came that let it (monotonic)."""
         self.owners = Owners(api, self._owner_changed)
-        self.view = View(self.owners, self._hear)
+        self.dispatch = Dispatch(
+            self._round,
+            self._groups,
+            coalesce=settings.coalesce_seconds,
+            tick=settings.tick_seconds,
+            trouble=self._round_failed,
+        )
+        self.view = View(self.owners, self.dispatch.hear)
         self.leadership = Leadership(api, namespace=namespace, name="gpu-queue", identity=identity, seconds=settings.lease_seconds)
         self.forecast = Forecast()
         self.archive = Archive(api, namespace=namespace, days=settings.history_days)
@@ -105,7 +110,8 @@ class Controller:
             self.queues_followed.run(),
             self.gates.watch_rules(),
             self._look_for_unmanaged(),
-            self._lead(),
+            self.dispatch.run(lambda: self.synced and self.leadership.leading),
+            self._learn_owners(),
             self._tell(),
             self._measure(),
             self._look_ahead(),
@@ -118,6 +124,7 @@ class Controller:
                     tasks.create_task(part)
         finally:
             with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.dispatch.settled(), 5)
                 await asyncio.wait_for(self.gates.settled(), 5)
             with contextlib.suppress(GpuQueueError, TimeoutError):
                 await asyncio.wait_for(self.archive.flush(), 5)
@@ -130,29 +137,22 @@ class Controller:
 
     # -- the loops ---------------------------------------------------------------------------------------------------------
 
-    async def _lead(self) -> None:
-        """Rounds, for as long as this replica leads."""
-        failed = 0
+    async def _round(self, group: frozenset[str], heard: float) -> bool:
+        """One round over queues that belong together; whether another is due at once."""
+        if not self.leadership.leading:
+            return False
+        started = time.monotonic()
+        report = await self.rounds.once(group)
+        self.metrics.round_seconds.observe(time.monotonic() - started)
+        self._heard_for.update((uid, heard) for uid in report.opened if uid not in self._heard_for)
+        await self.rounds.summarize(group)
+        return bool(report.conflicts)
+
+    async def _learn_owners(self) -> None:
+        """Read what owners say of their pods, soon after somebody asked."""
         while True:
-            await pause(self.changed, most=self.settings.tick_seconds, coalesce=self.settings.coalesce_seconds)
-            if not (self.synced and self.leadership.leading):
-                await asyncio.sleep(0.1)
-                self.changed.set()
-                continue
-            try:
-                await self.owners.learn()
-                started, heard = time.monotonic(), self._heard
-                report = await self.rounds.once()
-                self.metrics.round_seconds.observe(time.monotonic() - started)
-                self._heard_for.update((uid, heard) for uid in report.opened if uid not in self._heard_for)
-                await self.rounds.summarize()
-                self._look(report)
-                failed = 0
-            except (Unavailable, Refused) as error:
-                self._trouble(f"round: {error}")
-                self.changed.set()
-                await backoff(failed)
-                failed += 1
+            await self.owners.wanted()
+            await self.owners.learn()
 
     async def _look_for_unmanaged(self) -> None:
         """Find pods that hold GPUs in queues' namespaces and never met the gate."""
@@ -185,6 +185,7 @@ class Controller:
                 await self.messenger.tell(notes_of(board, self.view, self.gates.refusal))
                 self.messenger.forget(self.view.pods)
                 self.gates.forget(self.view.pods)
+                self.view.prune()
                 self.rounds.forget_the_gone()
             await asyncio.sleep(max(0.5, 20 * (time.monotonic() - started)))
 
@@ -258,16 +259,15 @@ class Controller:
         stale = max(self.pods_followed.age, self.queues_followed.age)
         return "" if stale < _STALE_SECONDS else f"has not heard from the API server for {stale:.0f} s"
 
+    def _groups(self) -> list[frozenset[str]]:
+        return self.view.groups()
+
+    def _round_failed(self, group: frozenset[str], error: Exception) -> None:
+        self.metrics.errors.labels("round").inc()
+        foreseen = isinstance(error, GpuQueueError)
+        log.warning("round failed", queues=sorted(group), text=str(error), exc_info=None if foreseen else error)
+
     # -- what the pieces tell ----------------------------------------------------------------------------------------------
-
-    def _look(self, report: Report) -> None:
-        if report.conflicts:
-            self.changed.set()
-
-    def _hear(self) -> None:
-        if not self.changed.is_set():
-            self._heard = time.monotonic()
-        self.changed.set()
 
     def _owner_changed(self) -> None:
         self.view.owner_changed()
@@ -283,6 +283,8 @@ class Controller:
         return policy.name, policy.version, policy
 
     def _gate_done(self, gate: Opened) -> None:
+        if gate.pod:  # sooner than the watch tells, so that it is not opened again meanwhile
+            self.view.put_pod(self._read_pod(msgspec.Raw(gate.pod))[2])
         heard = self._heard_for.pop(gate.uid, None)
         if heard is not None and not gate.refusal:
             self.metrics.gate_open_seconds.observe(time.monotonic() - heard)
@@ -421,7 +423,12 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def main(arguments: argparse.Namespace) -> int:
     """Run; returns the exit code."""
     structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.TimeStamper(fmt="iso"), structlog.processors.JSONRenderer()],
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.format_exc_info,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.JSONRenderer(),
+        ],
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )

@@ -5,9 +5,8 @@ A round starts when something was heard, or after a while in any case. It may fa
 
 from __future__ import annotations
 
-import asyncio
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import msgspec
@@ -56,14 +55,14 @@ class Rounds:
         self._lines: dict[str, WaitingField] = {}
         self._summarized: dict[str, tuple[WaitingField, float]] = {}
 
-    async def once(self) -> Report:
-        """One round.
+    async def once(self, names: Collection[str]) -> Report:
+        """One round over these queues, among which are all that they lend to and borrow from.
 
         Raises:
             Unavailable, Refused: the API server did not do what was needed; nothing is lost.
         """
         now = self._clock()
-        conversation = reconcile(self._view.queues(now), self._view.seen(), now)
+        conversation = reconcile(self._view.queues(now, names), self._view.seen(names), now)
         answer: Any = None
         while True:
             try:
@@ -72,19 +71,24 @@ class Rounds:
                 report: Report = end.value
                 break
             answer = await self._perform(effect, now)
-        self._lines = {queue.name: line_of(queue, report.outcomes[queue.name].ledger) for queue in report.queues}
+        self._lines |= {queue.name: line_of(queue, report.outcomes[queue.name].ledger) for queue in report.queues}
         for queue in report.conflicts:
             self._conflicted(queue)
             await self._read_again(queue)
-        self._view.prune()
         return report
 
-    async def summarize(self) -> None:
+    async def summarize(self, names: Collection[str]) -> None:
         """Write the figures of lines that have changed, where no ledger write has carried them lately."""
-        for name, line in self._lines.items():
+        for name in names:
+            line = self._lines.get(name)
             policy = self._view.policies.get(name)
             last, at = self._summarized.get(name, (None, 0.0))
-            if policy is None or line == (last or policy.status.queue or WaitingField()) or time.monotonic() - at < _SUMMARY_SECONDS:
+            if (
+                line is None
+                or policy is None
+                or line == (last or policy.status.queue or WaitingField())
+                or time.monotonic() - at < _SUMMARY_SECONDS
+            ):
                 continue
             await self._write(policy, policy.grants, self._clock())
 
@@ -100,8 +104,10 @@ class Rounds:
             case WriteLedger(queue=name, version=version, grants=grants):
                 policy = self._view.policies.get(name)
                 return policy is not None and policy.version == version and await self._write(policy, grants, now)
-            case OpenGate():
-                self._gates.open(effect)
+            case OpenGate(uid=uid):
+                known = self._view.pods.get(uid)
+                if known is None or known.phase == "gated":  # it may have been opened since the round began
+                    self._gates.open(effect)
         return None
 
     async def _is_over(self, uid: str, namespace: str, name: str) -> bool:
@@ -154,13 +160,3 @@ def line_of(queue: Queue, ledger: Iterable[Grant]) -> WaitingField:
         gpus_waiting=sum(request.gpus for request in waiting),
         head_since="" if since is None else gpu_queues.stamp(since),
     )
-
-
-async def pause(changed: asyncio.Event, *, most: float, coalesce: float) -> None:
-    """Return soon after something has changed, or after `most` seconds."""
-    try:
-        await asyncio.wait_for(changed.wait(), most)
-        await asyncio.sleep(coalesce)
-    except TimeoutError:
-        pass
-    changed.clear()
