@@ -52,6 +52,15 @@ def test_as_it_was_is_what_was_recorded_also_from_the_middle(rows: list[tuple[in
     assert sorted(outlook(history, history.policies).waits.get("a", ())) == sorted(one.wait for one in history.counted)
 
 
+def test_what_ran_when_the_window_begins_goes_on_before_anybody_who_waited_longer() -> None:
+    passed, head = past("a", 1, 5, 5, 100), past("a", 4, 0, 100, 110)  # in EASY order the first had passed the second
+    late = past("a", 1, 60, 100, 86400 + 50)
+    history = recorded([head, passed, late, past("a", 1, 86400 + 30, 86400 + 50, 86400 + 60)], [policy("a", 4)], days=1)
+    assert history.begin == 50
+    found = outlook(history, history.policies)
+    assert found.waits["a"] == (50.0, 0.0)
+
+
 def test_a_lane_that_nobody_describes_has_the_gpus_that_were_held_at_once() -> None:
     history = recorded([past("a", 3, 0, 0, 10), past("a", 2, 0, 5, 20), past("a", 4, 0, 20, 30), past("b", 1, 0, 0, 10)])
     assert {one.queue.name: one.queue.lanes[0].now for one in history.policies} == {"a": 5, "b": 1}
