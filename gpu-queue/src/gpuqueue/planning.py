@@ -71,7 +71,7 @@ def recorded(pasts: Iterable[Past], policies: Sequence[Policy] = (), *, days: fl
     """A history to replay: its last `days`, and lanes that `policies` do not know with the GPUs that were held in them at once."""
     known = tuple(pasts)
     first = min(past.since for past in known)
-    begin = first if days is None else max(first, math.floor(max(past.at for past in known) - days * 86400))
+    begin = first if days is None else math.floor(max(first, max(past.at for past in known) - days * 86400))
     chosen = tuple(past for past in known if past.ended > begin or past.since >= begin)
     missing: dict[str, list[Lane]] = {}
     has = {(policy.queue.name, lane.name) for policy in policies for lane in policy.queue.lanes}

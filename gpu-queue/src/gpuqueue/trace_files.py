@@ -7,7 +7,6 @@ with a line that cannot be read is refused: what is planned by should be all tha
 from __future__ import annotations
 
 import csv
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -18,6 +17,7 @@ from gpuqueue.history import Past, past_of
 
 NEEDED = ("queue", "lane", "gpus", "since", "at", "ended")
 OPTIONAL = ("namespace", "name", "family", "limit")
+_YEAR_10000 = 253402300800
 
 
 def read_trace(file: Path, again: str) -> tuple[Past, ...]:
@@ -104,8 +104,8 @@ def _moment(row: Mapping[str, str | None], name: str) -> float:
         found = float(value)
     except ValueError:
         found = _by_the_calendar(value, name)
-    if not math.isfinite(found) or found < 0:
-        raise ValueError(f"column {name}: {value!r} is no moment")
+    if not 0 <= found < _YEAR_10000:
+        raise ValueError(f"column {name}: {value!r} is no moment; write seconds since 1970, not milliseconds")
     return found
 
 

@@ -44,6 +44,7 @@ def test_a_table_is_read_by_its_columns_names(tmp_path: Path, head: str, row: st
         ("t.csv", ["queue,lane,gpus,since,at"], "t.csv, line 1: no column 'ended'; it needs queue, lane, gpus, since, at, ended"),
         ("t.csv", [HEAD, "a,l4,2,10,20,30,", "a,l4,two,10,20,30,"], "t.csv, line 3, column gpus: 'two' is no whole number"),
         ("t.csv", [HEAD, "a,l4,2,10,soon,30,"], "line 2, column at: 'soon' is no moment; write seconds since 1970 or"),
+        ("t.csv", [HEAD, "a,l4,2,1772481600000,1772481600000,1772481660000,"], "is no moment; write seconds since 1970, not milliseconds"),
         ("t.csv", [HEAD, "a,l4,2,nan,20,30,"], "column since: 'nan' is no moment"),
         ("t.csv", [HEAD, "a,l4,2,2026-03-02T20:00:00,20,30,"], "column since: '2026-03-02T20:00:00' has no time zone"),
         ("t.csv", [HEAD, "a,l4,2,10,20,30,later"], "column limit: 'laters' is no duration|column limit: 'later' is no duration"),
