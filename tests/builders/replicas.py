@@ -107,6 +107,9 @@ class Replicas:
         return "\n".join(f"--- {file.name}\n" + file.read_text()[-3000:] for file in sorted(self._folder.glob("*.log")))
 
 
+_WATCHED = (("/api/v1/pods?labelSelector=gpu-queue.dev/managed%3Dtrue", "_see_pod"), ("/apis/gpu-queue.dev/v1/gpuqueues", "_see_queue"))
+
+
 @dataclass(slots=True)
 class Witness:
     """Sees every state of the managed pods of some namespaces."""
@@ -123,17 +126,13 @@ class Witness:
     """Names in the order in which they entered a ledger."""
     _ended: threading.Event = field(default_factory=threading.Event)
     _threads: list[threading.Thread] = field(default_factory=list)
-    trouble: list[str] = field(default_factory=list)
+    holes: list[str] = field(default_factory=list)
+    """Why something may have been missed."""
 
     def __enter__(self) -> Self:
-        for path, see in (
-            ("/api/v1/pods?labelSelector=gpu-queue.dev/managed%3Dtrue", self._see_pod),
-            ("/apis/gpu-queue.dev/v1/gpuqueues", self._see_queue),
-        ):
-            listed = self.client.request("GET", path)
-            for item in listed["items"]:
-                see("ADDED", item)
-            thread = threading.Thread(target=self._follow, args=(path, listed["metadata"]["resourceVersion"], see), daemon=True)
+        for path, see in _WATCHED:
+            since = self._list(path, see)
+            thread = threading.Thread(target=self._follow, args=(path, since, see), daemon=True)
             thread.start()
             self._threads.append(thread)
         return self
@@ -145,16 +144,23 @@ class Witness:
         """GPUs of the open pods of a namespace now."""
         return sum(gpus_of(pod["spec"]) for pod in self.pods.values() if pod["metadata"]["namespace"] == namespace and _open(pod))
 
-    def _follow(self, path: str, since: str, see: Callable[[str, Mapping[str, Any]], None]) -> None:
-        """From where the last watch ended, however it did; 410 would be a hole, and is reported."""
+    def _list(self, path: str, see: str) -> str:
+        listed = self.client.request("GET", path)
+        for item in listed["items"]:
+            getattr(self, see)("ADDED", item)
+        return str(listed["metadata"]["resourceVersion"])
+
+    def _follow(self, path: str, since: str, see: str) -> None:
+        """From where the last watch ended, however it did. An API server that was restarted knows no past: that is a hole, and is noted."""
         while not self._ended.is_set():
             try:
                 for kind, thing in self.client.watch(path, since=since, seconds=60):
                     if kind == "ERROR":
-                        self.trouble.append(str(thing))
-                        return
+                        self.holes.append(str(thing.get("message")))
+                        since = self._list(path, see)
+                        break
                     since = thing["metadata"]["resourceVersion"]
-                    see(kind, thing)
+                    getattr(self, see)(kind, thing)
             except (OSError, http.client.HTTPException, Refused, ValueError):  # the API server is restarting
                 time.sleep(0.1)
 

@@ -69,7 +69,7 @@ def strict_starts(line: Line, remaining: Sequence[float], runs: Sequence[float])
         while free < gpus and events:
             now, freed = heappop(events)
             free += freed
-        if free < gpus or now == FOREVER:
+        if free < gpus:
             break
         free -= gpus
         heappush(events, (now + run, gpus))

@@ -29,7 +29,7 @@ _MIXES = 31
 _STARTS = {"strict": 100_000, "easy": 5_000}
 """How many starts are looked at in all: a longer line is run ahead less often, but never less than `_FEWEST` times."""
 _FEWEST = 16
-_EXACT = 100
+_EXACT = 50
 """In a line longer than this, limits that are nearly the same count as the same."""
 
 
@@ -145,5 +145,5 @@ def _mixes(count: int) -> list[Callable[[Sequence[float]], Any]]:
 
 
 def _rounded(limit: float, *, coarse: bool) -> float:
-    """A limit as it is, or up to the next quarter of a doubling, so that a long line has few kinds of requests."""
-    return math.ceil(2.0 ** (math.ceil(4 * math.log2(limit)) / 4)) if coarse and 0 < limit < FOREVER else limit
+    """A limit as it is, or up to the next half of a doubling, so that a long line has few kinds of requests."""
+    return math.ceil(2.0 ** (math.ceil(2 * math.log2(limit)) / 2)) if coarse and 0 < limit < FOREVER else limit

@@ -35,7 +35,7 @@ class Past:
     limit: float | None = None
     """Seconds that it said it runs at most."""
     told_p50: float | None = None
-    """The start that it was told to expect when it came: as likely earlier as later."""
+    """The start that it was told to expect when it came: as likely earlier as later. None if it did not have to wait, too."""
     told_p90: float | None = None
     """The start that it was told it would have by then, nine times in ten."""
 
@@ -74,14 +74,17 @@ class Coverage:
 
 
 def line_of(past: Past) -> str:
-    """One line of a history, without its end; times to the second, each as its distance from one before it."""
-    since, at = round(past.since), round(past.at)
+    """One line of a history, without its end; times to the second, each as its distance from one before it.
+
+    Two clocks told the times: where they contradict each other, nothing is granted before it came, or over before it was granted.
+    """
+    since = round(past.since)
+    at = max(since, round(past.at))
+    ended = max(at, round(past.ended))
     told = [None if moment is None else round(moment) - since for moment in (past.told_p50, past.told_p90)]
     limit = None if past.limit is None else round(past.limit)
     words = [past.queue, past.lane, past.namespace, past.name, past.family]
-    return json.dumps(
-        [_VERSION, *words, past.gpus, since, at - since, round(past.ended) - at, limit, *told], separators=(",", ":"), ensure_ascii=False
-    )
+    return json.dumps([_VERSION, *words, past.gpus, since, at - since, ended - at, limit, *told], separators=(",", ":"))
 
 
 def past_of(line: str) -> Past:
@@ -135,14 +138,11 @@ def read_history(lines: Iterable[str]) -> History:
 
 
 def coverage(pasts: Iterable[Past], begin: float = -math.inf, end: float = math.inf) -> Coverage | None:
-    """How true what was told turned out, for those granted from `begin` until before `end`; None if nobody was told anything.
-
-    Those who started the moment they came had nothing to be told, and are left out.
-    """
+    """How true what was told turned out, for those granted from `begin` until before `end`; None if nobody was told anything."""
     rows = [
         (past.at - past.told_p50, past.at <= past.told_p90)
         for past in pasts
-        if past.told_p50 is not None and past.told_p90 is not None and past.told_p90 > past.since and begin <= past.at < end
+        if past.told_p50 is not None and past.told_p90 is not None and begin <= past.at < end
     ]
     if not rows:
         return None

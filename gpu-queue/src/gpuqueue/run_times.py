@@ -70,8 +70,9 @@ class RunTimes:
             kind = Kind(queue=past.queue, lane=past.lane, gpus=past.gpus, family=past.family, limit=past.limit)
             for circle in kind.circles():
                 latest.setdefault(circle, deque(maxlen=LATEST)).append(max(past.ran, 1.0))
-            if past.told_p50 is not None and past.told_p50 > past.since:
-                late.setdefault((past.queue, past.lane), []).append((past.wait + HOUR) / (past.told_p50 - past.since + HOUR))
+            if past.told_p50 is not None:
+                told = max(0.0, past.told_p50 - past.since)
+                late.setdefault((past.queue, past.lane), []).append((past.wait + HOUR) / (told + HOUR))
         self._known = {circle: sorted(seconds) for circle, seconds in latest.items()}
         self._late = {line: _ninth_decile(ratios) for line, ratios in late.items()}
 

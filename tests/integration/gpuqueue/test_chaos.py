@@ -48,7 +48,7 @@ def test_a_thousand_jobs_while_leaders_die_and_sleep(replicas: Replicas, own_pla
         submitting.join()
         eventually("every job has ended", lambda: finished(witness) == JOBS, 600)
         eventually("the ledger is empty", lambda: not api.request("GET", f"{QUEUES}/{managed}")["status"].get("grants"), 30)
-    assert not witness.trouble
+    assert not witness.holes, "the witness has missed something"
     assert witness.most[managed] <= QUOTA, "more GPUs were open than the quota"
     assert len(witness.opened) == JOBS, "a gate was opened twice, or never"
     assert witness.granted == sorted(witness.granted), "somebody was overtaken"

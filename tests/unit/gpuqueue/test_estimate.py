@@ -159,6 +159,15 @@ def test_everybody_in_line_is_told_and_in_strict_order_nobody_before_those_ahead
         assert [estimate.p50 for estimate in told_in_order] == sorted(estimate.p50 for estimate in told_in_order)
 
 
+def test_the_luck_of_those_ahead_evens_out() -> None:
+    """Behind 200 jobs that run anything up to 200 minutes, one after the other: the sum's deviation is the square root of 200 of theirs."""
+    run_times = RunTimes([past(60.0 * i, "x") for i in range(1, 201)])
+    one = queue(*(request(f"w{i:03}", since=float(i)) for i in range(202)), quota=1)
+    last = expected_starts(one, run_times, NOW, families={request.key: "x" for request in one.waiting})["w201"]
+    deviation = 60 * 200 / 12**0.5 * 200**0.5
+    assert last.p90 - last.p50 == pytest.approx(1.28 * deviation, rel=0.35)
+
+
 @pytest.mark.parametrize("order", ["strict", "easy"])
 def test_where_run_times_are_as_learned_nine_in_ten_start_by_their_p90(order: Order) -> None:
     """Three hundred lines of thirty with run times from the very law that the history shows."""

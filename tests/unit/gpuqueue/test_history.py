@@ -4,18 +4,15 @@ import json
 from dataclasses import replace
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from gpuqueue.history import Past, coverage, line_of, past_of, read_history
 
 WORDS = st.text(max_size=12)
 MOMENTS = st.integers(0, 10**9)
-ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=15),
-    max_leaves=20,
-)
+ODD = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5) | st.just([])
+LIKE_A_LINE = st.lists(ODD, min_size=11, max_size=13).map(lambda row: json.dumps([1, *row]))
 
 
 @st.composite
@@ -61,11 +58,16 @@ def past(wait: float = 0.0, p50: float | None = None, p90: float | None = None, 
 def test_what_is_written_is_read_back_and_is_one_line(one: Past) -> None:
     line = line_of(one)
     assert past_of(line) == one
-    assert len(line.splitlines()) <= 1 or "\n" not in line
+    assert len(line.splitlines()) == 1
 
 
 def test_a_line_is_short_and_begins_with_its_version() -> None:
     assert line_of(past(wait=60, p50=30.4, p90=90)) == '[1,"q","l4","n","x","",1,940,60,60,null,30,90]'
+
+
+def test_where_two_clocks_contradict_each_other_the_line_can_still_be_read() -> None:
+    found = past_of(line_of(replace(past(), since=1000.0, at=998.0, ended=997.0)))
+    assert (found.since, found.wait, found.ran) == (1000.0, 0.0, 0.0)
 
 
 GOOD = json.loads(line_of(past(wait=60, p50=30, p90=90)))
@@ -96,8 +98,7 @@ def test_a_broken_line_is_skipped_and_counted_and_the_rest_is_read(broken: str) 
     assert found.broken == 1
 
 
-@given(st.lists(st.text() | ANY_JSON.map(json.dumps) | st.lists(ANY_JSON, min_size=12, max_size=12).map(lambda row: json.dumps([1, *row]))))
-@settings(max_examples=300)
+@given(st.lists(st.text(max_size=20) | LIKE_A_LINE, max_size=8))
 def test_no_line_is_fatal(lines: list[str]) -> None:
     found = read_history(lines)
     assert len(found.pasts) + found.broken == sum(bool(line.strip()) for line in lines)
@@ -110,7 +111,7 @@ def test_coverage_counts_those_who_were_told() -> None:
         past(wait=300, p50=100, p90=200),
         past(wait=50, p50=100, p90=200),
         past(wait=50),
-        past(wait=0, p50=0, p90=0),  # it started as it came: nothing was foretold
+        past(wait=0),
     ]
     found = coverage(pasts)
     assert found is not None
