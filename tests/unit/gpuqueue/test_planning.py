@@ -196,7 +196,7 @@ def test_plan_says_the_smallest_quota(trace: str, capsys: pytest.CaptureFixture[
 
 
 def test_the_clusters_own_history_is_read_where_no_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert gpuq("what-if", "--quota", "a/l4=16", "--json", load=lambda: (BUSY, [policy("a", 8)])) == 0
+    assert gpuq("what-if", "--quota", "a/l4=16", "--json", load=lambda _: (BUSY, [policy("a", 8)])) == 0
     assert json.loads(capsys.readouterr().out)["as it was"]["waits"]["a"]["jobs"] == 60
 
 
@@ -223,7 +223,7 @@ def test_a_wrong_argument_ends_with_2_and_says_what_to_type(
     assert refused.rstrip().endswith(f"gpuq {words[0]} --help")
 
 
-@pytest.mark.parametrize("load", [None, lambda: ([], [])], ids=["no cluster", "an empty history"])
+@pytest.mark.parametrize("load", [None, lambda _: ([], [])], ids=["no cluster", "an empty history"])
 def test_without_a_history_a_file_is_asked_for(load: Load | None, capsys: pytest.CaptureFixture[str]) -> None:
     assert gpuq("what-if", load=load) == 2
     assert "name a file with --trace" in capsys.readouterr().err
@@ -238,5 +238,5 @@ def test_a_broken_file_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_where_no_quota_is_enough_plan_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     always = Window(cron="0 * * * *", seconds=HOUR, quota=4)
     closed = Policy(queue=policy("a", 8).queue, windows={"l4": (always,)})
-    assert gpuq("plan", "--lane", "a/l4", "--wait-p95", "1s", load=lambda: (BUSY, [closed])) == 3
+    assert gpuq("plan", "--lane", "a/l4", "--wait-p95", "1s", load=lambda _: (BUSY, [closed])) == 3
     assert "look at the lane's windows" in capsys.readouterr().out

@@ -45,7 +45,8 @@ class Forecast:
         for queue in queues:
             for key, estimate in (await asyncio.to_thread(estimates, queue, self._run_times, board.now)).items():
                 starts[key] = (estimate.p50, estimate.p90)
-                self._told.setdefault(key, estimate)
+                if estimate.p90 > board.now:  # who starts at once is told nothing
+                    self._told.setdefault(key, estimate)
         self.starts = starts
         waiting = {request.key for queue in board.queues.values() for request in queue.waiting}
         held = {grant.key for queue in board.queues.values() for grant in queue.ledger}

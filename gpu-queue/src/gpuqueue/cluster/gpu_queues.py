@@ -14,6 +14,7 @@ from typing import Any
 
 import msgspec
 
+from gpuqueue import simulate
 from gpuqueue.calendar import Window, lane_of
 from gpuqueue.cluster.pods import Meta, moment
 from gpuqueue.durations import seconds_of, words_of
@@ -155,7 +156,7 @@ class Policy:
         spec = self.spec
         return Queue(
             name=self.name,
-            lanes=tuple(_lane(lane, now)[0] for lane in spec.lanes),
+            lanes=tuple(_lane(lane, now) for lane in spec.lanes),
             order=spec.order,
             default_limit=_seconds(spec.default_run_limit),
             budget=self.budget(now),
@@ -163,6 +164,13 @@ class Policy:
             max_borrow=spec.pool.max_borrow if spec.pool else 0,
             ledger=self.grants,
         )
+
+    def replayed(self, now: float) -> simulate.Policy:
+        """As `gpuq plan` replays a trace under it."""
+        queue = self.queue(now)
+        lanes = tuple(Lane(name=lane.name, quota=((0.0, lane.quota),)) for lane in self.spec.lanes)
+        windows = {lane.name: tuple(_windows(lane, now)[0]) for lane in self.spec.lanes}
+        return simulate.Policy(queue=replace(queue, lanes=lanes, ledger=(), budget=None), windows=windows)
 
     def budget(self, now: float) -> Budget | None:
         """The GPU time of this period, with what runs now counted up to now."""
@@ -196,7 +204,7 @@ def read(text: bytes | msgspec.Raw) -> Policy:
     """
     thing = _DECODER.decode(text)
     now = datetime.now(UTC).timestamp()
-    complaints = [complaint for lane in thing.spec.lanes for complaint in _lane(lane, now)[1]]
+    complaints = [complaint for lane in thing.spec.lanes for complaint in _windows(lane, now)[1]]
     if thing.spec.default_run_limit and _seconds(thing.spec.default_run_limit) is None:
         complaints.append(f"spec.defaultRunLimit {thing.spec.default_run_limit!r} is no duration; it counts as none")
     return Policy(
@@ -255,17 +263,22 @@ def stamp(at: float) -> str:
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _lane(field: LaneField, now: float) -> tuple[Lane, list[str]]:
+def _lane(field: LaneField, now: float) -> Lane:
+    return lane_of(field.name, field.quota, _windows(field, now)[0], now)
+
+
+def _windows(field: LaneField, now: float) -> tuple[list[Window], list[str]]:
+    """The windows of a lane that mean something, and complaints about the others."""
     windows, complaints = [], []
-    for number, window in enumerate(field.windows):
+    for number, said in enumerate(field.windows):
         try:
-            read_window = Window(cron=window.cron, seconds=seconds_of(window.lasting), quota=window.quota, zone=window.zone)
-            lane_of(field.name, field.quota, [read_window], now)
+            window = Window(cron=said.cron, seconds=seconds_of(said.lasting), quota=said.quota, zone=said.zone)
+            lane_of(field.name, field.quota, [window], now)
         except ValueError as error:
             complaints.append(f"spec.lanes[{field.name}].windows[{number}]: {error}; it is left out")
         else:
-            windows.append(read_window)
-    return lane_of(field.name, field.quota, windows, now), complaints
+            windows.append(window)
+    return windows, complaints
 
 
 def _seconds(text: str | None) -> float | None:

@@ -8,11 +8,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import time
 from collections.abc import Sequence
 
-from gpuqueue.commands import doctor, eta, export, queue, reading, usage, why
+from gpuqueue.commands import doctor, eta, export, planning, queue, reading, usage, why
 from gpuqueue.commands.screen import complain
 from gpuqueue.errors import GpuQueueError
+from gpuqueue.history import Past
+from gpuqueue.simulate import Policy
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -21,14 +24,29 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for module in (why, queue, eta, usage, doctor, export):
         module.add_parser(commands)
+    planning.add_parsers(commands, _recorded)
     options = parser.parse_args(arguments)
     try:
+        if "run" in options:
+            code: int = options.run(options)
+            return code
         return asyncio.run(_ask(options))
     except GpuQueueError as error:
         complain(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+
+
+def _recorded(options: argparse.Namespace) -> tuple[Sequence[Past], Sequence[Policy]]:
+    """What has run on the cluster, and its queues as they are now."""
+
+    async def read() -> tuple[Sequence[Past], Sequence[Policy]]:
+        async with reading.reaching(options) as api:
+            seen = await reading.look(api, options)
+            return seen.pasts, [policy.replayed(time.time()) for policy in seen.view.policies.values()]
+
+    return asyncio.run(read())
 
 
 async def _ask(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from typing import Any, cast
 from rich.console import Console
 from rich.table import Table
 
+from gpuqueue.commands import reading
 from gpuqueue.commands.drawing import draw, used
 from gpuqueue.durations import seconds_of, words_of
 from gpuqueue.errors import ConfigError
@@ -28,7 +29,7 @@ from gpuqueue.replayed import Waits, waits_of
 from gpuqueue.simulate import Policy
 from gpuqueue.trace_files import read_trace
 
-Load = Callable[[], tuple[Sequence[Past], Sequence[Policy]]]
+Load = Callable[[argparse.Namespace], tuple[Sequence[Past], Sequence[Policy]]]
 """The history of the cluster, and its queues as they are now."""
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDE = 60
@@ -56,6 +57,7 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
         parser.add_argument("--trace", type=Path, metavar="FILE", help="jobs of a file (.csv, or lines of a history), not of the cluster")
         parser.add_argument("--days", type=float, default=30.0, help="how many of the last days (30)")
         parser.add_argument("--json", action="store_true", help="for machines")
+        reading.add_options(parser)
 
 
 def what_if(arguments: argparse.Namespace, load: Load | None = None) -> int:
@@ -121,7 +123,7 @@ def _history(arguments: argparse.Namespace, load: Load | None, again: str) -> Re
         return recorded(read_trace(arguments.trace, again), days=arguments.days)
     if load is None:
         raise ConfigError("there is no cluster to ask: name a file with --trace")
-    pasts, policies = load()
+    pasts, policies = load(arguments)
     if not pasts:
         raise ConfigError("the cluster's history is empty: name a file with --trace")
     return recorded(pasts, policies, days=arguments.days)
