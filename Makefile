@@ -57,6 +57,7 @@ tools: ## build the real programs that tests run against, once for all checkouts
 ##@ Generate
 generate: setup ## reference pages and JSON Schemas from the models
 	@$(BIN)/python -m mlpipelines.reference docs/reference
+	@$(BIN)/python tools/chart_values.py
 
 golden: setup ## compile the projects' pipelines again; read the diff as code
 	@$(BIN)/millrace compile pipelines/projects/*

@@ -16,6 +16,7 @@ BIN = ROOT / ".venv" / "bin"
 
 WRITE = {
     "reference pages": ["python", "-m", "mlpipelines.reference", "docs/reference"],
+    "what the chart's values may be": ["python", "tools/chart_values.py"],
     "compiled pipelines": [
         "millrace",
         "compile",
@@ -25,7 +26,7 @@ WRITE = {
 }
 CHECK = {
     "lint": ["ruff", "check", "--quiet", "."],
-    "types": ["mypy", "platform/src", "pipelines/src", "serving/src", "gpu-queue/src", "tools"],
+    "types": ["mypy", "platform/src", "pipelines/src", "serving/src", "gpu-queue/src", "gpu-queue/image", "tools"],
     "types of tests and benchmarks": ["mypy", "--check-untyped-defs", "benchmarks"],
     "import walls": ["lint-imports", "--no-cache"],
 }
