@@ -59,6 +59,7 @@ generate: setup ## reference pages, JSON Schemas and the dashboard from their de
 	@$(BIN)/python -m mlpipelines.reference docs/reference
 	@$(BIN)/python -m gpuqueue.reference docs/reference
 	@$(BIN)/python tools/gpu_queue_dashboard.py
+	@$(BIN)/python tools/chart_values.py
 
 golden: setup ## compile the projects' pipelines again; read the diff as code
 	@$(BIN)/millrace compile pipelines/projects/*

@@ -40,9 +40,9 @@ class Refused(Exception):
 
 
 class Client:
-    """Speaks as the bearer of the certificate in `tls`; safe to use from several threads."""
+    """Speaks as the bearer of the certificate in `tls`, or without any to `kubectl proxy`; safe to use from several threads."""
 
-    def __init__(self, url: str, tls: ssl.SSLContext) -> None:
+    def __init__(self, url: str, tls: ssl.SSLContext | None = None) -> None:
         self.url = url
         self._address = urllib.parse.urlsplit(url).netloc
         self._tls = tls
@@ -72,7 +72,7 @@ class Client:
             OSError: it did not answer.
         """
         content = b"" if body is None else json.dumps(body).encode()
-        connection = http.client.HTTPSConnection(self._address, context=self._tls, timeout=timeout)
+        connection = self._connection(timeout)
         try:
             connection.putrequest(method, path)
             connection.putheader("Content-Type", PATCHES[patch] if method == "PATCH" else "application/json")
@@ -92,7 +92,7 @@ class Client:
 
     def watch(self, path: str, *, since: str, seconds: float) -> Iterator[tuple[str, Any]]:
         """The events of a collection after the resource version `since`, as (`ADDED`, object) and so on, for at most `seconds`."""
-        connection = http.client.HTTPSConnection(self._address, context=self._tls, timeout=seconds)
+        connection = self._connection(seconds)
         try:
             connection.request(
                 "GET", f"{path}{'&' if '?' in path else '?'}watch=true&resourceVersion={since}&timeoutSeconds={int(seconds)}"
@@ -105,6 +105,11 @@ class Client:
                 yield event["type"], event["object"]
         finally:
             connection.close()
+
+    def _connection(self, timeout: float) -> http.client.HTTPConnection:
+        if self._tls is None:
+            return http.client.HTTPConnection(self._address, timeout=timeout)
+        return http.client.HTTPSConnection(self._address, context=self._tls, timeout=timeout)
 
     def apply(self, thing: Object) -> Any:
         """Create or replace an object of any kind, as `kubectl apply --server-side --force-conflicts` does."""

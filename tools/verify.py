@@ -18,6 +18,7 @@ WRITE = {
     "reference pages": ["python", "-m", "mlpipelines.reference", "docs/reference"],
     "reference pages of the queue": ["python", "-m", "gpuqueue.reference", "docs/reference"],
     "dashboard of the queue": ["python", "tools/gpu_queue_dashboard.py"],
+    "what the chart's values may be": ["python", "tools/chart_values.py"],
     "compiled pipelines": [
         "millrace",
         "compile",
@@ -27,7 +28,7 @@ WRITE = {
 }
 CHECK = {
     "lint": ["ruff", "check", "--quiet", "."],
-    "types": ["mypy", "platform/src", "pipelines/src", "serving/src", "gpu-queue/src", "tools"],
+    "types": ["mypy", "platform/src", "pipelines/src", "serving/src", "gpu-queue/src", "gpu-queue/image", "tools"],
     "types of tests and benchmarks": ["mypy", "--check-untyped-defs", "benchmarks"],
     "import walls": ["lint-imports", "--no-cache"],
 }

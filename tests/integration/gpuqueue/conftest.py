@@ -74,10 +74,11 @@ def helm() -> Render:
 @contextlib.contextmanager
 def installed(folder: Path, helm: Render, nodes: Sequence[Node]) -> Iterator[ControlPlane]:
     """Kubernetes with scheduler, controllers and these nodes, our chart installed."""
-    rendered = helm("--include-crds")
+    rendered = helm("--include-crds", "--no-hooks")
     assert rendered.returncode == 0, rendered.stderr
     with ControlPlane(folder, controllers=True, nodes=nodes) as plane:
-        _install(plane, [thing for thing in yaml.safe_load_all(rendered.stdout) if thing])
+        # Without the Deployments: here controllers are processes of the tests (`replicas.py`), to be killed and stopped.
+        _install(plane, [thing for thing in yaml.safe_load_all(rendered.stdout) if thing and thing["kind"] != "Deployment"])
         yield plane
 
 

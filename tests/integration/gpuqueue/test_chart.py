@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
+
+from chart_values import CHART, Values
+from gpuqueue.controller.settings import Settings, read
 
 Helm = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -46,6 +51,8 @@ def test_claims_can_be_left_alone(helm: Helm) -> None:
         ("breakGlassGroup=", "breakGlassGroup"),
         ("breakGlassGroup=a' || 'b", "breakGlassGroup"),
         ("gpuResources={gpu}", "gpuResources"),
+        ("controller.settings.leaseSecond=9", "additional properties 'leaseSecond' not allowed"),
+        ("controller.replicas=0", "controller/replicas"),
     ],
 )
 def test_a_value_that_would_weaken_the_guards_by_mistake_is_refused(helm: Helm, setting: str, complaint: str) -> None:
@@ -62,3 +69,84 @@ def test_a_cluster_without_admission_policies_that_mutate_is_refused(helm: Helm)
 
 def test_gke_versions_are_understood(helm: Helm) -> None:
     assert helm("--kube-version", "v1.36.3-gke.1200").returncode == 0
+
+
+def objects(helm: Helm, *arguments: str) -> list[Any]:
+    """Everything that the chart makes, hooks included."""
+    rendered = helm(*arguments)
+    assert rendered.returncode == 0, rendered.stderr
+    return [thing for thing in yaml.safe_load_all(rendered.stdout) if thing]
+
+
+def one(helm: Helm, kind: str, name: str, *arguments: str) -> Any:
+    return next(thing for thing in objects(helm, *arguments) if (thing["kind"], thing["metadata"]["name"]) == (kind, name))
+
+
+def pod_specs(helm: Helm) -> dict[str, Any]:
+    """Every pod that the chart makes or has made."""
+    return {
+        f"{thing['kind']} {thing['metadata']['name']}": thing["spec"] if thing["kind"] == "Pod" else thing["spec"]["template"]["spec"]
+        for thing in objects(helm)
+        if thing["kind"] in {"Pod", "Job", "Deployment"}
+    }
+
+
+def test_every_pod_of_ours_may_run_where_only_the_restricted_may(helm: Helm) -> None:
+    specs = pod_specs(helm)
+    assert len(specs) >= 3
+    for name, spec in specs.items():
+        assert spec["securityContext"]["runAsNonRoot"] is True, name
+        assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name
+        for container in spec["containers"]:
+            own = container["securityContext"]
+            assert (own["allowPrivilegeEscalation"], own["readOnlyRootFilesystem"]) == (False, True), name
+            assert own["capabilities"] == {"drop": ["ALL"]}, name
+            assert container["resources"]["limits"]["memory"], name
+
+
+def test_other_settings_are_other_pods(helm: Helm) -> None:
+    def marks(*arguments: str) -> Any:
+        return one(helm, "Deployment", "gpu-queue", *arguments)["spec"]["template"]["metadata"]["annotations"]
+
+    assert marks() == marks()
+    assert marks() != marks("--set", "controller.settings.tellTop=7")
+
+
+def test_the_settings_reach_the_file_that_the_controller_reads(helm: Helm, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    arguments = ("--set", "controller.settings.leaseSeconds=15", "--set-json", 'controller.settings.prices={"l4": 0.6}')
+    file.write_text(one(helm, "ConfigMap", "gpu-queue", *arguments)["data"]["settings.yaml"])
+    assert read(file) == Settings(lease_seconds=15, prices={"l4": 0.6})
+
+
+def test_an_image_by_digest_has_no_tag(helm: Helm) -> None:
+    digest = "sha256:" + "a" * 64
+    spec = one(helm, "Deployment", "gpu-queue", "--set", f"image.digest={digest}", "--set", "image.repository=example.com/gpu-queue")
+    assert spec["spec"]["template"]["spec"]["containers"][0]["image"] == f"example.com/gpu-queue@{digest}"
+
+
+def test_with_a_certificate_people_are_answered_by_tls_only(helm: Helm) -> None:
+    arguments = ("--set", "controller.tls.secretName=page")
+    spec = one(helm, "Deployment", "gpu-queue", *arguments)["spec"]["template"]["spec"]
+    assert "--tls-certificate=/etc/gpu-queue-tls/tls.crt" in spec["containers"][0]["args"]
+    assert {"name": "tls", "secret": {"secretName": "page"}} in spec["volumes"]
+    assert one(helm, "Service", "gpu-queue", *arguments)["spec"]["ports"][0]["appProtocol"] == "https"
+
+
+def test_metrics_are_for_those_who_are_named_and_the_page_for_all(helm: Helm) -> None:
+    rules = one(helm, "NetworkPolicy", "gpu-queue")["spec"]["ingress"]
+    by_port = {rule["ports"][0]["port"]: rule.get("from") for rule in rules}
+    assert by_port["api"] is None
+    assert by_port["metrics"] == [
+        {
+            "namespaceSelector": {
+                "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": ["monitoring", "gmp-system"]}]
+            }
+        }
+    ]
+    nobody = one(helm, "NetworkPolicy", "gpu-queue", "--set-json", "networkPolicy.metricsFrom=[]")["spec"]["ingress"]
+    assert [rule["ports"][0]["port"] for rule in nobody] == ["api"]
+
+
+def test_the_values_are_those_that_are_modelled() -> None:
+    msgspec.convert(yaml.safe_load((CHART / "values.yaml").read_text()), Values)

@@ -82,7 +82,7 @@ def _in_cluster() -> Access:
     namespace = SERVICE_ACCOUNT / "namespace"
     return Access(
         server=f"https://{host}:{port}",
-        tls=ssl.create_default_context(cafile=str(SERVICE_ACCOUNT / "ca.crt")),
+        tls=_trusting(file=SERVICE_ACCOUNT / "ca.crt"),
         namespace=namespace.read_text().strip() if namespace.exists() else "default",
         token_file=SERVICE_ACCOUNT / "token",
     )
@@ -132,7 +132,7 @@ def _tls(at: Path, cluster: Entry, user_at: Path, user: Entry) -> ssl.SSLContext
         return True
     data = base64.b64decode(cluster.get("certificate-authority-data") or "").decode()
     file = cluster.get("certificate-authority")
-    context = ssl.create_default_context(cadata=data or None, cafile=str(_beside(at, file)) if file and not data else None)
+    context = _trusting(data=data, file=_beside(at, file) if file and not data else None)
     if cluster.get("insecure-skip-tls-verify"):
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     certificate, key = _inline(user, "client-certificate"), _inline(user, "client-key")
@@ -140,6 +140,13 @@ def _tls(at: Path, cluster: Entry, user_at: Path, user: Entry) -> ssl.SSLContext
         _load_pair(context, certificate, key)
     elif user.get("client-certificate"):
         context.load_cert_chain(_beside(user_at, user["client-certificate"]), _beside(user_at, user["client-key"]))
+    return context
+
+
+def _trusting(*, data: str = "", file: Path | None = None) -> ssl.SSLContext:
+    """Trusts the authority of a cluster, as kubectl does: from Python 3.13 on the default also asks for extensions that many lack."""
+    context = ssl.create_default_context(cadata=data or None, cafile=str(file) if file else None)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
 
 
