@@ -15,6 +15,8 @@ Helm = Callable[..., subprocess.CompletedProcess[str]]
 
 CHART = Path(__file__).resolve().parents[3] / "helm" / "gpu-queue"
 RULES = yaml.safe_load((CHART / "rules" / "gpu-queue.yaml").read_text())
+SETTINGS = ("ConfigMap", "gpu-queue")
+"""The controller's own ConfigMap."""
 WATCHING = {"PrometheusRule", "Rules", "PodMonitor", "PodMonitoring", "ConfigMap"}
 
 
@@ -22,7 +24,8 @@ def rendered(helm: Helm, *settings: str) -> dict[str, Any]:
     """By kind, what of it watches."""
     result = helm(*(word for setting in settings for word in ("--set", f"monitoring.{setting}")))
     assert result.returncode == 0, result.stderr
-    return {thing["kind"]: thing for thing in yaml.safe_load_all(result.stdout) if thing and thing["kind"] in WATCHING}
+    things = [thing for thing in yaml.safe_load_all(result.stdout) if thing and thing["kind"] in WATCHING]
+    return {thing["kind"]: thing for thing in things if (thing["kind"], thing["metadata"]["name"]) != SETTINGS}
 
 
 def test_nothing_is_watched_until_asked(helm: Helm) -> None:

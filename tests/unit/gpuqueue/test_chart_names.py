@@ -14,7 +14,7 @@ API_VERSION = f"{labels.DOMAIN}/v1"
 
 
 def names_in(folder: str) -> set[str]:
-    text = "\n".join(file.read_text() for file in sorted((CHART / folder).iterdir()))
+    text = "\n".join(file.read_text() for file in sorted((CHART / folder).rglob("*.*")))
     return set(re.findall(rf"{re.escape(labels.DOMAIN)}/[\w-]+", text)) - {API_VERSION}
 
 
