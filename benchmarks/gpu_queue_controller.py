@@ -193,8 +193,8 @@ async def burst(size: int) -> Row:
 
 
 async def waiting(size: int) -> Row:
-    """Pods that wait and never start."""
-    async with cluster(0, run=False) as (plane, api), background(create(api, Times(), size)) as created:
+    """Pods that wait in five lines, at whose fronts nothing moves."""
+    async with cluster(1, run=False) as (plane, api), background(create(api, Times(), size)) as created:
         await created
         with controller(plane) as process:
             await led()

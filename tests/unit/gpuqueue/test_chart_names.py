@@ -19,7 +19,7 @@ def names_in(folder: str) -> set[str]:
 
 
 def test_the_policies_name_our_labels_gate_and_condition_and_no_others() -> None:
-    assert names_in("templates") == {labels.MANAGED, labels.GATE, labels.CONDITION, labels.GROUP, labels.GROUP_SIZE}
+    assert names_in("templates") == {labels.MANAGED, labels.GATE, labels.CONDITION, labels.GROUP, labels.GROUP_SIZE, labels.RUN_LIMIT}
 
 
 def test_the_kind_belongs_to_our_domain() -> None:

@@ -143,6 +143,7 @@ class Policy:
     """A GpuQueue, read."""
 
     name: str
+    uid: str
     version: str
     created: float
     spec: SpecField
@@ -209,6 +210,7 @@ def read(text: bytes | msgspec.Raw) -> Policy:
         complaints.append(f"spec.defaultRunLimit {thing.spec.default_run_limit!r} is no duration; it counts as none")
     return Policy(
         name=thing.metadata.name,
+        uid=thing.metadata.uid,
         version=thing.metadata.resource_version,
         created=moment(thing.metadata.created),
         spec=thing.spec,
@@ -243,18 +245,18 @@ def status_body(policy: Policy, grants: Sequence[Grant], waiting: WaitingField |
     }
 
 
-def claims(policies: Iterable[Policy]) -> tuple[dict[str, str], list[str]]:
-    """Which queue each namespace belongs to, and what is claimed twice: the older queue keeps it."""
+def claims(policies: Iterable[Policy]) -> tuple[dict[str, str], dict[str, str]]:
+    """Which queue each namespace belongs to, and what is to be said to queues that claim one of another: the older one keeps it."""
     owner: dict[str, str] = {}
     named = [
         (n, policy.name) for policy in sorted(policies, key=lambda policy: (policy.created, policy.name)) for n in policy.spec.namespaces
     ]
-    twice = [
-        f"namespace {namespace} is in queue {owner[namespace]} and in queue {queue}; {owner[namespace]} is older and keeps it. "
+    twice = {
+        queue: f"namespace {namespace} is in queue {owner[namespace]} and in queue {queue}; {owner[namespace]} is older and keeps it. "
         f"Take it out of one: kubectl edit gq {queue}"
         for namespace, queue in named
         if owner.setdefault(namespace, queue) != queue
-    ]
+    }
     return owner, twice
 
 

@@ -32,10 +32,8 @@ class View:
         self.policies: dict[str, Policy] = {}
         self.namespaces: dict[str, str] = {}
         """Namespace -> its queue."""
-        self.twice: list[str] = []
-        """Namespaces that two queues claim, in words."""
-        self.broken: set[str] = set()
-        """Names of queues that cannot be read."""
+        self.twice: dict[str, str] = {}
+        """Queue -> what is to be said about a namespace that it claims and that is another's."""
         self.blocked: dict[str, str] = {}
         """Uid -> who refuses to let its gate be opened, as a trial has shown."""
         self._owners, self._changed = owners, changed

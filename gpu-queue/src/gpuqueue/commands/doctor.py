@@ -117,7 +117,7 @@ async def _leader(api: Api, options: argparse.Namespace, _seen: Seen) -> AsyncIt
 async def _queues(_api: Api, _options: argparse.Namespace, seen: Seen) -> AsyncIterator[Finding]:
     if not seen.view.policies:
         yield Finding("warning", "there is no GpuQueue, so GPU pods of managed namespaces wait for ever", "kubectl explain gpuqueue.spec")
-    for text in seen.view.twice:
+    for text in seen.view.twice.values():
         yield Finding("problem", text)
     for policy in seen.view.policies.values():
         for complaint in policy.complaints:

@@ -36,7 +36,7 @@ async def queue(api: Api, options: argparse.Namespace) -> int:
         _show_one(reports[0])
     else:
         _show_all(reports)
-    for complaint in [*seen.view.twice, *(complaint for report in reports for complaint in report.complaints)]:
+    for complaint in [*seen.view.twice.values(), *(complaint for report in reports for complaint in report.complaints)]:
         say(f"To mend: {complaint}")
     if seen.hidden:
         say(f"You may not list pods in {listed(sorted(seen.hidden))}; their lines are not shown.")

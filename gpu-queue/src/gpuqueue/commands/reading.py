@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -22,6 +22,7 @@ from gpuqueue.cluster.board import board as board_of
 from gpuqueue.cluster.forecast import estimates
 from gpuqueue.cluster.owners import Owners
 from gpuqueue.cluster.view import View
+from gpuqueue.controller import settings
 from gpuqueue.errors import Gone, Refused
 from gpuqueue.history import Past
 from gpuqueue.labels import MANAGED
@@ -37,6 +38,8 @@ class Seen:
     """What could be read."""
 
     view: View
+    table: Mapping[str, int] = field(default_factory=dict)
+    """How many GPUs one unit of a resource counts as, as the controller is told."""
     hidden: list[str] = field(default_factory=list)
     """Namespaces of queues whose pods this person may not list."""
     pasts: list[Past] = field(default_factory=list)
@@ -73,13 +76,13 @@ async def look(api: Api, options: argparse.Namespace, *, history: bool = True) -
         Unavailable: the API server does not answer.
     """
     owners = Owners(api, lambda: None)
-    seen = Seen(view=View(owners, lambda _: None))
+    seen = Seen(view=View(owners, lambda _: None), table=await _table(api, options))
     async for page in _queues(api):
         for item in page:
             seen.view.put_policy(gpu_queues.read(item))
     for namespace in seen.view.namespaces:
         try:
-            await _pods_in(api, namespace, seen.view)
+            await _pods_in(api, namespace, seen.view, seen.table)
         except Refused:
             seen.hidden.append(namespace)
     seen.view.seen()
@@ -120,11 +123,24 @@ async def _queues(api: Api) -> AsyncIterator[list[msgspec.Raw]]:
         ) from error
 
 
-async def _pods_in(api: Api, namespace: str, view: View) -> None:
+class _ConfigMap(msgspec.Struct):
+    data: dict[str, str] | None = None
+
+
+async def _table(api: Api, options: argparse.Namespace) -> Mapping[str, int]:
+    """What the controller counts as how many GPUs; the defaults for those who may not read its settings."""
+    try:
+        found = await api.get(f"/api/v1/namespaces/{options.queue_namespace}/configmaps/gpu-queue", _ConfigMap)
+        return settings.decode((found.data or {}).get("settings.yaml", "").encode()).gpus
+    except (Refused, msgspec.MsgspecError):
+        return {}
+
+
+async def _pods_in(api: Api, namespace: str, view: View, table: Mapping[str, int]) -> None:
     path = f"/api/v1/namespaces/{namespace}/pods"
     async for page in api.pages(path, _MANAGED):
         for item in page.items or ():
-            view.put_pod(pods.facts(decoded(item, pods.PodObject), {}))
+            view.put_pod(pods.facts(decoded(item, pods.PodObject), table))
     found = [
         pod
         async for page in api.pages(path, _UNMANAGED)
@@ -132,5 +148,5 @@ async def _pods_in(api: Api, namespace: str, view: View) -> None:
         if pods.asks((pod := decoded(item, pods.PodObject)).spec)
     ]
     for pod in found:
-        known = pods.facts(pod, {})
+        known = pods.facts(pod, table)
         view.unmanaged[known.uid] = known

@@ -68,6 +68,7 @@ class Controller:
         self.settings, self.metrics = settings, metrics
         self._board: Board | None = None
         self._board_until = 0.0
+        self._complained: set[tuple[str, str]] = set()
         self.api = api
         self._heard_for: dict[str, float] = {}
         """Uid of a pod whose gate is being opened -> when the news came that let it (monotonic)."""
@@ -183,6 +184,7 @@ class Controller:
             if self.synced and self.leadership.leading:
                 board = self.board
                 await self.messenger.tell(notes_of(board, self.view, self.gates.refusal))
+                await self._complain()
                 self.messenger.forget(self.view.pods)
                 self.gates.forget(self.view.pods)
                 self.view.prune()
@@ -222,6 +224,16 @@ class Controller:
                     self.forecast.pasts = await self.archive.load()
             except (Refused, Unavailable) as error:
                 self._trouble(f"history: {error}")
+
+    async def _complain(self) -> None:
+        """An event on each queue that has something to mend, once for each thing."""
+        texts = [(name, text) for name, text in self.view.twice.items()]
+        texts += [(policy.name, complaint) for policy in self.view.policies.values() for complaint in policy.complaints]
+        for name, text in texts:
+            if (name, text) not in self._complained and (policy := self.view.policies.get(name)) is not None:
+                self._complained.add((name, text))
+                await self.messenger.about_queue(name, policy.uid, "ToMend", text)
+        self._complained.intersection_update(texts)
 
     async def _measure(self) -> None:
         """Set the gauges; say nothing of queues while another leads."""

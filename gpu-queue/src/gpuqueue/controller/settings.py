@@ -43,6 +43,15 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_on
     prometheus: Prometheus = msgspec.field(default_factory=Prometheus)
 
 
+def decode(text: bytes) -> Settings:
+    """Settings from YAML; an empty text is the defaults.
+
+    Raises:
+        msgspec.MsgspecError: it is something else.
+    """
+    return msgspec.yaml.decode(text, type=Settings) if text.strip() else Settings()
+
+
 def read(file: Path | None) -> Settings:
     """The settings in `file` (YAML); the defaults without one.
 
@@ -52,7 +61,7 @@ def read(file: Path | None) -> Settings:
     if file is None:
         return Settings()
     try:
-        settings = msgspec.yaml.decode(file.read_bytes(), type=Settings)
+        settings = decode(file.read_bytes())
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
     except msgspec.MsgspecError as error:
