@@ -80,8 +80,11 @@ benchmark: setup ## a million rows through every step; results in benchmarks/res
 	@$(BIN)/python benchmarks/pipeline.py
 	@$(BIN)/python benchmarks/input_pipeline.py
 
+benchmark-gpu-queue: setup ## the queue's controller on a real control plane: latency, rate, requests, memory
+	@$(BIN)/python benchmarks/gpu_queue_controller.py
+
 ##@ Tidy
 clean: ## remove what set-up and runs made
 	@rm -rf .venv .tools .millrace
 
-.PHONY: help setup demo format verify test test-unit test-integration tools generate golden lock export benchmark clean
+.PHONY: help setup demo format verify test test-unit test-integration tools generate golden lock export benchmark benchmark-gpu-queue clean
