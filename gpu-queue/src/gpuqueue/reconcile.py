@@ -138,6 +138,7 @@ def reconcile(queues: Iterable[Queue], pods: Iterable[SeenPod], now: float) -> G
         versions[queue.name] = ledger.version
         ended = yield from _ended(ledger, seen)
         filled.append(replace(queue, ledger=ledger.grants, ended=ended))
+    filled = [replace(queue, ended=queue.ended | _held_by_owner(queue, filled)) for queue in filled]
     entered = {pod.uid for queue in filled for grant in queue.ledger for pod in grant.pods}
     unentered = yield from _without_grant(pod for pod in seen.values() if pod.uid not in entered)
     filled, outcomes = yield from _decide([_with_requests(queue, unentered) for queue in filled], seen, now)
@@ -188,6 +189,16 @@ def _ended(ledger: Ledger, seen: Mapping[str, SeenPod]) -> Generator[Effect, Any
             elif known.phase == "ended":
                 over.add(pod.uid)
     return frozenset(over)
+
+
+def _held_by_owner(pool: Queue, queues: Iterable[Queue]) -> frozenset[str]:
+    """Pods for which `pool` holds GPUs that it lent, and for which the borrower's own ledger holds GPUs too.
+
+    Two leaders of different minds can grant one pod in both. The borrower's entry stays until the pod is over, so the pool's can go.
+    """
+    lent = {pod.uid: grant.owner for grant in pool.ledger if grant.owner for pod in grant.pods}
+    own = {queue.name: {pod.uid for grant in queue.ledger if not grant.owner for pod in grant.pods} for queue in queues}
+    return frozenset(uid for uid, owner in lent.items() if uid in own.get(owner, ()))
 
 
 def _without_grant(pods: Iterable[SeenPod]) -> Generator[Effect, Any, list[SeenPod]]:
