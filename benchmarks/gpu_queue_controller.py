@@ -40,6 +40,8 @@ from mlpipelines.workspace import write_json  # noqa: E402
 QUEUES = [f"team-{letter}" for letter in "abcde"]
 NODES = 50
 QUOTA = NODES * 8 // len(QUEUES)
+SHORT = 8
+"""The quota of a queue in which a long line waits."""
 L4 = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
 CLIENTS = 4
 PROBES = "127.0.0.1:28765"
@@ -115,7 +117,7 @@ class Times:
         """From the answer to the creation until the gate was seen open."""
         return [opened - self.created[key] for key, opened in self.opened.items() if key in self.created]
 
-    def handovers(self) -> list[float]:
+    def handovers(self, quota: int) -> list[float]:
         """From seeing a pod end until the gate of the next in its line was seen open: the k-th end lets in the (quota + k)-th pod.
 
         Only of pods that were waiting when the GPU became free.
@@ -123,7 +125,7 @@ class Times:
         found = []
         for queue in QUEUES:
             ends = sorted(at for key, at in self.ended.items() if key.startswith(f"{queue}/"))
-            opens = sorted((at, self.created.get(key, at)) for key, at in self.opened.items() if key.startswith(f"{queue}/"))[QUOTA:]
+            opens = sorted((at, self.created.get(key, at)) for key, at in self.opened.items() if key.startswith(f"{queue}/"))[quota:]
             found += [opened - ended for ended, (opened, created) in zip(ends, opens, strict=False) if created < ended]
         return found
 
@@ -132,12 +134,14 @@ def main() -> int:
     """Run all, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--sizes", type=int, nargs="+", default=[500, 2000], help="pods of each turnover run")
+    parser.add_argument("--line", type=int, default=2000, help="pods that wait for 40 GPUs")
     parser.add_argument("--burst", type=int, default=2000, help="pods that all fit")
     parser.add_argument("--waiting", type=int, default=10_000, help="pods that wait while memory is measured")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "gpu_queue_controller.json")
     arguments = parser.parse_args()
     rows = {
-        "turnover": [asyncio.run(turnover(size)) for size in arguments.sizes],
+        "turnover": [asyncio.run(turnover(size, QUOTA)) for size in arguments.sizes],
+        "a long line": [asyncio.run(turnover(arguments.line, SHORT))],
         "burst": [asyncio.run(burst(arguments.burst))],
         "waiting": [asyncio.run(waiting(arguments.waiting))],
         "admission": asyncio.run(admission()),
@@ -149,15 +153,15 @@ def main() -> int:
     return 0
 
 
-async def turnover(size: int) -> Row:
+async def turnover(size: int, quota: int) -> Row:
     """Pods that come, wait, run a second and go."""
-    async with cluster(QUOTA) as (plane, api):
+    async with cluster(quota) as (plane, api):
         with controller(plane) as process:
             await led()
-            return await _turned_over(api, process, size)
+            return await _turned_over(api, process, size, quota)
 
 
-async def _turned_over(api: Api, process: subprocess.Popen[bytes], size: int) -> Row:
+async def _turned_over(api: Api, process: subprocess.Popen[bytes], size: int, quota: int) -> Row:
     before, times = await scraped(), Times()
     following = asyncio.create_task(times.follow(api, await version(api)))
     started = time.monotonic()
@@ -165,9 +169,10 @@ async def _turned_over(api: Api, process: subprocess.Popen[bytes], size: int) ->
     await times.until(lambda: len(times.ended) == size)
     seconds = time.monotonic() - started
     following.cancel()
-    handovers = times.handovers()
+    handovers = times.handovers(quota)
     return {
         "pods": size,
+        "GPUs": quota * len(QUEUES),
         "finished/s": round(size / seconds, 1),
         "handovers": len(handovers),
         "waited p50 s": percentile(times.waits(), 50),

@@ -17,8 +17,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import pyarrow.parquet as pq
+
+mpl.use("Agg")
+from matplotlib import pyplot as plt
 
 from gpuqueue.simulate import Job, Started, overtaken, replay, retry_at_random
 from mlpipelines.commands.screen import console, print_table
@@ -47,8 +51,27 @@ def main() -> int:
     write_json(arguments.output, {"load": arguments.load, "limit_factor": arguments.limit_factor, "seconds": seconds, "rows": rows})
     total = sum(len(jobs) for jobs in traces.values())
     print_table(f"{total:,} jobs of {len(traces)} clusters, three ways, in {seconds:.0f} s; waits in hours", rows)
-    console().print(f"Written to {arguments.output}", soft_wrap=True)
+    draw(rows, arguments.output.with_suffix(".svg"))
+    console().print(f"Written to {arguments.output} and {arguments.output.with_suffix('.svg')}", soft_wrap=True)
     return 0
+
+
+def draw(rows: list[dict[str, Any]], file: Path) -> None:
+    """Mean wait, longest wait, and jobs overtaken, by cluster and policy."""
+    mpl.rcParams["svg.hashsalt"] = "millrace"  # the same rows give the same file
+    clusters = list(dict.fromkeys(row["cluster"] for row in rows))
+    figure, panels = plt.subplots(3, 1, figsize=(11, 8), sharex=True)
+    for panel, (what, title) in zip(
+        panels, [("mean", "Mean wait, hours"), ("longest", "Longest wait, hours"), ("overtaken", "Jobs overtaken")], strict=True
+    ):
+        for number, policy in enumerate(POLICIES):
+            heights = [next(row[what] for row in rows if (row["cluster"], row["policy"]) == (name, policy)) for name in clusters]
+            panel.bar([place + 0.27 * (number - 1) for place in range(len(clusters))], heights, width=0.25, label=policy)
+        panel.set_ylabel(title)
+        panel.set_xticks(range(len(clusters)), clusters)
+    panels[0].legend()
+    figure.tight_layout()
+    figure.savefig(file, metadata={"Date": None})
 
 
 def read_traces(file: Path, limit_factor: float) -> dict[str, list[Job]]:

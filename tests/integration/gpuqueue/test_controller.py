@@ -257,3 +257,17 @@ def test_the_api_server_may_go_and_come_back(replicas: Replicas, control_plane: 
         eventually("the next one starts", lambda: team.is_open("b"), 60)
         eventually("the witness has seen it", lambda: "b" in {name for _, name in witness.opened}, 60)
     assert witness.most[team.name] <= 1
+
+
+def test_a_share_of_the_budget_is_told_on_the_queue(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=2)], budget={"gpuHours": 10, "warnAt": [50, 80]})
+    body = team.api.request("GET", f"{QUEUES}/{team.name}")
+    body["status"] = {"spent": {"period": make.this_month(), "gpuSeconds": 6 * 3600}}
+    team.api.request("PUT", f"{QUEUES}/{team.name}/status", body, person=make.GLASS_BREAKER)
+
+    def notes() -> list[str]:
+        events = team.api.request("GET", "/apis/events.k8s.io/v1/namespaces/default/events")["items"]
+        return [event["note"] for event in events if event["regarding"]["name"] == team.name]
+
+    eventually("an event says so", lambda: bool(notes()))
+    assert notes() == [f"50 % of the 10 GPU hours of {make.this_month()} are spent; see: gpuq usage {team.name}"]

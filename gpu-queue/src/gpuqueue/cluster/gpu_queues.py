@@ -22,6 +22,7 @@ from gpuqueue.labels import DOMAIN
 from gpuqueue.periods import Per, Period, period_of
 from gpuqueue.queue import Budget, Grant, Lane, Order, Pod, Queue
 
+_ALL = 100
 PATH = f"/apis/{DOMAIN}/v1/gpuqueues"
 
 
@@ -179,6 +180,15 @@ class Policy:
         if field is None:
             return None
         return Budget(gpu_seconds=field.gpu_hours * 3600.0, spent=self.spent(now), hold=field.when_spent == "hold")
+
+    def budget_warning(self, now: float) -> str:
+        """The highest of `warnAt` that has been reached, in words; empty if none has."""
+        budget, field = self.budget(now), self.spec.budget
+        if budget is None or field is None:
+            return ""
+        reached = [percent for percent in field.warn_at if budget.spent >= budget.gpu_seconds * percent / 100]
+        what = "nothing new starts" if field.when_spent == "hold" and max(reached, default=0) >= _ALL else "see: gpuq usage " + self.name
+        return f"{max(reached)} % of the {field.gpu_hours:,} GPU hours of {self.period(now).name} are spent; {what}" if reached else ""
 
     def spent(self, now: float, grants: Iterable[Grant] | None = None) -> float:
         """GPU-seconds of the period that `now` is in: of grants that have ended, and of those that are held, so far."""

@@ -227,13 +227,15 @@ class Controller:
 
     async def _complain(self) -> None:
         """An event on each queue that has something to mend, once for each thing."""
-        texts = [(name, text) for name, text in self.view.twice.items()]
-        texts += [(policy.name, complaint) for policy in self.view.policies.values() for complaint in policy.complaints]
-        for name, text in texts:
+        texts = [(name, "ToMend", text) for name, text in self.view.twice.items()]
+        texts += [(policy.name, "ToMend", complaint) for policy in self.view.policies.values() for complaint in policy.complaints]
+        now = time.time()
+        texts += [(policy.name, "Budget", text) for policy in self.view.policies.values() if (text := policy.budget_warning(now))]
+        for name, reason, text in texts:
             if (name, text) not in self._complained and (policy := self.view.policies.get(name)) is not None:
                 self._complained.add((name, text))
-                await self.messenger.about_queue(name, policy.uid, "ToMend", text)
-        self._complained.intersection_update(texts)
+                await self.messenger.about_queue(name, policy.uid, reason, text)
+        self._complained.intersection_update((name, text) for name, _, text in texts)
 
     async def _measure(self) -> None:
         """Set the gauges; say nothing of queues while another leads."""
