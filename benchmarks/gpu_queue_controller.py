@@ -31,6 +31,7 @@ sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "builders")]
 
 import binaries  # noqa: E402
 import gpu_objects as make  # noqa: E402
+from api_client import Refused  # noqa: E402
 from control_plane import ControlPlane, Node  # noqa: E402
 from gpuqueue.cluster import access  # noqa: E402
 from gpuqueue.cluster.api import Api  # noqa: E402
@@ -88,6 +89,8 @@ class Event(msgspec.Struct):
 class Times:
     """When things happened, by the clock of this process."""
 
+    selector: str = "gpu-queue.dev/managed=true"
+    """Of the pods that are watched."""
     created: dict[str, float] = field(default_factory=dict)
     opened: dict[str, float] = field(default_factory=dict)
     ended: dict[str, float] = field(default_factory=dict)
@@ -95,7 +98,7 @@ class Times:
 
     async def follow(self, api: Api, since: str) -> None:
         """Watch every managed pod from `since` on, for ever."""
-        query = {"labelSelector": "gpu-queue.dev/managed=true"}
+        query = {"labelSelector": self.selector}
         async for line in api.watch("/api/v1/pods", since=since, silence=120, lasting=3000, query=query):
             if b'"BOOKMARK"' in line[:40]:
                 continue
@@ -251,7 +254,10 @@ async def cluster(quota: int, *, run: bool = True) -> AsyncIterator[tuple[Contro
         plane.wait("the kind GpuQueue", lambda: answers(plane, "/apis/gpu-queue.dev/v1/gpuqueues"))
         for name in QUEUES:
             client.apply(make.namespace(name))
-            client.apply(make.queue(name, lanes=[make.lane(quota=quota)]))
+            queue = make.queue(name, lanes=[make.lane(quota=quota)])
+            plane.wait(
+                f"queue {name}", lambda queue=queue: done(lambda: client.apply(queue))
+            )  # guards that look at queues come up after the kind
         probe = f"/api/v1/namespaces/{QUEUES[0]}/pods?dryRun=All"
         plane.wait("the gate", lambda: "schedulingGates" in client.request("POST", probe, make.pod(gpus=1))["spec"])
         async with Api(access.find(str(plane.kubeconfig))) as api:
@@ -270,9 +276,14 @@ def rendered() -> list[Mapping[str, Any]]:
 
 def answers(plane: ControlPlane, path: str) -> bool:
     """Whether there is something at `path`."""
+    return done(lambda: plane.client.request("GET", path))
+
+
+def done(ask: Callable[[], object]) -> bool:
+    """Whether the API server does it already."""
     try:
-        plane.client.request("GET", path)
-    except Exception:  # noqa: BLE001 (whatever it is, it does not answer yet)
+        ask()
+    except Refused:
         return False
     return True
 
@@ -302,14 +313,14 @@ async def background(work: Any) -> AsyncIterator[asyncio.Task[None]]:
         task.cancel()
 
 
-async def create(api: Api, times: Times, size: int, *, ends_after: str | None = None) -> None:
+async def create(api: Api, times: Times, size: int, *, ends_after: str | None = None, labels: Mapping[str, str] | None = None) -> None:
     """Create pods, from several clients at once."""
 
     async def client(numbers: range) -> None:
         for number in numbers:
             queue, name = QUEUES[number % len(QUEUES)], f"job-{number:05}"
             pod = make.pod(name, gpus=1, nodeSelector=L4)
-            pod["metadata"]["annotations"] = {HELD: ends_after} if ends_after else {}
+            pod["metadata"] |= {"annotations": {HELD: ends_after} if ends_after else {}, "labels": dict(labels or {})}
             await api.request("POST", f"/api/v1/namespaces/{queue}/pods", body=pod)
             times.created[f"{queue}/{name}"] = time.monotonic()
 
