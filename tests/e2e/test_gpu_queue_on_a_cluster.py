@@ -3,6 +3,8 @@
 On any cluster that enforces nothing against it and has four GPUs to give, real or advertised:
 
 MILLRACE_E2E_KUBECONFIG=… MILLRACE_E2E_IMAGE=REPOSITORY:TAG pytest tests/e2e/test_gpu_queue_on_a_cluster.py
+
+MILLRACE_E2E_VALUES=admission=webhook does it all by webhook on a cluster that would not need one; it is given to `helm --set`.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from gpuqueue import labels
 from replicas import Witness, eventually
 
 KUBECONFIG, IMAGE = os.environ.get("MILLRACE_E2E_KUBECONFIG", ""), os.environ.get("MILLRACE_E2E_IMAGE", "")
+VALUES = os.environ.get("MILLRACE_E2E_VALUES", "")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
@@ -35,7 +38,7 @@ QUEUES = "/apis/gpu-queue.dev/v1/gpuqueues"
 @pytest.fixture(scope="module")
 def release() -> Iterator[Release]:
     """The chart, installed; gone afterwards with everything that these tests made."""
-    with Release(kubeconfig=KUBECONFIG, image=IMAGE) as installed:
+    with Release(kubeconfig=KUBECONFIG, image=IMAGE, values=VALUES) as installed:
         installed.install()
         yield installed
 
@@ -153,6 +156,18 @@ def test_an_upgrade_in_the_middle_of_it_all_goes_unnoticed(release: Release, tea
         assert not release.ready_pods() & before
 
     all_finish_within_the_quota(release, team, upgrade)
+
+
+def test_replicas_of_the_webhook_come_and_go_and_no_pod_is_refused(release: Release, team: Team) -> None:
+    before = release.ready_pods("webhook")
+    if not before:
+        pytest.skip("this cluster sets the gate itself; MILLRACE_E2E_VALUES=admission=webhook tries the webhook")
+    release.kubectl("--namespace", RELEASE, "rollout", "restart", "deployment/gpu-queue-webhook")
+    asked, path = 0, f"/api/v1/namespaces/{team.name}/pods?dryRun=All"
+    while len(release.ready_pods("webhook") - before) < 2 or release.pods("webhook") & before:
+        assert "schedulingGates" in release.client.request("POST", path, make.pod(gpus=1))["spec"]
+        asked += 1
+    assert asked > 100
 
 
 def test_a_leader_that_is_killed_is_replaced(release: Release, team: Team) -> None:
