@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import gpu_objects as make
-from api_client import Client
+from api_client import Client, Refused
 from cluster_release import RELEASE, Release
 from gpuqueue import labels
 from replicas import Witness, eventually
@@ -158,16 +158,47 @@ def test_an_upgrade_in_the_middle_of_it_all_goes_unnoticed(release: Release, tea
     all_finish_within_the_quota(release, team, upgrade)
 
 
+by_webhook = pytest.mark.skipif("admission=webhook" not in VALUES, reason="this is for MILLRACE_E2E_VALUES=admission=webhook")
+
+
+@by_webhook
 def test_replicas_of_the_webhook_come_and_go_and_no_pod_is_refused(release: Release, team: Team) -> None:
     before = release.ready_pods("webhook")
-    if not before:
-        pytest.skip("this cluster sets the gate itself; MILLRACE_E2E_VALUES=admission=webhook tries the webhook")
     release.kubectl("--namespace", RELEASE, "rollout", "restart", "deployment/gpu-queue-webhook")
-    asked, path = 0, f"/api/v1/namespaces/{team.name}/pods?dryRun=All"
+    asked = 0
     while len(release.ready_pods("webhook") - before) < 2 or release.pods("webhook") & before:
-        assert "schedulingGates" in release.client.request("POST", path, make.pod(gpus=1))["spec"]
+        assert gated(team)
         asked += 1
     assert asked > 100
+
+
+@by_webhook
+def test_a_cluster_that_learns_to_set_the_gate_itself_lets_nobody_through_meanwhile(release: Release, team: Team) -> None:
+    seen, ended = list[bool](), threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            seen.append(gated(team))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    release.upgrade("admission=policy")
+    eventually("the webhook has gone", lambda: not release.pods("webhook"), 60)
+    ended.set()
+    asking.join(10)
+    assert len(seen) > 100
+    assert all(seen)
+    release.upgrade("admission=webhook")
+    eventually("the webhook sets the gate", lambda: gated(team), 30)
+
+
+def gated(team: Team) -> bool:
+    """Whether a GPU pod comes into being behind the gate (by dry run); False if it is refused."""
+    try:
+        pod = team.api.request("POST", f"/api/v1/namespaces/{team.name}/pods?dryRun=All", make.pod(gpus=1))
+    except Refused:
+        return False
+    return "schedulingGates" in pod["spec"]
 
 
 def test_a_leader_that_is_killed_is_replaced(release: Release, team: Team) -> None:
@@ -189,7 +220,7 @@ def test_uninstalling_stops_while_somebody_waits_and_loses_no_grant(release: Rel
 
     refused = release.helm("uninstall", RELEASE, "--timeout", "60s")
     assert refused.returncode != 0
-    assert f"1 pods wait at the gate and nobody would be left to open it: {team.name}/waits" in refused.stdout + refused.stderr
+    assert f"pods wait at the gate and nobody would be left to open it (1): {team.name}/waits" in refused.stdout + refused.stderr
     assert len(release.ready_pods()) == 2
 
     team.end("waits")
@@ -199,6 +230,7 @@ def test_uninstalling_stops_while_somebody_waits_and_loses_no_grant(release: Rel
     assert team.grants() == {"runs"}
 
     release.install()
+    eventually("the gate is in force again, everywhere", lambda: gated(team), 30)
     team.submit("next", gpus=1)
     eventually("the next is told", lambda: "0 of 4 are free" in team.told("next"), 60)
     team.end("runs")
