@@ -15,7 +15,7 @@ from api_client import Client
 from control_plane import ControlPlane, free_ports
 from replicas import Replicas, eventually
 
-pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.control_plane, pytest.mark.slow, pytest.mark.timeout(180)]
 
 
 @pytest.fixture

@@ -94,6 +94,7 @@ def test_whom_the_api_server_stops_trusting_mends_it(webhook: Webhook, api: Clie
     eventually("the gate", lambda: is_gated(api), 5)
 
 
+@pytest.mark.slow
 def test_certificates_change_and_no_request_fails(webhook: Webhook, api: Client) -> None:
     lives = ("--host", "127.0.0.1", "--authority-life", "24s", "--life", "8s", "--renew-before", "4s")
     replicas = [webhook.start(*lives), webhook.start(*lives)]
