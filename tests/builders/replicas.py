@@ -130,10 +130,7 @@ class Witness:
             ("/api/v1/pods?labelSelector=gpu-queue.dev/managed%3Dtrue", self._see_pod),
             ("/apis/gpu-queue.dev/v1/gpuqueues", self._see_queue),
         ):
-            listed = self.client.request("GET", path)
-            for item in listed["items"]:
-                see("ADDED", item)
-            thread = threading.Thread(target=self._follow, args=(path, listed["metadata"]["resourceVersion"], see), daemon=True)
+            thread = threading.Thread(target=self._follow, args=(path, self._list(path, see), see), daemon=True)
             thread.start()
             self._threads.append(thread)
         return self
@@ -146,17 +143,29 @@ class Witness:
         return sum(gpus_of(pod["spec"]) for pod in self.pods.values() if pod["metadata"]["namespace"] == namespace and _open(pod))
 
     def _follow(self, path: str, since: str, see: Callable[[str, Mapping[str, Any]], None]) -> None:
-        """From where the last watch ended, however it did; 410 would be a hole, and is reported."""
+        """From where the last watch ended, however it did. 410 is a hole, and is reported; an API server that starts anew may make one."""
         while not self._ended.is_set():
             try:
                 for kind, thing in self.client.watch(path, since=since, seconds=60):
                     if kind == "ERROR":
                         self.trouble.append(str(thing))
-                        return
+                        since = self._list(path, see)
+                        break
                     since = thing["metadata"]["resourceVersion"]
                     see(kind, thing)
             except (OSError, http.client.HTTPException, Refused, ValueError):  # the API server is restarting
                 time.sleep(0.1)
+
+    def _list(self, path: str, see: Callable[[str, Mapping[str, Any]], None]) -> str:
+        """See everything that is there, and nothing that is not; returns from where to watch."""
+        listed = self.client.request("GET", path)
+        if "/pods" in path:
+            present = {item["metadata"]["uid"] for item in listed["items"]}
+            for pod in [pod for uid, pod in self.pods.items() if uid not in present]:
+                self._see_pod("DELETED", pod)
+        for item in listed["items"]:
+            see("ADDED", item)
+        return str(listed["metadata"]["resourceVersion"])
 
     def _see_pod(self, kind: str, pod: Mapping[str, Any]) -> None:
         namespace, uid = pod["metadata"]["namespace"], pod["metadata"]["uid"]
