@@ -23,6 +23,7 @@ Group = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9:@._/-]*$")]
 ResourcePrefix = Annotated[str, Meta(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]*$")]
 Digest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?$")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
+Hours = Annotated[str, Meta(pattern=r"^[1-9][0-9]*h$")]
 Replicas = Annotated[int, Meta(ge=1, le=10)]
 Object = dict[str, Any]
 """Kubernetes' own; the API server looks at it."""
@@ -64,6 +65,29 @@ class Controller(Pods):
     annotations: dict[str, str]
     tls: Tls
     settings: Settings
+
+
+class CertManager(Closed):
+    """Whether it looks after the webhook's certificate."""
+
+    enabled: bool
+    issuer_ref: Object
+
+
+class Certificates(Closed):
+    """How long the webhook's certificates and their authorities live."""
+
+    authority_life: Hours
+    life: Hours
+    renew_before: Hours
+
+
+class Webhook(Pods):
+    """The Deployment that sets the gate where the API server cannot."""
+
+    port: Port
+    certificates: Certificates
+    cert_manager: CertManager
 
 
 class Service(Closed):
@@ -125,7 +149,9 @@ class Values(Closed, kw_only=True):
     gpu_resources: Annotated[list[ResourcePrefix], Meta(min_length=1)]
     gate_resource_claims: bool
     may_evict: bool
+    admission: Literal["auto", "policy", "webhook"]
     controller: Controller
+    webhook: Webhook
     service: Service
     network_policy: NetworkPolicy
     monitoring: Monitoring

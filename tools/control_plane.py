@@ -140,7 +140,7 @@ class ControlPlane:
 
     def _start(self) -> None:
         authority = self._authority = Authority(self.folder / "certificates")
-        etcd, peers, api = _free_ports(3)
+        etcd, peers, api = free_ports(3)
         self.client = Client(f"https://127.0.0.1:{api}", authority.client("admin", user="admin", group="system:masters"))
         for user in ("admin", "system:kube-controller-manager", "system:kube-scheduler", "kwok"):
             self._write_kubeconfig(authority, user, "" if user.startswith("system:") else "system:masters")
@@ -285,7 +285,7 @@ def _inline(file: Path) -> str:
     return base64.b64encode(file.read_bytes()).decode()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Ports that were free a moment ago, below those that Linux gives to clients: none of these takes one before we listen."""
     with contextlib.ExitStack() as held:
         ports: list[int] = []

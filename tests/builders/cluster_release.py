@@ -10,6 +10,7 @@ import itertools
 import os
 import subprocess
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -28,12 +29,14 @@ class Release:
     Args:
         kubeconfig: of somebody who administers the cluster.
         image: REPOSITORY:TAG, which the cluster can run.
+        values: more of them, as in NAME=VALUE,NAME=VALUE.
     """
 
-    def __init__(self, *, kubeconfig: str, image: str) -> None:
+    def __init__(self, *, kubeconfig: str, image: str, values: str = "") -> None:
         self._environment = os.environ | {"KUBECONFIG": kubeconfig}
         self._programs = binaries.paths(["helm", "kubectl"])
-        self._repository, _, self._tag = image.rpartition(":")
+        repository, _, tag = image.rpartition(":")
+        self._values = [f"image.repository={repository}", f"image.tag={tag}", *filter(None, [values])]
         self._namespaces: list[str] = []
         self._numbers = itertools.count(int(time.time()) % 100_000)
 
@@ -68,11 +71,10 @@ class Release:
 
     def upgrade(self, *settings: str) -> None:
         """`helm upgrade --wait` with other values."""
-        self._installed("upgrade", *(part for setting in settings for part in ("--set", setting)))
+        self._installed("upgrade", *_set(settings))
 
     def _installed(self, verb: str, *arguments: str) -> None:
-        image = ["--set", f"image.repository={self._repository}", "--set", f"image.tag={self._tag}"]
-        done = self.helm(verb, RELEASE, str(CHART), *image, *arguments, "--wait", "--timeout", f"{SECONDS}s")
+        done = self.helm(verb, RELEASE, str(CHART), *_set(self._values), *arguments, "--wait", "--timeout", f"{SECONDS}s")
         assert done.returncode == 0, f"{done.stderr}\n{self.logs()}"
 
     def logs(self) -> str:
@@ -82,11 +84,18 @@ class Release:
 
     # -- what is there ----------------------------------------------------------------------------------------------------
 
-    def ready_pods(self) -> set[str]:
-        """Names of the controller's pods that are ready and not on their way out."""
-        selector = "app.kubernetes.io%2Fcomponent%3Dcontroller"
-        pods = self.client.request("GET", f"/api/v1/namespaces/{RELEASE}/pods?labelSelector={selector}")["items"]
-        return {pod["metadata"]["name"] for pod in pods if _ready(pod)}
+    def ready_pods(self, component: str = "controller") -> set[str]:
+        """Names of the pods that are ready and not on their way out."""
+        return {pod["metadata"]["name"] for pod in self._listed(component) if _ready(pod)}
+
+    def pods(self, component: str) -> set[str]:
+        """Names of all its pods, those on their way out included."""
+        return {pod["metadata"]["name"] for pod in self._listed(component)}
+
+    def _listed(self, component: str) -> list[Any]:
+        selector = f"app.kubernetes.io%2Fcomponent%3D{component}"
+        found: list[Any] = self.client.request("GET", f"/api/v1/namespaces/{RELEASE}/pods?labelSelector={selector}")["items"]
+        return found
 
     def leader(self) -> str:
         """The pod that holds the lease; empty if none of those that are ready does."""
@@ -117,6 +126,10 @@ class Release:
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(self._programs[program]), *arguments]
         return subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False, timeout=SECONDS + 60)
+
+
+def _set(values: Iterable[str]) -> list[str]:
+    return [part for value in values for part in ("--set", value)]
 
 
 def _ready(pod: Any) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from api_client import Client, Person, Refused
@@ -153,6 +155,11 @@ def refuses(api: Client, namespace: str, word: str = "frozen") -> bool:
     except Refused:
         return True
     return False
+
+
+def inline(file: Path) -> str:
+    """A file's content, as fields for certificates want it."""
+    return base64.b64encode(file.read_bytes()).decode()
 
 
 def this_month() -> str:

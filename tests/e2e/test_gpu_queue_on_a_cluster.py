@@ -3,6 +3,8 @@
 On any cluster that enforces nothing against it and has four GPUs to give, real or advertised:
 
 MILLRACE_E2E_KUBECONFIG=… MILLRACE_E2E_IMAGE=REPOSITORY:TAG pytest tests/e2e/test_gpu_queue_on_a_cluster.py
+
+MILLRACE_E2E_VALUES=admission=webhook does it all by webhook on a cluster that would not need one; it is given to `helm --set`.
 """
 
 from __future__ import annotations
@@ -16,12 +18,13 @@ from typing import Any
 import pytest
 
 import gpu_objects as make
-from api_client import Client
+from api_client import Client, Refused
 from cluster_release import RELEASE, Release
 from gpuqueue import labels
 from replicas import Witness, eventually
 
 KUBECONFIG, IMAGE = os.environ.get("MILLRACE_E2E_KUBECONFIG", ""), os.environ.get("MILLRACE_E2E_IMAGE", "")
+VALUES = os.environ.get("MILLRACE_E2E_VALUES", "")
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(600),
@@ -35,7 +38,7 @@ QUEUES = "/apis/gpu-queue.dev/v1/gpuqueues"
 @pytest.fixture(scope="module")
 def release() -> Iterator[Release]:
     """The chart, installed; gone afterwards with everything that these tests made."""
-    with Release(kubeconfig=KUBECONFIG, image=IMAGE) as installed:
+    with Release(kubeconfig=KUBECONFIG, image=IMAGE, values=VALUES) as installed:
         installed.install()
         yield installed
 
@@ -155,6 +158,49 @@ def test_an_upgrade_in_the_middle_of_it_all_goes_unnoticed(release: Release, tea
     all_finish_within_the_quota(release, team, upgrade)
 
 
+by_webhook = pytest.mark.skipif("admission=webhook" not in VALUES, reason="this is for MILLRACE_E2E_VALUES=admission=webhook")
+
+
+@by_webhook
+def test_replicas_of_the_webhook_come_and_go_and_no_pod_is_refused(release: Release, team: Team) -> None:
+    before = release.ready_pods("webhook")
+    release.kubectl("--namespace", RELEASE, "rollout", "restart", "deployment/gpu-queue-webhook")
+    asked = 0
+    while len(release.ready_pods("webhook") - before) < 2 or release.pods("webhook") & before:
+        assert gated(team)
+        asked += 1
+    assert asked > 100
+
+
+@by_webhook
+def test_a_cluster_that_learns_to_set_the_gate_itself_lets_nobody_through_meanwhile(release: Release, team: Team) -> None:
+    seen, ended = list[bool](), threading.Event()
+
+    def ask() -> None:
+        while not ended.is_set():
+            seen.append(gated(team))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    release.upgrade("admission=policy")
+    eventually("the webhook has gone", lambda: not release.pods("webhook"), 60)
+    ended.set()
+    asking.join(10)
+    assert len(seen) > 100
+    assert all(seen)
+    release.upgrade("admission=webhook")
+    eventually("the webhook sets the gate", lambda: gated(team), 30)
+
+
+def gated(team: Team) -> bool:
+    """Whether a GPU pod comes into being behind the gate (by dry run); False if it is refused."""
+    try:
+        pod = team.api.request("POST", f"/api/v1/namespaces/{team.name}/pods?dryRun=All", make.pod(gpus=1))
+    except Refused:
+        return False
+    return "schedulingGates" in pod["spec"]
+
+
 def test_a_leader_that_is_killed_is_replaced(release: Release, team: Team) -> None:
     def kill_twice() -> None:
         for _ in range(2):
@@ -174,7 +220,7 @@ def test_uninstalling_stops_while_somebody_waits_and_loses_no_grant(release: Rel
 
     refused = release.helm("uninstall", RELEASE, "--timeout", "60s")
     assert refused.returncode != 0
-    assert f"1 pods wait at the gate and nobody would be left to open it: {team.name}/waits" in refused.stdout + refused.stderr
+    assert f"pods wait at the gate and nobody would be left to open it (1): {team.name}/waits" in refused.stdout + refused.stderr
     assert len(release.ready_pods()) == 2
 
     team.end("waits")
@@ -184,6 +230,7 @@ def test_uninstalling_stops_while_somebody_waits_and_loses_no_grant(release: Rel
     assert team.grants() == {"runs"}
 
     release.install()
+    eventually("the gate is in force again, everywhere", lambda: gated(team), 30)
     team.submit("next", gpus=1)
     eventually("the next is told", lambda: "0 of 4 are free" in team.told("next"), 60)
     team.end("runs")

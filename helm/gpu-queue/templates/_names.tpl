@@ -22,6 +22,27 @@ request.userInfo.username == '{{ include "gpu-queue.controller" . }}'
 {{- end }}
 {{- end -}}
 
+{{- /* Which pods the gate is for, whether a policy or a webhook sets it. */ -}}
+{{- define "gpu-queue.isQueued" -}}
+- name: asks-for-a-gpu
+  expression: |-
+    {{- include "gpu-queue.asksForGpu" . | nindent 4 }}
+# A gate on a bound pod is invalid; gpu-queue-no-bypass refuses such a pod with better words.
+- name: not-bound
+  expression: object.spec.?nodeName.orValue('') == ''
+{{- end -}}
+
+{{- /* Who sets the gate: the API server by itself where it can, else our webhook. */ -}}
+{{- define "gpu-queue.admission" -}}
+{{- if ne .Values.admission "auto" }}
+{{- .Values.admission }}
+{{- else if .Capabilities.APIVersions.Has "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy" -}}
+policy
+{{- else -}}
+webhook
+{{- end }}
+{{- end -}}
+
 {{- define "gpu-queue.inManagedNamespace" -}}
 namespaceSelector:
   matchExpressions: [{key: gpu-queue.dev/managed, operator: In, values: ["true"]}]

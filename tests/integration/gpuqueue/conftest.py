@@ -18,6 +18,7 @@ import gpu_objects as make
 from api_client import Client, Object, Refused
 from control_plane import ControlPlane, Node
 from gpuqueue import labels
+from webhooks import Webhook
 
 CHART = Path(__file__).resolve().parents[3] / "helm" / "gpu-queue"
 NODES = [Node(name="gpu-0"), Node(name="gpu-1")]
@@ -32,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ready, can_build = binaries.ready(PROGRAMS), shutil.which("go") is not None
     missing = pytest.mark.skip(reason=f"no control plane: install Go 1.26 and type `{binaries.COMMAND}`")
     for item in items:
-        if {"control_plane", "own_plane", "helm"} & set(getattr(item, "fixturenames", ())):
+        if {"control_plane", "own_plane", "webhook", "plane_that_asks", "helm"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.control_plane)
         if item.get_closest_marker("control_plane") and not ready:
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS) if can_build else missing)
@@ -64,6 +65,8 @@ def helm() -> Render:
             make.RELEASE_NAMESPACE,
             "--kube-version",
             version,
+            "--api-versions",
+            "admissionregistration.k8s.io/v1/MutatingAdmissionPolicy",
             *arguments,
         ]
         return subprocess.run(command, capture_output=True, text=True, check=False)
@@ -72,9 +75,9 @@ def helm() -> Render:
 
 
 @contextlib.contextmanager
-def installed(folder: Path, helm: Render, nodes: Sequence[Node]) -> Iterator[ControlPlane]:
-    """Kubernetes with scheduler, controllers and these nodes, our chart installed."""
-    rendered = helm("--include-crds", "--no-hooks")
+def installed(folder: Path, helm: Render, nodes: Sequence[Node], *arguments: str) -> Iterator[ControlPlane]:
+    """Kubernetes with scheduler, controllers and these nodes, our chart installed, its guards in force."""
+    rendered = helm("--include-crds", "--no-hooks", *arguments)
     assert rendered.returncode == 0, rendered.stderr
     with ControlPlane(folder, controllers=True, nodes=nodes) as plane:
         # Without the Deployments: here controllers are processes of the tests (`replicas.py`), to be killed and stopped.
@@ -86,6 +89,7 @@ def installed(folder: Path, helm: Render, nodes: Sequence[Node]) -> Iterator[Con
 def control_plane(tmp_path_factory: pytest.TempPathFactory, helm: Render) -> Iterator[ControlPlane]:
     """A control plane with two nodes of eight GPUs each."""
     with installed(tmp_path_factory.mktemp("control-plane"), helm, NODES) as plane:
+        wait_for_the_gate(plane)
         yield plane
 
 
@@ -93,6 +97,24 @@ def control_plane(tmp_path_factory: pytest.TempPathFactory, helm: Render) -> Ite
 def own_plane(tmp_path: Path, helm: Render) -> Iterator[ControlPlane]:
     """A control plane for one test alone, whose GPUs nobody else holds."""
     with installed(tmp_path / "own-plane", helm, NODES) as plane:
+        wait_for_the_gate(plane)
+        yield plane
+
+
+@pytest.fixture(scope="session")
+def webhook(tmp_path_factory: pytest.TempPathFactory, helm: Render) -> Iterator[Webhook]:
+    """A control plane of its own that asks our webhook, as before Kubernetes 1.36; `webhook.plane` is it."""
+    folder = tmp_path_factory.mktemp("webhook")
+    with installed(folder, helm, NODES, "--set", "admission=webhook") as plane, Webhook(plane, folder) as running:
+        running.ask(running.start())
+        wait_for_the_gate(plane)
+        yield running
+
+
+@pytest.fixture(scope="module")
+def plane_that_asks(tmp_path_factory: pytest.TempPathFactory, helm: Render) -> Iterator[ControlPlane]:
+    """The same without anybody who would answer."""
+    with installed(tmp_path_factory.mktemp("asks"), helm, NODES, "--set", "admission=webhook") as plane:
         yield plane
 
 
@@ -135,7 +157,18 @@ def _install(plane: ControlPlane, objects: list[Object]) -> None:
         if thing["kind"] == "CustomResourceDefinition":
             plane.wait("the kind GpuQueue", lambda: _allows(api, "GET", f"/apis/{labels.DOMAIN}/v1/gpuqueues"))
     plane.wait("the guards", lambda: not _allows(api, "POST", "/api/v1/namespaces/canaries/configmaps?dryRun=All", _CANARY_MAP))
-    plane.wait("the gate", lambda: "schedulingGates" in api.request("POST", _DRY_POD, make.pod(gpus=1))["spec"])
+
+
+def wait_for_the_gate(plane: ControlPlane) -> None:
+    """Return once GPU pods are gated."""
+    plane.wait("the gate", lambda: _gates(plane.client))
+
+
+def _gates(api: Client) -> bool:
+    try:
+        return "schedulingGates" in api.request("POST", _DRY_POD, make.pod(gpus=1))["spec"]
+    except Refused:  # the webhook is not there yet
+        return False
 
 
 def _allows(api: Client, method: str, path: str, body: Object | None = None) -> bool:

@@ -11,10 +11,19 @@ import msgspec
 import pytest
 import yaml
 
+import binaries
 from chart_values import CHART, Values
 from gpuqueue.controller.settings import Settings, read
 
 Helm = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def helm_before_136(helm: Helm) -> Helm:
+    """A cluster that does not have the kind of policy that sets the gate."""
+    command = ["template", "gpu-queue", str(CHART), "--kube-version", "1.35.2"]
+    program = str(binaries.paths(["helm"])["helm"])
+    return lambda *arguments: subprocess.run([program, *command, *arguments], capture_output=True, text=True, check=False)
 
 
 def expressions(helm: Helm, *arguments: str) -> str:
@@ -61,8 +70,47 @@ def test_a_value_that_would_weaken_the_guards_by_mistake_is_refused(helm: Helm, 
     assert complaint in refused.stderr
 
 
-def test_a_cluster_without_admission_policies_that_mutate_is_refused(helm: Helm) -> None:
-    refused = helm("--kube-version", "1.35.2")
+@pytest.mark.parametrize(
+    ("asked", "kind"),
+    [("auto", "MutatingAdmissionPolicy"), ("policy", "MutatingAdmissionPolicy"), ("webhook", "MutatingWebhookConfiguration")],
+)
+def test_a_cluster_that_can_set_the_gate_itself_does_unless_told_otherwise(helm: Helm, asked: str, kind: str) -> None:
+    assert gates(objects(helm, "--set", f"admission={asked}")) == {kind}
+
+
+def test_a_cluster_that_cannot_gets_the_webhook(helm_before_136: Helm) -> None:
+    assert gates(objects(helm_before_136)) == {"MutatingWebhookConfiguration"}
+
+
+def gates(things: list[Any]) -> set[str]:
+    return {thing["kind"] for thing in things if thing["metadata"]["name"] == "gpu-queue-gate"} & {
+        "MutatingAdmissionPolicy",
+        "MutatingWebhookConfiguration",
+    }
+
+
+def test_policy_and_webhook_look_at_the_same_pods(helm: Helm) -> None:
+    policy = one(helm, "MutatingAdmissionPolicy", "gpu-queue-gate", "--set", "admission=policy")["spec"]
+    webhook = one(helm, "MutatingWebhookConfiguration", "gpu-queue-gate", "--set", "admission=webhook")["webhooks"][0]
+    assert webhook["matchConditions"] == policy["matchConditions"]
+    assert webhook["namespaceSelector"] == policy["matchConstraints"]["namespaceSelector"]
+    assert (webhook["failurePolicy"], webhook["reinvocationPolicy"]) == (policy["failurePolicy"], policy["reinvocationPolicy"])
+    assert (webhook["timeoutSeconds"], webhook["sideEffects"]) == (3, "None")
+
+
+def test_the_webhook_may_write_what_is_its_own_and_nothing_with_cert_manager(helm: Helm) -> None:
+    def rights(*arguments: str) -> list[Any]:
+        found = objects(helm, "--set", "admission=webhook", *arguments)
+        mine = [thing for thing in found if thing["metadata"]["name"] == "gpu-queue-webhook" and thing["kind"] in {"Role", "ClusterRole"}]
+        return [rule for role in mine for rule in role["rules"]]
+
+    assert all(rule["resourceNames"] in (["gpu-queue-webhook"], ["gpu-queue-gate"]) for rule in rights())
+    assert {verb for rule in rights() for verb in rule["verbs"]} == {"get", "patch"}
+    assert {verb for rule in rights("--set", "webhook.certManager.enabled=true") for verb in rule["verbs"]} == {"get"}
+
+
+def test_a_cluster_without_policies_that_guard_is_refused(helm: Helm) -> None:
+    refused = helm("--kube-version", "1.29.4")
     assert refused.returncode != 0
     assert "incompatible with Kubernetes" in refused.stderr
 
@@ -83,17 +131,17 @@ def one(helm: Helm, kind: str, name: str, *arguments: str) -> Any:
 
 
 def pod_specs(helm: Helm) -> dict[str, Any]:
-    """Every pod that the chart makes or has made."""
+    """Every pod that the chart makes or has made, the webhook's included."""
     return {
         f"{thing['kind']} {thing['metadata']['name']}": thing["spec"] if thing["kind"] == "Pod" else thing["spec"]["template"]["spec"]
-        for thing in objects(helm)
+        for thing in objects(helm, "--set", "admission=webhook")
         if thing["kind"] in {"Pod", "Job", "Deployment"}
     }
 
 
 def test_every_pod_of_ours_may_run_where_only_the_restricted_may(helm: Helm) -> None:
     specs = pod_specs(helm)
-    assert len(specs) >= 3
+    assert len(specs) == 4
     for name, spec in specs.items():
         assert spec["securityContext"]["runAsNonRoot"] is True, name
         assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}, name

@@ -1,4 +1,4 @@
-"""Which pods wait at the gate, asked of a real API server."""
+"""Which pods wait at the gate, asked of a real API server: set by the policy, and by the webhook, which must not differ."""
 
 from __future__ import annotations
 
@@ -11,10 +11,17 @@ from hypothesis import strategies as st
 
 import gpu_objects as make
 from api_client import Client, Object, Refused
+from control_plane import ControlPlane
 from gpuqueue import labels
 from gpuqueue.quantities import gpus_of
 
 GATE = {"name": labels.GATE}
+
+
+@pytest.fixture(scope="module", params=["policy", "webhook"])
+def control_plane(request: pytest.FixtureRequest, control_plane: ControlPlane) -> ControlPlane:
+    """Every test here runs with both."""
+    return control_plane if request.param == "policy" else request.getfixturevalue("webhook").plane
 
 
 def create(api: Client, namespace: str, pod: Object) -> Any:

@@ -34,7 +34,7 @@ def refusal(names: list[str]) -> str:
     """Why not, and what to do."""
     shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     return (
-        f"{len(names)} pods wait at the gate and nobody would be left to open it: {shown}. "
+        f"pods wait at the gate and nobody would be left to open it ({len(names)}): {shown}. "
         "Let them start (raise the quota: kubectl edit gq) or delete them, then uninstall again. "
         "To leave them waiting for the next installation: helm uninstall --no-hooks"
     )
