@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import os
 import subprocess
 import sys
@@ -255,9 +256,8 @@ async def cluster(quota: int, *, run: bool = True) -> AsyncIterator[tuple[Contro
         for name in QUEUES:
             client.apply(make.namespace(name))
             queue = make.queue(name, lanes=[make.lane(quota=quota)])
-            plane.wait(
-                f"queue {name}", lambda queue=queue: done(lambda: client.apply(queue))
-            )  # guards that look at queues come up after the kind
+            # guards that look at other queues come up a moment after the kind
+            plane.wait(f"queue {name}", functools.partial(done, functools.partial(client.apply, queue)))
         probe = f"/api/v1/namespaces/{QUEUES[0]}/pods?dryRun=All"
         plane.wait("the gate", lambda: "schedulingGates" in client.request("POST", probe, make.pod(gpus=1))["spec"])
         async with Api(access.find(str(plane.kubeconfig))) as api:

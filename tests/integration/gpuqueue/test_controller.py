@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import gpu_objects as make
-from api_client import Client, Object
+from api_client import Client, Object, Refused
 from control_plane import ControlPlane
 from gpuqueue import labels
 from replicas import Replicas, Witness, eventually
@@ -37,6 +37,13 @@ class Team:
 
     def queue(self, **spec: Any) -> None:
         self.api.apply(make.queue(self.name, **spec))
+
+    def may_have_a_queue(self) -> bool:
+        try:
+            self.queue()
+        except Refused:
+            return False
+        return True
 
     def submit(self, name: str, gpus: int = 1, *, notes: dict[str, str] | None = None, **spec: Any) -> None:
         pod = make.pod(name, gpus=gpus, **{"nodeSelector": L4, **spec})
@@ -257,6 +264,7 @@ def test_the_api_server_may_go_and_come_back(replicas: Replicas, control_plane: 
         eventually("the next one starts", lambda: team.is_open("b"), 60)
         eventually("the witness has seen it", lambda: "b" in {name for _, name in witness.opened}, 60)
     assert witness.most[team.name] <= 1
+    eventually("the guards know queues again", team.may_have_a_queue)
 
 
 def test_a_share_of_the_budget_is_told_on_the_queue(replicas: Replicas, team: Team) -> None:
