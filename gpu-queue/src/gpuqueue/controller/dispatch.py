@@ -63,6 +63,7 @@ class Dispatch:
                 self._start()
             else:
                 self._last.clear()  # whoever leads again begins with a round over everything
+                self._due.clear()  # and does not count from when this was news to somebody else
                 await asyncio.sleep(0.05)
 
     async def settled(self) -> None:
