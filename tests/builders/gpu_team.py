@@ -31,6 +31,10 @@ class Team:
     def end(self, name: str) -> None:
         self.api.request("DELETE", f"/api/v1/namespaces/{self.name}/pods/{name}?gracePeriodSeconds=0")
 
+    def leave(self) -> None:
+        """End all pods: the nodes of a control plane that tests share have sixteen GPUs."""
+        self.api.request("DELETE", f"/api/v1/namespaces/{self.name}/pods?gracePeriodSeconds=0")
+
     def pod(self, name: str) -> Any:
         return self.api.request("GET", f"/api/v1/namespaces/{self.name}/pods/{name}")
 

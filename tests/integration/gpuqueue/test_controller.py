@@ -27,8 +27,10 @@ def replicas(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Replicas]:
 
 
 @pytest.fixture
-def team(api: Client, managed: str) -> Team:
-    return Team(api, managed)
+def team(api: Client, managed: str) -> Iterator[Team]:
+    team = Team(api, managed)
+    yield team
+    team.leave()
 
 
 def test_as_many_start_as_the_quota_holds_and_the_next_when_one_ends(replicas: Replicas, team: Team) -> None:

@@ -32,7 +32,7 @@ def replicas(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFacto
 
 
 @pytest.fixture(scope="module")
-def team(control_plane: ControlPlane, fresh_name: Callable[[], str], replicas: Replicas) -> Team:
+def team(control_plane: ControlPlane, fresh_name: Callable[[], str], replicas: Replicas) -> Iterator[Team]:
     """Four GPUs: `first` holds three, `second` waits for two, `third` for one, and the pair `zip` for two. `cpu` asks for none."""
     team = Team(control_plane.client, fresh_name())
     team.api.request("POST", "/api/v1/namespaces", make.namespace(team.name))
@@ -47,7 +47,8 @@ def team(control_plane: ControlPlane, fresh_name: Callable[[], str], replicas: R
     team.create(make.pod("cpu"))
     team.submit("huge", 99)
     eventually("everybody is told", lambda: all(team.told(name) for name in ("third", "zip-a", "zip-b", "huge")))
-    return team
+    yield team
+    team.leave()
 
 
 @pytest.fixture
@@ -191,6 +192,7 @@ def test_a_run_limit_of_a_million_hours_does_not_break_the_picture(team: Team, a
     eventually("the next is told", lambda: patient.told("next") != "")
     assert answer("queue", patient.name, kubeconfig=admin)["lanes"][0]["holders"][0]["runsOut"].startswith("9999-")
     assert "Likely start" in why("next", patient, admin)
+    patient.leave()
 
 
 def test_a_queue_or_lane_that_is_none_names_those_that_are(team: Team, admin: Path) -> None:

@@ -26,8 +26,10 @@ def replicas(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Replicas]:
 
 
 @pytest.fixture
-def team(control_plane: ControlPlane, managed: str) -> Team:
-    return Team(control_plane.client, managed)
+def team(control_plane: ControlPlane, managed: str) -> Iterator[Team]:
+    team = Team(control_plane.client, managed)
+    yield team
+    team.leave()
 
 
 def remembered(team: Team) -> list[Past]:

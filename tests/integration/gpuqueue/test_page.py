@@ -82,7 +82,7 @@ def _ready(site: Site) -> bool:
 
 
 @pytest.fixture(scope="module")
-def team(control_plane: ControlPlane, fresh_name: Callable[[], str], site: Site) -> Team:
+def team(control_plane: ControlPlane, fresh_name: Callable[[], str], site: Site) -> Iterator[Team]:
     """One holds the only GPU, one waits, and one can never start."""
     team = Team(control_plane.client, fresh_name())
     team.api.request("POST", "/api/v1/namespaces", make.namespace(team.name))
@@ -92,16 +92,18 @@ def team(control_plane: ControlPlane, fresh_name: Callable[[], str], site: Site)
     team.submit("waiter")
     team.submit("huge", 64)
     eventually("they are told", lambda: bool(team.told("waiter") and team.told("huge")))
-    return team
+    yield team
+    team.leave()
 
 
 @pytest.fixture(scope="module")
-def other(control_plane: ControlPlane, fresh_name: Callable[[], str]) -> Team:
+def other(control_plane: ControlPlane, fresh_name: Callable[[], str]) -> Iterator[Team]:
     """Another team, which the viewer is no member of."""
     other = Team(control_plane.client, fresh_name())
     other.api.request("POST", "/api/v1/namespaces", make.namespace(other.name))
     other.queue()
-    return other
+    yield other
+    other.leave()
 
 
 def token_of(api: Client, namespace: str, name: str) -> str:
@@ -270,7 +272,7 @@ def test_what_people_write_is_shown_and_not_run(site: Site, team: Team, viewer: 
 
 def test_probes_and_metrics_are_on_the_other_port_only(site: Site, viewer: str) -> None:
     assert [site.get(path, private=True).status for path in ("/healthz", "/readyz", "/metrics")] == [200, 200, 200]
-    assert "gpuqueue_leader 1.0" in site.get("/metrics", private=True).text
+    eventually("it says that it leads", lambda: "gpuqueue_leader 1.0" in site.get("/metrics", private=True).text)
     assert [site.get(path, viewer).status for path in ("/healthz", "/readyz", "/metrics")] == [404, 404, 404]
     assert site.get("/api/v1/queues", viewer, private=True).status == 404
 
