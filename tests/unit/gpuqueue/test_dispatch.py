@@ -171,6 +171,21 @@ def test_nothing_is_done_while_another_leads_and_old_news_is_not_counted_from_th
     run(Rounds(), story)
 
 
+def test_news_that_comes_with_the_end_does_not_keep_it_from_ending() -> None:
+    """A pod that is deleted just before SIGTERM: the end must not be lost, or a replica hangs until it is killed."""
+
+    async def main() -> None:
+        rounds = Rounds()
+        task = asyncio.create_task(rounds.dispatch.run(lambda: False))
+        await asyncio.sleep(0.01)
+        rounds.dispatch.hear("a")
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        assert task.cancelled()
+
+    asyncio.run(main())
+
+
 def test_queues_that_come_to_belong_together_have_one_round_together() -> None:
     async def story(rounds: Rounds) -> None:
         rounds.dispatch.hear(None)

@@ -56,7 +56,8 @@ async def credential(program: Program) -> tuple[str, float]:
     asked = {"apiVersion": program.api_version, "kind": "ExecCredential", "spec": {"interactive": False}}
     settings = {item.name: item.value for item in program.env or ()} | {"KUBERNETES_EXEC_INFO": json.dumps(asked)}
     try:
-        out, complaint = await asyncio.wait_for(_said_by(command, {**os.environ, **settings}), _PROGRAM_SECONDS)
+        async with asyncio.timeout(_PROGRAM_SECONDS):
+            out, complaint = await _said_by(command, {**os.environ, **settings})
     except FileNotFoundError as error:
         raise Unavailable(f"{program.command} of the kubeconfig is not installed. {program.install_hint or ''}".strip()) from error
     except (OSError, TimeoutError) as error:
