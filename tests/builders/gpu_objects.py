@@ -162,6 +162,52 @@ def inline(file: Path) -> str:
     return base64.b64encode(file.read_bytes()).decode()
 
 
+def moment(text: str) -> float:
+    """What the API writes as a time, in seconds since the epoch."""
+    return datetime.fromisoformat(text).timestamp()
+
+
 def this_month() -> str:
     """As a budget names it."""
     return f"{datetime.now(UTC):%Y-%m}"
+
+
+def group(name: str, size: int) -> dict[str, str]:
+    """Annotations of pods that start together."""
+    return {labels.GROUP: name, labels.GROUP_SIZE: str(size)}
+
+
+def may(
+    user: str, resource: str, *, group: str = "", namespace: str = "", verbs: tuple[str, ...] = ("get", "list"), names: tuple[str, ...] = ()
+) -> list[Object]:
+    """The role and the binding that let somebody do this, in one namespace or in all, with all of these objects or the named ones."""
+    kind, name = ("Role" if namespace else "ClusterRole"), f"{user.replace(':', '-')}-{resource}"
+    metadata = {"name": name} | ({"namespace": namespace} if namespace else {})
+    version = "rbac.authorization.k8s.io/v1"
+    reference = {"apiGroup": "rbac.authorization.k8s.io"}
+    return [
+        {
+            "apiVersion": version,
+            "kind": kind,
+            "metadata": metadata,
+            "rules": [{"apiGroups": [group], "resources": [resource], "verbs": list(verbs), "resourceNames": list(names)}],
+        },
+        {
+            "apiVersion": version,
+            "kind": f"{kind}Binding",
+            "metadata": metadata,
+            "roleRef": reference | {"kind": kind, "name": name},
+            "subjects": [reference | {"kind": "User", "name": user}],
+        },
+    ]
+
+
+def in_namespace(namespace: str, thing: Object) -> Object:
+    """The same object, with its namespace."""
+    return thing | {"metadata": thing["metadata"] | {"namespace": namespace}}
+
+
+def deadline_job(namespace: str, *, gpus: int) -> Object:
+    """A Job that Kubernetes ends an hour after it was made."""
+    made = job("train", namespace, parallelism=1, gpus=gpus)
+    return made | {"spec": made["spec"] | {"activeDeadlineSeconds": 3600, "suspend": True}}

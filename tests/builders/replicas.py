@@ -94,6 +94,12 @@ class Replicas:
         process.wait()
         self.start()
 
+    def terminate(self, identity: str) -> None:
+        """SIGTERM, as when its pod is deleted; returns when it has ended in order."""
+        process = self.running.pop(identity)
+        process.terminate()
+        assert process.wait(30) == 0, self.logs()
+
     def stop(self, identity: str) -> None:
         """SIGSTOP: it is there and does nothing."""
         self.running[identity].send_signal(signal.SIGSTOP)

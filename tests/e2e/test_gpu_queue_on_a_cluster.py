@@ -138,7 +138,7 @@ def all_finish_within_the_quota(release: Release, team: Team, meanwhile: Callabl
         submitting.join()
         eventually("every job has ended", lambda: finished(witness) == JOBS, 240)
         eventually("the ledger is empty", lambda: not team.grants(), 30)
-    assert not witness.trouble
+    assert not witness.holes
     assert witness.most[team.name] <= QUOTA, "more GPUs were open than the quota"
     assert len(witness.opened) == JOBS, "a gate was opened twice, or never"
     assert witness.granted == sorted(witness.granted), "somebody was overtaken"

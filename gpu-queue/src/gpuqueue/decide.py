@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gpuqueue.queue import FOREVER, Grant, Lane, Queue, Reason, Request, Wait
+from gpuqueue.queue import FOREVER, MOST_PODS, Grant, Lane, Queue, Reason, Request, Wait
 
 _AHEAD_NAMED = 20
 
@@ -145,6 +145,8 @@ class _Line:
             return Reason.CONFUSED
         if len(request.pods) < request.size:
             return Reason.INCOMPLETE
+        if request.size > MOST_PODS:
+            return Reason.CONFUSED
         if request.gpus > self.largest[request.lane] and not (self.pool and self.pool.could_ever(request, self.queue.max_borrow)):
             return Reason.TOO_LARGE
         return Reason.BLOCKED if request.blocked else None

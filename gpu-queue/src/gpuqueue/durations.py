@@ -7,9 +7,11 @@ queue and an option of the command are all read alike.
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 
 _FORM = re.compile(r"(?:([0-9]{1,9})h)?(?:([0-9]{1,9})m)?(?:([0-9]{1,9})s)?")
 _UNITS = (("h", 3600), ("m", 60), ("s", 1))
+_FIRST, _LAST = (datetime(year, 1, 2, tzinfo=UTC).timestamp() for year in (1, 9999))
 
 
 def seconds_of(text: str) -> float:
@@ -32,3 +34,8 @@ def words_of(seconds: float) -> str:
         count, rest = divmod(rest, size)
         words += f"{count}{unit}" if count else ""
     return words or "0s"
+
+
+def moment_of(seconds: float) -> datetime:
+    """Seconds since the epoch as a moment in UTC; what lies beyond the calendar, as the limit of a million hours does, is its end."""
+    return datetime.fromtimestamp(min(max(seconds, _FIRST), _LAST), UTC)

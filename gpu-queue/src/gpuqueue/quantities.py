@@ -18,6 +18,8 @@ CLAIM = "claim"
 """The table's name for a resource claim (dynamic resource allocation)."""
 UNREADABLE = 10**9
 """What a quantity that cannot be read counts as: no quota holds it, and its pod is told so."""
+_MOST_DIGITS = 40
+"""Of more, Python makes an integer slowly or not at all; an annotation may hold a quarter of a million."""
 _SUFFIXES = {"": 1, "k": 10**3, "M": 10**6, "G": 10**9, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30}
 
 Spec = Mapping[str, Any]
@@ -40,7 +42,8 @@ def gpus_of(spec: Spec, table: Mapping[str, int] | None = None) -> int:
         else:
             peak = max(peak, sidecars + _asked(container, weights))
     together = sidecars + sum(_asked(container, weights) for container in _list(spec, "containers"))
-    return max(peak, together) + len(_list(spec, "resourceClaims")) * weights.get(CLAIM, 1)
+    held = max(peak, together) + len(_list(spec, "resourceClaims")) * weights.get(CLAIM, 1)
+    return min(held, UNREADABLE)  # sums of more do not fit into the API's integers: one such pod would keep the ledger from being written
 
 
 def _list(spec: Spec, name: str) -> Sequence[Any]:
@@ -59,4 +62,4 @@ def whole(quantity: object) -> int:
     text = str(quantity)
     digits = len(text) - len(text.lstrip("0123456789"))
     scale = _SUFFIXES.get(text[digits:])
-    return int(text[:digits]) * scale if digits and scale is not None else UNREADABLE
+    return int(text[:digits]) * scale if 0 < digits <= _MOST_DIGITS and scale is not None else UNREADABLE

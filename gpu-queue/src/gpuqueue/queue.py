@@ -13,6 +13,8 @@ from typing import Literal
 
 Order = Literal["strict", "easy"]
 FOREVER = float("inf")
+MOST_PODS = 1000
+"""Of one group: an entry of the ledger has room for no more."""
 
 
 class Reason(Enum):

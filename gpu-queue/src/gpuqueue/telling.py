@@ -1,7 +1,7 @@
 """Whom to tell next. Writes are what the queue has least of: a line of n pods that moves n times is n² of them if everybody always knows.
 
-So a pod is told when it comes, when its reason changes, when it starts, and when it moves into another of a few places (1, 2, 3, 5, 10, 20,
-…) near the front. Everything else is there for the asking: `gpuq why` works it out at once. What was told last is on the pod.
+So a pod is told when it comes, when its reason changes, when it starts, and near the front also when its likely start becomes known and when
+it moves into another of a few places (1, 2, 3, 5, 10, 20, …). Everything else is there for the asking: `gpuq why` works it out at once. What was told last is on the pod.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from gpuqueue.words import place_in
+from gpuqueue.words import place_in, tells_start
 
 _STEPS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)
 
@@ -57,7 +57,8 @@ def _urgency(note: Note, top: int) -> int | None:
     if reason != before or note.last_admitted:
         return 1
     moved = step(place) != step(place_before)
-    return 2 if moved and place <= top else None
+    learned = tells_start(note.message) and not tells_start(note.last)
+    return 2 if (moved or learned) and place <= top else None
 
 
 def step(place: int) -> int:

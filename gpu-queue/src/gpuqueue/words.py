@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from gpuqueue.durations import words_of
-from gpuqueue.queue import Grant, Queue, Reason, Request, Wait
+from gpuqueue.durations import moment_of, words_of
+from gpuqueue.queue import MOST_PODS, Grant, Queue, Reason, Request, Wait
 
 _NAMED = 3
 _PLACE = re.compile(r"(\w+): (?:(\d+)(?:st|nd|rd|th) of \d+)?")
 _TEENS = range(10, 20)
+_START = "Likely start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,7 +43,7 @@ def sentence(wait: Wait, known: Known) -> str:
     parts = [_cause(wait, known)]
     if wait.place and known.starts:
         likely, surely = known.starts
-        parts.append(f"Likely start {clock(likely, known.now)}, by {clock(surely, known.now)} nine times out of ten.")
+        parts.append(f"{_START} {clock(likely, known.now)}, by {clock(surely, known.now)} nine times out of ten.")
     if wait.ahead:
         parts.append(f"Ahead: {_ahead(wait, known)}.")
     return " ".join(parts)
@@ -53,6 +53,11 @@ def place_in(text: str) -> tuple[str, int]:
     """The reason and the place that a message says; empty and 0 for what is no message of ours."""
     found = _PLACE.match(text)
     return (found[1], int(found[2] or 0)) if found else ("", 0)
+
+
+def tells_start(text: str) -> bool:
+    """Whether a message says when it may start: estimates come a few seconds after a pod."""
+    return _START in text
 
 
 def started(grant: Grant, waited: float) -> str:
@@ -89,7 +94,10 @@ def _cause(wait: Wait, known: Known) -> str:  # noqa: PLR0911 (one sentence for 
         case Reason.INCOMPLETE:
             return f"its group has {detail['pods']} of {detail['size']} pods; it starts when all are there."
         case Reason.CONFUSED:
-            return "the pods of its group do not agree on how many they are or on their lane, or are more than they say; create them again alike."
+            return (
+                "the pods of its group do not agree on how many they are or on their lane, or are more than they say "
+                f"or than {MOST_PODS:,}; create them again alike."
+            )
         case Reason.TOO_LARGE:
             most = max((each.largest for each in known.queue.lanes if each.name == wait.lane), default=0)
             return f"it needs {gpus(asked)} and {lane} never has more than {most}. It is passed by; ask for fewer, or for a larger quota."
@@ -132,7 +140,7 @@ def ordinal(number: int) -> str:
 
 def clock(moment: float, now: float) -> str:
     """A moment as people say it, in UTC: the time today, with the date on other days."""
-    then, today = datetime.fromtimestamp(moment, UTC), datetime.fromtimestamp(now, UTC)
+    then, today = moment_of(moment), moment_of(now)
     return f"{then:%H:%M} UTC" if then.date() == today.date() else f"{then:%Y-%m-%d %H:%M} UTC"
 
 

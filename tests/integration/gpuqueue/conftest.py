@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ready, can_build = binaries.ready(PROGRAMS), shutil.which("go") is not None
     missing = pytest.mark.skip(reason=f"no control plane: install Go 1.26 and type `{binaries.COMMAND}`")
     for item in items:
-        if {"control_plane", "own_plane", "webhook", "plane_that_asks", "helm"} & set(getattr(item, "fixturenames", ())):
+        if {"control_plane", "own_plane", "module_plane", "webhook", "plane_that_asks", "helm"} & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.control_plane)
         if item.get_closest_marker("control_plane") and not ready:
             item.add_marker(pytest.mark.timeout(BUILD_SECONDS) if can_build else missing)
@@ -115,6 +115,14 @@ def webhook(tmp_path_factory: pytest.TempPathFactory, helm: Render) -> Iterator[
 def plane_that_asks(tmp_path_factory: pytest.TempPathFactory, helm: Render) -> Iterator[ControlPlane]:
     """The same without anybody who would answer."""
     with installed(tmp_path_factory.mktemp("asks"), helm, NODES, "--set", "admission=webhook") as plane:
+        yield plane
+
+
+@pytest.fixture(scope="module")
+def module_plane(tmp_path_factory: pytest.TempPathFactory, helm: Render) -> Iterator[ControlPlane]:
+    """A control plane for the tests of one file, which see everything that is in it."""
+    with installed(tmp_path_factory.mktemp("module-plane"), helm, NODES) as plane:
+        wait_for_the_gate(plane)
         yield plane
 
 

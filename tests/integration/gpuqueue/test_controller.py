@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 import gpu_objects as make
-from api_client import Client, Object, Refused
+from api_client import Client
 from control_plane import ControlPlane
+from gpu_team import L4, QUEUES, Team
 from gpuqueue import labels
 from replicas import Replicas, Witness, eventually
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(120)]
-
-L4 = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
-QUEUES = "/apis/gpu-queue.dev/v1/gpuqueues"
 
 
 @pytest.fixture
@@ -29,59 +26,11 @@ def replicas(control_plane: ControlPlane, tmp_path: Path) -> Iterator[Replicas]:
             assert process.poll() is None, f"{identity} ended\n{running.logs()}"
 
 
-class Team:
-    """A namespace with a queue of its own, and what its people type."""
-
-    def __init__(self, api: Client, name: str) -> None:
-        self.api, self.name = api, name
-
-    def queue(self, **spec: Any) -> None:
-        self.api.apply(make.queue(self.name, **spec))
-
-    def may_have_a_queue(self) -> bool:
-        try:
-            self.queue()
-        except Refused:
-            return False
-        return True
-
-    def submit(self, name: str, gpus: int = 1, *, notes: dict[str, str] | None = None, **spec: Any) -> None:
-        pod = make.pod(name, gpus=gpus, **{"nodeSelector": L4, **spec})
-        self.create(pod | {"metadata": {"name": name, "annotations": notes or {}}})
-
-    def create(self, pod: Object) -> None:
-        self.api.request("POST", f"/api/v1/namespaces/{self.name}/pods", pod)
-
-    def end(self, name: str) -> None:
-        self.api.request("DELETE", f"/api/v1/namespaces/{self.name}/pods/{name}?gracePeriodSeconds=0")
-
-    def pod(self, name: str) -> Any:
-        return self.api.request("GET", f"/api/v1/namespaces/{self.name}/pods/{name}")
-
-    def pods(self) -> list[Any]:
-        found: list[Any] = self.api.request("GET", f"/api/v1/namespaces/{self.name}/pods")["items"]
-        return found
-
-    def is_open(self, name: str) -> bool:
-        return not self.pod(name)["spec"].get("schedulingGates")
-
-    def open_pods(self) -> set[str]:
-        return {pod["metadata"]["name"] for pod in self.pods() if not pod["spec"].get("schedulingGates")}
-
-    def told(self, name: str) -> str:
-        conditions = self.pod(name)["status"].get("conditions", [])
-        return next((condition["message"] for condition in conditions if condition["type"] == labels.CONDITION), "")
-
-    def status(self) -> Any:
-        return self.api.request("GET", f"{QUEUES}/{self.name}").get("status", {})
-
-    def grants(self) -> set[str]:
-        return {grant["name"] for grant in self.status().get("grants", [])}
-
-
 @pytest.fixture
-def team(api: Client, managed: str) -> Team:
-    return Team(api, managed)
+def team(api: Client, managed: str) -> Iterator[Team]:
+    team = Team(api, managed)
+    yield team
+    team.leave()
 
 
 def test_as_many_start_as_the_quota_holds_and_the_next_when_one_ends(replicas: Replicas, team: Team) -> None:
@@ -193,6 +142,23 @@ def test_a_ledger_that_somebody_edited_is_survived(replicas: Replicas, team: Tea
     team.submit("a")
     eventually("a pod starts all the same", lambda: team.is_open("a"))
     eventually("what is not there is let go", lambda: team.grants() == {"a"})
+
+
+def test_what_people_write_on_their_pods_holds_nobody_else_up(replicas: Replicas, team: Team) -> None:
+    """The ledger is one object: one entry that its schema refuses, or figures that no integer holds, would keep all from being written."""
+    team.queue(lanes=[make.lane(quota=2)])
+    enormous = {"resources": {"limits": {"nvidia.com/gpu": str(9 * 10**18)}}}
+    team.submit("a-enormous", containers=[{"name": name, "image": "x", **enormous} for name in ("one", "two")])
+    team.submit("b-family", notes={"workflows.argoproj.io/node-name": "run." + "step" * 1000})
+    team.submit("c-group", notes=make.group("g" * 5000, 1))
+    team.submit("d-size", notes={labels.GROUP: "g", labels.GROUP_SIZE: "9" * 5000})
+    team.submit("e-limit", notes={labels.RUN_LIMIT: "999999999h"})
+    team.submit("f-modest")
+    eventually("what can start starts", lambda: team.open_pods() == {"b-family", "e-limit"})
+    eventually("the others wait", lambda: team.status().get("queue", {}).get("waiting") == 4)
+    eventually("they are told", lambda: all(team.told(name) for name in ("a-enormous", "c-group", "d-size", "f-modest")))
+    team.end("e-limit")
+    eventually("the next starts", lambda: team.is_open("f-modest"))
 
 
 def test_a_policy_that_refuses_to_open_gates_is_named_and_holds_no_gpus(

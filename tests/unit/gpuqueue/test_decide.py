@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gpuqueue.decide import Outcome, decide, expected_start
-from gpuqueue.queue import FOREVER, Budget, Grant, Lane, Pod, Queue, Reason, Request
+from gpuqueue.queue import FOREVER, MOST_PODS, Budget, Grant, Lane, Pod, Queue, Reason, Request
 
 NOW = 1000.0
 
@@ -111,6 +111,15 @@ def test_a_group_starts_whole_and_its_new_pods_take_the_places_of_ended_ones() -
     too_many = outcome(queue(anew, ledger=(grant,)))
     assert too_many.ledger == (grant,)
     assert reasons(too_many) == {"team/g": Reason.CONFUSED}
+
+
+def test_a_group_for_which_an_entry_of_the_ledger_has_no_room_holds_nobody_up() -> None:
+    pods = tuple(Pod(uid=str(number), gpus=1) for number in range(MOST_PODS + 1))
+    giant = Request(key="team/g", namespace="team", name="g", lane="l4", pods=pods, since=1.0, size=len(pods))
+    found = outcome(queue(giant, request("next", since=2), lanes=(lane(10**6),)))
+    assert (started(found), reasons(found)) == (["next"], {"team/g": Reason.CONFUSED})
+    as_large_as_may_be = replace(giant, pods=pods[1:], size=MOST_PODS)
+    assert started(outcome(queue(as_large_as_may_be, lanes=(lane(10**6),)))) == ["team/g"]
 
 
 def test_a_spent_budget_holds_new_grants_and_takes_nothing_back() -> None:

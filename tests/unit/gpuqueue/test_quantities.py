@@ -28,6 +28,7 @@ def container(gpus: object = 0, name: str = "nvidia.com/gpu", **more: Any) -> di
         ({"containers": [container(10**9)]}, 10**9),
         ({"containers": [container("1k")]}, 1000),
         ({"containers": [container("many")]}, UNREADABLE),
+        ({"containers": [container(9 * 10**18), container("9" * 5000)]}, UNREADABLE),
     ],
 )
 def test_a_pod_holds_what_its_containers_hold_at_the_same_time(spec: dict[str, Any], expected: int) -> None:

@@ -6,29 +6,91 @@ several files in KUBECONFIG, certificates and tokens inline or in files, and pro
 
 from __future__ import annotations
 
-import asyncio
 import base64
-import json
+import contextlib
 import os
 import ssl
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, TypeVar
 
+import msgspec
 import yaml
+from multidict import CIMultiDict
 
+from gpuqueue.cluster.credentials import Program, credential
 from gpuqueue.errors import ConfigError, Unavailable
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _TOKEN_SECONDS = 60.0
 """How long a token from a file is used before the file is read again: the kubelet rotates it."""
-_PROGRAM_SECONDS = 30.0
 
-Entry = Mapping[str, Any]
+
+class User(msgspec.Struct, rename="kebab"):
+    """As whom."""
+
+    token: str = ""
+    token_file: str = msgspec.field(name="tokenFile", default="")
+    client_certificate: str = ""
+    client_certificate_data: str = ""
+    client_key: str = ""
+    client_key_data: str = ""
+    program: Program | None = msgspec.field(name="exec", default=None)
+    impersonate: str = msgspec.field(name="as", default="")
+    impersonate_groups: list[str] | None = msgspec.field(name="as-groups", default=None)
+
+
+class Cluster(msgspec.Struct, rename="kebab"):
+    """Where."""
+
+    server: Annotated[str, msgspec.Meta(min_length=1)]
+    certificate_authority: str = ""
+    certificate_authority_data: str = ""
+    insecure_skip_tls_verify: bool = False
+
+
+class Context(msgspec.Struct):
+    """A cluster and a user."""
+
+    cluster: str
+    user: str = ""
+    namespace: str = ""
+
+
+class NamedUser(msgspec.Struct):
+    """`users[]`"""
+
+    name: str
+    user: User | None = None
+
+
+class NamedCluster(msgspec.Struct):
+    """`clusters[]`"""
+
+    name: str
+    cluster: Cluster
+
+
+class NamedContext(msgspec.Struct):
+    """`contexts[]`"""
+
+    name: str
+    context: Context
+
+
+class Kubeconfig(msgspec.Struct, rename="kebab"):
+    """A kubeconfig, as far as it is understood."""
+
+    current_context: str = ""
+    clusters: list[NamedCluster] | None = None
+    contexts: list[NamedContext] | None = None
+    users: list[NamedUser] | None = None
+
+
+N = TypeVar("N", NamedUser, NamedCluster, NamedContext)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -40,13 +102,14 @@ class Access:
     namespace: str = "default"
     token: str | None = None
     token_file: Path | None = None
-    program: Entry | None = None
+    program: Program | None = None
     """What prints credentials: command, arguments, environment (`exec` of a kubeconfig)."""
     impersonate: str | None = None
+    impersonate_groups: tuple[str, ...] = ()
     _read_at: float = field(default=-1e9, init=False)
     _expires: float = field(default=0.0, init=False)
 
-    async def headers(self) -> dict[str, str]:
+    async def headers(self) -> CIMultiDict[str]:
         """What goes with each request.
 
         Raises:
@@ -55,9 +118,10 @@ class Access:
         if self.token_file and time.monotonic() - self._read_at > _TOKEN_SECONDS:
             self.token, self._read_at = _read(self.token_file), time.monotonic()
         if self.program and (self.token is None or time.time() > self._expires):
-            self.token, self._expires = await _credential(self.program)
-        found = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        return found | ({"Impersonate-User": self.impersonate} if self.impersonate else {})
+            self.token, self._expires = await credential(self.program)
+        found = [("Authorization", f"Bearer {self.token}")] if self.token else []
+        found += [("Impersonate-User", self.impersonate)] if self.impersonate else []
+        return CIMultiDict([*found, *(("Impersonate-Group", group) for group in self.impersonate_groups)])
 
 
 def find(kubeconfig: str | None = None, context: str | None = None) -> Access:
@@ -90,57 +154,71 @@ def _in_cluster() -> Access:
 
 def _from_kubeconfig(files: Sequence[Path], context: str | None) -> Access:
     configs = [(file, _parse(file)) for file in files]
-    current = context or next((config["current-context"] for _, config in configs if config.get("current-context")), None)
+    current = context or next((config.current_context for _, config in configs if config.current_context), None)
     if not current:
         raise ConfigError(f"{files[0]}: current-context is not set. Choose one: kubectl config use-context NAME")
-    _, chosen = _entry(configs, "contexts", "context", current)
-    at, cluster = _entry(configs, "clusters", "cluster", chosen.get("cluster", ""))
-    user_at, user = _entry(configs, "users", "user", chosen["user"]) if chosen.get("user") else (at, {})
-    if not cluster.get("server"):
-        raise ConfigError(f"{at}: clusters[{chosen.get('cluster')}].cluster.server is not set")
+    _, chosen = _entry([(file, config.contexts) for file, config in configs], "contexts", current)
+    at, cluster = _entry([(file, config.clusters) for file, config in configs], "clusters", chosen.context.cluster)
+    user_at, user = at, User()
+    if chosen.context.user:
+        user_at, found = _entry([(file, config.users) for file, config in configs], "users", chosen.context.user)
+        user = found.user or User()
     return Access(
-        server=str(cluster["server"]).rstrip("/"),
+        server=cluster.cluster.server.rstrip("/"),
         tls=_tls(at, cluster, user_at, user),
-        namespace=chosen.get("namespace") or "default",
-        token=user.get("token"),
-        token_file=_beside(user_at, user["tokenFile"]) if user.get("tokenFile") else None,
-        program=user.get("exec"),
-        impersonate=user.get("as"),
+        namespace=chosen.context.namespace or "default",
+        token=user.token or None,
+        token_file=_beside(user_at, user.token_file) if user.token_file and not user.token else None,
+        program=user.program,
+        impersonate=user.impersonate or None,
+        impersonate_groups=tuple(user.impersonate_groups or ()),
     )
 
 
-def _parse(file: Path) -> dict[str, Any]:
+def _parse(file: Path) -> Kubeconfig:
     try:
-        config = yaml.safe_load(file.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        return msgspec.yaml.decode(file.read_bytes(), type=Kubeconfig)
+    except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
-    if not isinstance(config, dict):
-        raise ConfigError(f"{file} is no kubeconfig. See: kubectl config view")
-    return config
+    except (msgspec.MsgspecError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} is no kubeconfig: {error}. See: kubectl config view") from error
 
 
-def _entry(configs: Sequence[tuple[Path, Entry]], many: str, one: str, name: str) -> tuple[Path, dict[str, Any]]:
-    for file, config in configs:
-        for entry in config.get(many) or ():
-            if entry.get("name") == name:
-                return file, entry.get(one) or {}
-    raise ConfigError(f"{configs[0][0]}: {many} has no {name!r}. See what there is: kubectl config view")
+def _entry(found: Sequence[tuple[Path, list[N] | None]], many: str, name: str) -> tuple[Path, N]:
+    """The first of that name, and the file that it is in."""
+    for file, entries in found:
+        for entry in entries or ():
+            if entry.name == name:
+                return file, entry
+    raise ConfigError(f"{found[0][0]}: {many} has no {name!r}. See what there is: kubectl config view")
 
 
-def _tls(at: Path, cluster: Entry, user_at: Path, user: Entry) -> ssl.SSLContext | bool:
-    if str(cluster["server"]).startswith("http://"):
+def _tls(at: Path, cluster: NamedCluster, user_at: Path, user: User) -> ssl.SSLContext | bool:
+    said = cluster.cluster
+    if said.server.startswith("http://"):
         return True
-    data = base64.b64decode(cluster.get("certificate-authority-data") or "").decode()
-    file = cluster.get("certificate-authority")
-    context = _trusting(data=data, file=_beside(at, file) if file and not data else None)
-    if cluster.get("insecure-skip-tls-verify"):
+    authority = said.certificate_authority
+    with _naming(f"{at}: clusters[{cluster.name}].cluster.certificate-authority"):
+        data = base64.b64decode(said.certificate_authority_data, validate=True).decode()
+        context = _trusting(data=data, file=_beside(at, authority) if authority and not data else None)
+    if said.insecure_skip_tls_verify:
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    certificate, key = _inline(user, "client-certificate"), _inline(user, "client-key")
-    if certificate and key:
-        _load_pair(context, certificate, key)
-    elif user.get("client-certificate"):
-        context.load_cert_chain(_beside(user_at, user["client-certificate"]), _beside(user_at, user["client-key"]))
+    with _naming(f"{user_at}: the user's client-certificate or client-key"):
+        if user.client_certificate_data and user.client_key_data:
+            pair = (user.client_certificate_data, user.client_key_data)
+            _load_pair(context, *(base64.b64decode(text, validate=True) for text in pair))
+        elif user.client_certificate:
+            context.load_cert_chain(_beside(user_at, user.client_certificate), _beside(user_at, user.client_key))
     return context
+
+
+@contextlib.contextmanager
+def _naming(field: str) -> Iterator[None]:
+    """Say which field it is that cannot be used."""
+    try:
+        yield
+    except (OSError, ValueError) as error:  # ssl.SSLError is an OSError, and what is no base64 a ValueError
+        raise ConfigError(f"{field} cannot be used: {error}. See: kubectl config view --raw") from error
 
 
 def _trusting(*, data: str = "", file: Path | None = None) -> ssl.SSLContext:
@@ -148,10 +226,6 @@ def _trusting(*, data: str = "", file: Path | None = None) -> ssl.SSLContext:
     context = ssl.create_default_context(cadata=data or None, cafile=str(file) if file else None)
     context.verify_flags &= ~ssl.VERIFY_X509_STRICT
     return context
-
-
-def _inline(user: Entry, name: str) -> bytes:
-    return base64.b64decode(user.get(f"{name}-data") or "")
 
 
 def _load_pair(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
@@ -171,26 +245,3 @@ def _read(file: Path) -> str:
         return file.read_text().strip()
     except OSError as error:
         raise Unavailable(f"the token {file} cannot be read: {error}") from error
-
-
-async def _credential(program: Entry) -> tuple[str, float]:
-    command = [program["command"], *(program.get("args") or ())]
-    settings = {item["name"]: item["value"] for item in program.get("env") or ()}
-    asked = {"apiVersion": program.get("apiVersion"), "kind": "ExecCredential", "spec": {"interactive": False}}
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            env={**os.environ, **settings, "KUBERNETES_EXEC_INFO": json.dumps(asked)},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        out, complaint = await asyncio.wait_for(process.communicate(), _PROGRAM_SECONDS)
-        status = json.loads(out)["status"]
-        token = str(status["token"])
-    except FileNotFoundError as error:
-        raise Unavailable(f"{command[0]} of the kubeconfig is not installed. {program.get('installHint') or ''}".strip()) from error
-    except (OSError, ValueError, KeyError, TimeoutError) as error:
-        told = complaint.decode(errors="replace").strip()[-500:] if "complaint" in locals() else ""
-        raise Unavailable(f"{' '.join(command)} gave no token: {told or error!r}. Sign in again, then: kubectl get namespaces") from error
-    expires = status.get("expirationTimestamp")
-    return token, datetime.fromisoformat(expires).timestamp() - _TOKEN_SECONDS if expires else time.time() + 300

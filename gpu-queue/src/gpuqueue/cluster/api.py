@@ -81,7 +81,9 @@ class Api:
             Unavailable: no answer in time, or one that means "later".
         """
         content = body if isinstance(body, bytes) else None if body is None else msgspec.json.encode(body)
-        headers = await self.access.headers() | ({"Content-Type": content_type} if content is not None else {})
+        headers = await self.access.headers()
+        if content is not None:
+            headers["Content-Type"] = content_type
         timeout = aiohttp.ClientTimeout(total=seconds)
         try:
             async with self._session.request(
@@ -173,7 +175,7 @@ def _raise_for(code: int, text: bytes, what: str) -> None:
 
 async def backoff(attempt: int) -> None:
     """Wait before trying again: a quarter of a second, doubled each time up to eight, with jitter by the loop's own clock."""
-    base = min(8.0, 0.25 * 2**attempt)
+    base = 0.25 * 2 ** min(attempt, 5)
     await asyncio.sleep(base * (0.75 + 0.5 * (asyncio.get_running_loop().time() % 1.0)))
 
 

@@ -7,7 +7,7 @@ exact (GPU time spent) are in the ledger's own writes; a leader that is killed l
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import msgspec
@@ -24,6 +24,8 @@ _KEY = "pasts"
 _FULL_BYTES = 800_000
 """A ConfigMap holds a mebibyte."""
 _MOST_PENDING = 50_000
+_AT_ONCE = 500
+"""Lines of one write: the longest of so many fit into an empty ConfigMap."""
 
 
 class _Meta(msgspec.Struct, rename="camel"):
@@ -81,10 +83,12 @@ class Archive:
         for past in batch:
             days.setdefault(_day(past.ended), []).append(past)
         for day, pasts in days.items():
-            await self._append(day, "".join(line_of(past) + "\n" for past in pasts))
-            done = set(map(id, pasts))
-            self._pending = [past for past in self._pending if id(past) not in done]
-            written += len(pasts)
+            for first in range(0, len(pasts), _AT_ONCE):
+                part = pasts[first : first + _AT_ONCE]
+                await self._append(day, [line_of(past) for past in part])
+                done = set(map(id, part))
+                self._pending = [past for past in self._pending if id(past) not in done]
+                written += len(part)
         return written
 
     async def expire(self) -> None:
@@ -96,13 +100,17 @@ class Archive:
                 if (meta.labels or {}).get(HISTORY, oldest) < oldest:
                     await self._delete(meta.name)
 
-    async def _append(self, day: str, text: str) -> None:
+    async def _append(self, day: str, lines: Sequence[str]) -> None:
+        """Lines that are there already came with a write whose answer was lost."""
         number = 0
         while True:
             name = f"{_PREFIX}{day}-{number}"
             held = await self._read(name)
             before = (held.data or {}).get(_KEY, "") if held else ""
-            if len(before.encode()) + len(text.encode()) > _FULL_BYTES and before:
+            present = set(before.splitlines())
+            lines = [line for line in lines if line not in present]
+            text = "".join(line + "\n" for line in lines)
+            if before and len(before.encode()) + len(text.encode()) > _FULL_BYTES:
                 number += 1
                 continue
             try:

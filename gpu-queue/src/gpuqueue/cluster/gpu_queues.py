@@ -17,7 +17,7 @@ import msgspec
 from gpuqueue import simulate
 from gpuqueue.calendar import Window, lane_of
 from gpuqueue.cluster.pods import Meta, moment
-from gpuqueue.durations import seconds_of, words_of
+from gpuqueue.durations import moment_of, seconds_of, words_of
 from gpuqueue.labels import DOMAIN
 from gpuqueue.periods import Per, Period, period_of
 from gpuqueue.queue import Budget, Grant, Lane, Order, Pod, Queue
@@ -272,7 +272,7 @@ def claims(policies: Iterable[Policy]) -> tuple[dict[str, str], dict[str, str]]:
 
 def stamp(at: float) -> str:
     """A moment as Kubernetes writes it, with microseconds: what was granted in one second keeps its order."""
-    return datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    return moment_of(at).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _lane(field: LaneField, now: float) -> Lane:

@@ -16,10 +16,12 @@ import msgspec
 from gpuqueue import labels
 from gpuqueue.durations import seconds_of
 from gpuqueue.quantities import gpus_of, whole
+from gpuqueue.queue import MOST_PODS
 from gpuqueue.reconcile import Phase
 
 _TERMINAL = frozenset({"Succeeded", "Failed"})
-_MOST_MEMBERS = 10_000
+_LONGEST_GROUP, _LONGEST_FAMILY = 253, 600
+"""What the ledger's schema has room for: an entry that the API server refuses would hold up the whole queue."""
 _NODE_NAME = "workflows.argoproj.io/node-name"
 _SAFE = "bcdfghjklmnpqrstvwxz2456789"
 """The letters of which Kubernetes makes random suffixes."""
@@ -178,6 +180,7 @@ def facts(pod: PodObject, table: Mapping[str, int]) -> Facts:
     meta, spec, status = pod.metadata, pod.spec, pod.status
     marks, notes = meta.labels or {}, meta.annotations or {}
     said = {key: notes.get(key, marks.get(key)) for key in (labels.GROUP, labels.GROUP_SIZE, labels.RUN_LIMIT)}
+    group = said[labels.GROUP] or ""
     owner = next((owner for owner in meta.owners or () if owner.controller), None)
     return Facts(
         uid=meta.uid,
@@ -189,10 +192,10 @@ def facts(pod: PodObject, table: Mapping[str, int]) -> Facts:
         pins=pins(spec),
         since=moment(meta.created),
         owner=owner,
-        group=said[labels.GROUP] or None,
-        size=_size(said[labels.GROUP_SIZE]) if said[labels.GROUP] else 1,
+        group=group[:_LONGEST_GROUP] or None,
+        size=_size(said[labels.GROUP_SIZE] if len(group) <= _LONGEST_GROUP else None) if group else 1,
         run_limit=_limit(said[labels.RUN_LIMIT], spec.active_deadline_seconds),
-        family=_family(meta, owner, notes.get(_NODE_NAME)),
+        family=_family(meta, owner, notes.get(_NODE_NAME))[:_LONGEST_FAMILY],
         told=next((condition for condition in status.conditions or () if condition.type == labels.CONDITION), None),
         running=bool(spec.node_name),
         started=moment(status.start_time) if status.start_time else None,
@@ -251,7 +254,7 @@ def over(pod: PodObject) -> bool:
 def _size(text: str | None) -> int:
     """A group's size as its pods say it; what is no size is one that no group has, so that it is reported and waits."""
     size = whole(text or "")
-    return size if 1 <= size <= _MOST_MEMBERS else _MOST_MEMBERS + 1
+    return size if 1 <= size <= MOST_PODS else MOST_PODS + 1
 
 
 def _limit(said: str | None, deadline: int | None) -> float | None:
@@ -284,5 +287,5 @@ def moment(text: str) -> float:
     """Seconds since the epoch; 0 where the text is no time."""
     try:
         return datetime.fromisoformat(text).timestamp()
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

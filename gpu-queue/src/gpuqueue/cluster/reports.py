@@ -9,6 +9,7 @@ import msgspec
 from gpuqueue.cluster.board import Board, Line
 from gpuqueue.cluster.gpu_queues import stamp
 from gpuqueue.queue import Grant, Lane
+from gpuqueue.words import gpus
 
 
 class Holder(msgspec.Struct, rename="camel", omit_defaults=True):
@@ -160,7 +161,7 @@ def pod_report(board: Board, namespace: str, name: str, uid: str) -> PodReport:
         )
     if (held := board.grants.get(uid)) is not None:
         queue, grant = held
-        text = f"it holds {grant.gpus} GPUs of lane {grant.lane} in queue {queue} since {stamp(grant.at)}"
+        text = f"it holds {gpus(grant.gpus)} of lane {grant.lane} in queue {queue} since {stamp(grant.at)}"
         return PodReport(namespace=namespace, name=name, state="granted", message=text, queue=queue, lane=grant.lane, gpus=grant.gpus)
     return PodReport(namespace=namespace, name=name, state="unmanaged", message="no GPU pod of that name waits or runs in a queue")
 

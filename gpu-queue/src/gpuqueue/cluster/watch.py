@@ -21,6 +21,7 @@ from gpuqueue.errors import Gone, Refused, Unavailable
 SILENCE = 90.0
 LASTING = 270.0
 CHECK_SECONDS = 600.0
+_TOO_OLD = 410
 
 T = TypeVar("T")
 S_contra = TypeVar("S_contra", contravariant=True)
@@ -96,13 +97,12 @@ class Follower(Generic[T]):
         while True:
             try:
                 since, checked = await self._list(), time.monotonic()
-                attempt = 0
                 while time.monotonic() - checked < CHECK_SECONDS:
                     since = await self._watch(since)
-            except Gone:
-                continue
+                    attempt = 0
             except (Refused, Unavailable) as error:
-                self._trouble(f"{self._path}: {error}")
+                if not (isinstance(error, Gone) and error.code == _TOO_OLD):  # that happens, and is no trouble
+                    self._trouble(f"{self._path}: {error}")
                 await backoff(attempt)
                 attempt += 1
 
@@ -140,7 +140,7 @@ class Follower(Generic[T]):
         event = decoded(line, _Event)
         if event.type == "ERROR":
             failure = decoded(event.object, _Failure)
-            if failure.code == 410:  # noqa: PLR2004 (Gone)
+            if failure.code == _TOO_OLD:
                 raise Gone(failure.code, failure.reason, failure.message)
             raise Unavailable(f"the watch of {self._path} was ended: {failure.message}")
         if event.type == "BOOKMARK":

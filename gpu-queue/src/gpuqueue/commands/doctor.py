@@ -12,7 +12,7 @@ from typing import Any, Literal
 import msgspec
 
 from gpuqueue.cluster.api import Api, decoded
-from gpuqueue.cluster.pods import moment
+from gpuqueue.cluster.pods import Spec, asks, moment
 from gpuqueue.commands import reading
 from gpuqueue.commands.reading import Seen
 from gpuqueue.commands.screen import print_json, say
@@ -208,7 +208,9 @@ async def _deadlines(api: Api, _options: argparse.Namespace, seen: Seen) -> Asyn
     for namespace in seen.view.namespaces:
         async for item in _items(api, f"/apis/batch/v1/namespaces/{namespace}/jobs"):
             deadline = item["spec"].get("activeDeadlineSeconds")
-            if deadline and not item.get("status", {}).get("completionTime"):
+            waits = asks(decoded(msgspec.json.encode(item["spec"]["template"]["spec"]), Spec))
+            over = any(each["type"] in ("Complete", "Failed") for each in item.get("status", {}).get("conditions", ()))
+            if deadline and waits and not over:
                 text = f"Job {namespace}/{item['metadata']['name']} is killed {words_of(deadline)} after it was made, time in line included"
                 yield Finding(
                     "warning",

@@ -44,6 +44,7 @@ async def eta(api: Api, options: argparse.Namespace) -> int:
     asked = queue if options.gpus is None else _with_newcomer(queue, lane, options, now)
     found = estimates(asked, RunTimes(seen.pasts), now)
     rows = [request for request in asked.waiting if request.lane == lane and (options.gpus is None or request.key == _NEW)]
+    rows.sort(key=lambda request: request.rank)
     truth = coverage([past for past in seen.pasts if past.queue == name])
     if options.json:
         print_json(
@@ -62,7 +63,7 @@ async def eta(api: Api, options: argparse.Namespace) -> int:
         ["Who", "#GPUs", "Likely start", "9 in 10 by"],
         [
             (r.name, r.gpus, *((clock(found[r.key].p50, now), clock(found[r.key].p90, now)) if r.key in found else ("unknown", "unknown")))
-            for r in sorted(rows, key=lambda r: r.rank)
+            for r in rows
         ],
     )
     say(_truth(truth) if rows else "Nobody waits.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -46,8 +47,9 @@ def kueue(policies: Iterable[Policy]) -> Iterator[Object]:
     flavors = {_flavor(lane.match): lane.match for policy in policies for lane in policy.spec.lanes}
     for name, match in sorted(flavors.items()):
         yield {"apiVersion": _VERSION, "kind": "ResourceFlavor", "metadata": {"name": name}, "spec": {"nodeLabels": match} if match else {}}
+    pools = {policy.spec.pool.name for policy in policies if policy.spec.pool}
     for policy in policies:
-        yield _cluster_queue(policy)
+        yield _cluster_queue(policy, lends=policy.name in pools)
         for namespace in policy.spec.namespaces:
             yield {
                 "apiVersion": _VERSION,
@@ -66,6 +68,7 @@ def remarks(policies: Iterable[Policy]) -> Iterator[str]:
         lost = [
             *(["EASY order (BestEffortFIFO lets small pods pass for ever)"] if spec.order == "easy" else []),
             *(["the budget"] if spec.budget else []),
+            *(["run limits"] if spec.default_run_limit or spec.enforce_run_limit else []),
             *(["the policy for idle GPUs"] if spec.idle else []),
             *(f"the calendar of lane {lane.name}" for lane in spec.lanes if lane.windows),
         ]
@@ -73,9 +76,10 @@ def remarks(policies: Iterable[Policy]) -> Iterator[str]:
             yield f"Queue {policy.name}: left out {', '.join(lost)}."
 
 
-def _cluster_queue(policy: Policy) -> Object:
+def _cluster_queue(policy: Policy, *, lends: bool) -> Object:
     spec = policy.spec
     pool = spec.pool
+    names = {"key": "kubernetes.io/metadata.name", "operator": "In", "values": list(spec.namespaces)}
     flavors = [
         {
             "name": _flavor(lane.match),
@@ -88,15 +92,14 @@ def _cluster_queue(policy: Policy) -> Object:
         "kind": "ClusterQueue",
         "metadata": {"name": policy.name},
         "spec": {
-            **({"cohort": pool.name} if pool else {"cohort": policy.name} if not spec.namespaces else {}),
+            **({"cohort": pool.name} if pool else {"cohort": policy.name} if lends else {}),
             "queueingStrategy": "StrictFIFO" if spec.order == "strict" else "BestEffortFIFO",
-            "namespaceSelector": {
-                "matchExpressions": [{"key": "kubernetes.io/metadata.name", "operator": "In", "values": list(spec.namespaces)}]
-            },
+            **({"namespaceSelector": {"matchExpressions": [names]}} if spec.namespaces else {}),  # without one it takes nobody
             "resourceGroups": [{"coveredResources": [_GPU], "flavors": flavors}],
         },
     }
 
 
 def _flavor(match: dict[str, str]) -> str:
-    return "-".join(match[key].lower() for key in sorted(match)) or "any"
+    """Values of labels may hold what names of objects may not."""
+    return re.sub("[^a-z0-9.-]", "-", "-".join(match[key].lower() for key in sorted(match))).strip("-.") or "any"

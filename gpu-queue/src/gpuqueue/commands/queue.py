@@ -36,6 +36,8 @@ async def queue(api: Api, options: argparse.Namespace) -> int:
         _show_one(reports[0])
     else:
         _show_all(reports)
+    if options.json:
+        return 0
     for complaint in [*seen.view.twice.values(), *(complaint for report in reports for complaint in report.complaints)]:
         say(f"To mend: {complaint}")
     if seen.hidden:

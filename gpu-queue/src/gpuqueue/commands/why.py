@@ -11,6 +11,7 @@ from gpuqueue.cluster.reports import PodReport, pod_report
 from gpuqueue.commands import reading
 from gpuqueue.commands.screen import print_json, print_table, say
 from gpuqueue.durations import words_of
+from gpuqueue.errors import Gone, Refused
 
 
 def add_parser(subparsers: Any) -> None:
@@ -27,19 +28,30 @@ async def why(api: Api, options: argparse.Namespace) -> int:
     """Answer."""
     namespace = options.namespace or api.access.namespace
     pod = await reading.find_pod(api, namespace, options.pod)
-    seen = await reading.look(api, options)
-    queue = seen.view.namespaces.get(namespace, "")
-    policy = seen.view.policies.get(queue)
-    hidden = set(seen.hidden).intersection(policy.spec.namespaces if policy else ())
-    if hidden and pod.phase == "gated":
-        report = _as_told(pod, queue)
-    else:
-        report = _standing(pod, queue, pod_report(seen.board(), namespace, pod.name, pod.uid))
+    try:
+        report, hidden = await _look(api, options, pod)
+    except Gone:
+        raise  # there are no queues at all
+    except Refused:
+        if pod.told is None:
+            raise
+        report, hidden = _as_told(pod, ""), ["GpuQueues"]
     if options.json:
         print_json(report)
     else:
         _show(report, hidden)
     return 0
+
+
+async def _look(api: Api, options: argparse.Namespace, pod: Facts) -> tuple[PodReport, list[str]]:
+    """Where the pod stands, and what this person may not list that matters for it."""
+    seen = await reading.look(api, options)
+    queue = seen.view.namespaces.get(pod.namespace, "")
+    policy = seen.view.policies.get(queue)
+    hidden = sorted(set(seen.hidden).intersection(policy.spec.namespaces if policy else ()))
+    if hidden and pod.phase == "gated":
+        return _as_told(pod, queue), [f"pods in {', '.join(hidden)}"]
+    return _standing(pod, queue, pod_report(seen.board(), pod.namespace, pod.name, pod.uid)), []
 
 
 def _standing(pod: Facts, queue: str, report: PodReport) -> PodReport:
@@ -60,7 +72,7 @@ def _as_told(pod: Facts, queue: str) -> PodReport:
     return PodReport(namespace=pod.namespace, name=pod.name, state="waiting", message=told, queue=queue, gpus=pod.gpus)
 
 
-def _show(report: PodReport, hidden: set[str]) -> None:
+def _show(report: PodReport, hidden: list[str]) -> None:
     say(f"{report.namespace}/{report.name} {report.state}: {report.message}")
     if report.ahead:
         say()
@@ -69,4 +81,4 @@ def _show(report: PodReport, hidden: set[str]) -> None:
             [(other.place, other.name, other.namespace, other.gpus, words_of(other.seconds), other.likely[:16]) for other in report.ahead],
         )
     if hidden:
-        say(f"You may not list pods in {', '.join(sorted(hidden))}, so this is what the controller wrote last.")
+        say(f"You may not list {', '.join(hidden)}, so this is what the controller wrote last.")

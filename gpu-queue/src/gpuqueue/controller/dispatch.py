@@ -57,12 +57,14 @@ class Dispatch:
         """Do rounds for as long as this replica leads; wait otherwise. Never returns."""
         while True:
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._news.wait(), min(1.0, self._tick))
+                async with asyncio.timeout(min(1.0, self._tick)):  # wait_for of Python 3.11 loses a cancellation that comes with news
+                    await self._news.wait()
             self._news.clear()
             if leading():
                 self._start()
             else:
                 self._last.clear()  # whoever leads again begins with a round over everything
+                self._due.clear()  # and does not count from when this was news to somebody else
                 await asyncio.sleep(0.05)
 
     async def settled(self) -> None:

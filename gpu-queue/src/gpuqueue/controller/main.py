@@ -311,9 +311,13 @@ class Controller:
         known, kept = {grant.key for grant in before.grants}, {grant.key for grant in after.grants}
         for grant in after.grants:
             if grant.key not in known and not grant.foreign and grant.since is not None:
-                self.metrics.wait_seconds.labels(before.name, grant.lane).observe(max(0.0, grant.at - grant.since))
+                self.metrics.wait_seconds.labels(grant.owner or before.name, grant.lane).observe(max(0.0, grant.at - grant.since))
         now = time.time()
-        ended = [self.forecast.past_of(before.name, grant, now) for grant in before.grants if grant.key not in kept and not grant.foreign]
+        ended = [
+            self.forecast.past_of(grant.owner or before.name, grant, now)
+            for grant in before.grants
+            if grant.key not in kept and not grant.foreign
+        ]
         self.forecast.learn(ended)
         self.archive.add(ended)
 

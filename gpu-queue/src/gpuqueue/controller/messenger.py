@@ -112,6 +112,8 @@ class Messenger:
         self._sent[note.uid] = note.message
         if await self._write("PATCH", path, body, STRATEGIC):
             self._told("condition")
+        else:
+            self._sent.pop(note.uid, None)
 
     async def _event(self, regarding: dict[str, Any], reason: str, text: str, *, warning: bool) -> None:
         now = time.time()

@@ -23,7 +23,7 @@ from gpuqueue.cluster.board import Board
 from gpuqueue.cluster.reports import QueueReport, pod_report, queue_report
 from gpuqueue.controller.visitors import Visitor, Visitors
 from gpuqueue.durations import words_of
-from gpuqueue.errors import Unavailable
+from gpuqueue.errors import Refused, Unavailable
 
 _COOKIE = "gpu-queue-token"
 _POLICY = "default-src 'none'; style-src 'self'; form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
@@ -70,6 +70,7 @@ class PublicServer:
     def app(self) -> web.Application:
         """The aiohttp application."""
         app = web.Application(middlewares=[self._guard], client_max_size=64 * 1024)
+        app.on_response_prepare.append(_make_safe)
         app.router.add_get("/api/v1/queues", self._queues)
         app.router.add_get("/api/v1/queues/{name}", self._queue)
         app.router.add_get("/api/v1/namespaces/{namespace}/pods/{name}", self._pod)
@@ -89,7 +90,7 @@ class PublicServer:
         if not open_to_all:
             try:
                 visitor = await self._visitor(request)
-            except Unavailable:
+            except (Refused, Unavailable):
                 return _problem(request, 503, "the API server does not say who you are; try again")
             if visitor is None:
                 if request.path.startswith("/api/"):
@@ -97,11 +98,11 @@ class PublicServer:
                 return _redirect("/login")
             request["visitor"] = visitor
         try:
-            response = await handler(request)
-        except Unavailable:
-            response = _problem(request, 503, "the API server does not say what you may see; try again")
-        response.headers.update(_SAFETY)
-        return response
+            return await handler(request)
+        except web.HTTPException as answer:  # aiohttp's own, such as 404
+            return _problem(request, answer.status, answer.reason)
+        except (Refused, Unavailable):
+            return _problem(request, 503, "the API server does not say what you may see; try again")
 
     async def _visitor(self, request: web.Request) -> Visitor | None:
         kind, _, token = request.headers.get("Authorization", "").partition(" ")
@@ -210,8 +211,14 @@ async def serve(app: web.Application, address: str, tls: ssl.SSLContext | None =
     return runner
 
 
+async def _make_safe(_request: web.Request, response: web.StreamResponse) -> None:
+    """Whatever is answered, refusals and crashes included."""
+    for name, value in _SAFETY.items():
+        response.headers.setdefault(name, value)
+
+
 def _redirect(path: str) -> web.Response:
-    return web.Response(status=303, headers={"Location": path, **_SAFETY})
+    return web.Response(status=303, headers={"Location": path})
 
 
 def _probe(trouble: str) -> web.Response:

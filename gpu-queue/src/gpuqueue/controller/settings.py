@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+import yaml
 
 from gpuqueue.errors import ConfigError
+from gpuqueue.prometheus import Source
+
+_HINT = "What may stand there: helm show values gpu-queue"
 
 
 class Prometheus(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
@@ -21,16 +26,16 @@ class Prometheus(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 class Settings(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_only=True):
     """All of it; each has a default that is right for most."""
 
-    gpus: dict[str, int] = {}
+    gpus: dict[str, Annotated[int, msgspec.Meta(ge=0)]] = {}
     """GPUs for one unit of a resource, and of `claim`; 1 where nothing is said."""
-    lease_seconds: float = 10.0
-    coalesce_seconds: float = 0.03
+    lease_seconds: Annotated[float, msgspec.Meta(ge=2)] = 10.0
+    coalesce_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.03
     """How long a round waits for more news after the first."""
-    tick_seconds: float = 10.0
+    tick_seconds: Annotated[float, msgspec.Meta(ge=0.1)] = 10.0
     """A round is due after this long without news: windows open, budgets turn over."""
-    look_for_unmanaged_seconds: float = 60.0
-    parallel_gates: int = 16
-    tell_per_second: float = 5.0
+    look_for_unmanaged_seconds: Annotated[float, msgspec.Meta(ge=1)] = 60.0
+    parallel_gates: Annotated[int, msgspec.Meta(ge=1)] = 16
+    tell_per_second: Annotated[float, msgspec.Meta(ge=0)] = 5.0
     """Writes a second that tell people their place; those that grant are not limited."""
     tell_top: int = 20
     """So many of each line are told when they move; the others when they come, and on asking."""
@@ -39,7 +44,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_on
     events: bool = True
     prices: dict[str, float] = {}
     """For a GPU hour, by lane."""
-    history_days: int = 30
+    history_days: Annotated[int, msgspec.Meta(ge=1)] = 30
     prometheus: Prometheus = msgspec.field(default_factory=Prometheus)
 
 
@@ -64,15 +69,22 @@ def read(file: Path | None) -> Settings:
         settings = decode(file.read_bytes())
     except OSError as error:
         raise ConfigError(f"{file} cannot be read: {error}") from error
-    except msgspec.MsgspecError as error:
-        raise ConfigError(f"{file}: {error}. What may stand there: helm show values gpu-queue") from error
-    for name, least in (
-        ("lease_seconds", 2.0),
-        ("coalesce_seconds", 0.0),
-        ("tick_seconds", 0.1),
-        ("parallel_gates", 1),
-        ("tell_per_second", 0.0),
-    ):
-        if getattr(settings, name) < least:
-            raise ConfigError(f"{file}: {name} must be at least {least:g}. What may stand there: helm show values gpu-queue")
+    except (msgspec.MsgspecError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file}: {error}. {_HINT}") from error
+    try:
+        source(settings)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: prometheus: {error}. {_HINT}") from error
     return settings
+
+
+def source(settings: Settings) -> Source | None:
+    """Where GPU activity is asked for; None if nowhere.
+
+    Raises:
+        ConfigError: a label's name is none.
+    """
+    said = settings.prometheus
+    token = Path(said.token_file) if said.token_file else None
+    found = Source(url=said.url, namespace_label=said.namespace_label, pod_label=said.pod_label, token_file=token)
+    return found if said.url else None

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
 
 import aiohttp
 
@@ -19,13 +18,14 @@ from gpuqueue.cluster.api import Api
 from gpuqueue.cluster.gpu_queues import IdleField, Policy
 from gpuqueue.cluster.view import View
 from gpuqueue.controller.messenger import Messenger
-from gpuqueue.controller.settings import Settings
+from gpuqueue.controller.settings import Settings, source
 from gpuqueue.durations import seconds_of, words_of
 from gpuqueue.errors import Conflict, Gone, GpuQueueError
 from gpuqueue.metrics import Metrics
-from gpuqueue.prometheus import Prometheus, Source
+from gpuqueue.prometheus import Prometheus
 from gpuqueue.queue import Grant
 from gpuqueue.usage import Holder, IdlePolicy, PodKey, Rung, Sample, State, Step, Use, gpus_in, holders, ladder, look
+from gpuqueue.words import gpus
 
 _SECONDS = 60.0
 _LONG = 15 * 60.0
@@ -64,14 +64,14 @@ class GpuUse:
         self._uses: dict[str, Use] = {}
         self._rungs: dict[str, Rung] = {}
         self._looked = time.time()
-        self._ended: set[str] = set()
-        """Keys of grants that were evicted: once is enough."""
+        self._told: set[str] = set()
+        """Keys of grants whose pods were told that their run limit is over: once is enough."""
 
     async def run(self) -> None:
         """Look every minute, for ever."""
         async with aiohttp.ClientSession() as session:
-            source = self._source()
-            prometheus = Prometheus(session, source) if source else None
+            asked = source(self._settings)
+            prometheus = Prometheus(session, asked) if asked else None
             while True:
                 await asyncio.sleep(_SECONDS)
                 if self._leading():
@@ -95,17 +95,10 @@ class GpuUse:
         self._metrics.replace(
             self._metrics.unknown_use_gpus, {(*key,): count for key, count in gpus_in(State.UNKNOWN, uses.values()).items()}
         )
-        self._metrics.add_accounts(account(uses.values(), now - self._looked))
+        self._metrics.add_accounts(account(uses.values(), max(0.0, now - self._looked)))
         await self._climb(rungs, uses, now)
         await self._enforce_limits(policies.values(), now)
         self._uses, self._rungs, self._looked = uses, rungs, now
-
-    def _source(self) -> Source | None:
-        said = self._settings.prometheus
-        if not said.url:
-            return None
-        token = Path(said.token_file) if said.token_file else None
-        return Source(url=said.url, namespace_label=said.namespace_label, pod_label=said.pod_label, token_file=token)
 
     def _holders(self, policies: Iterable[Policy]) -> list[Holder]:
         started = {uid: pod.started for uid, pod in self._view.pods.items() if pod.started is not None}
@@ -123,16 +116,14 @@ class GpuUse:
         order = list(Step)
         for key, rung in rungs.items():
             before = self._rungs[key].step if key in self._rungs else Step.NONE
-            if order.index(rung.step) <= order.index(before):
-                continue
             members = [use for use in uses.values() if use.holder.grant == key]
-            self._metrics.idle_steps.labels(members[0].holder.queue, rung.step.value).inc()
-            for use in members:
-                await self._messenger.about_pod(
-                    use.holder.namespace, use.holder.name, use.holder.uid, "IdleGPUs", _idle_words(rung, use, now)
-                )
-            if rung.step is Step.EVICT and key not in self._ended:
-                self._ended.add(key)
+            if order.index(rung.step) > order.index(before):
+                self._metrics.idle_steps.labels(members[0].holder.queue, rung.step.value).inc()
+                for use in members:
+                    await self._messenger.about_pod(
+                        use.holder.namespace, use.holder.name, use.holder.uid, "IdleGPUs", _idle_words(rung, use, now)
+                    )
+            if rung.step is Step.EVICT:
                 for use in members:
                     await self._evict(use.holder.namespace, use.holder.name, use.holder.uid)
 
@@ -142,17 +133,18 @@ class GpuUse:
             for policy in policies
             if policy.spec.enforce_run_limit
             for grant in policy.grants
-            if now > grant.ends and not grant.foreign and grant.key not in self._ended
+            if now > grant.ends and not grant.foreign
         ]
         for grant in over:
-            self._ended.add(grant.key)
             for pod in grant.pods:
                 if pod.uid in self._view.pods and self._view.pods[pod.uid].phase == "open":
-                    await self._messenger.about_pod(grant.namespace, pod.name, pod.uid, "RunLimit", _limit_words(grant, now))
+                    if grant.key not in self._told:
+                        await self._messenger.about_pod(grant.namespace, pod.name, pod.uid, "RunLimit", _limit_words(grant, now))
                     await self._evict(grant.namespace, pod.name, pod.uid)
+        self._told = {grant.key for grant in over}
 
     async def _evict(self, namespace: str, name: str, uid: str) -> None:
-        """By the eviction API, which heeds disruption budgets; of exactly this pod."""
+        """By the eviction API, which heeds disruption budgets; of exactly this pod. What is refused is tried again at the next look."""
         body = {
             "apiVersion": "policy/v1",
             "kind": "Eviction",
@@ -192,7 +184,7 @@ def _questions(policies: Mapping[str, Policy]) -> dict[tuple[str, float], set[st
 def _idle_words(rung: Rung, use: Use, now: float) -> str:
     holder, policy = use.holder, use.policy
     since = words_of(now - rung.idle_since) if rung.idle_since is not None else "a while"
-    text = f"{holder.gpus} GPUs of lane {holder.lane} have been idle for {since}."
+    text = f"{gpus(holder.gpus)} of lane {holder.lane} idle for {since}."
     if rung.step is Step.EVICT:
         return f"{text} The pod is evicted, as queue {holder.queue} has it."
     if policy is not None and policy.evict and rung.warned is not None:

@@ -67,6 +67,8 @@ class Visitors:
         Raises:
             Unavailable: it did not answer.
         """
+        if not token.isascii():
+            return None  # no token is; and these would be bytes that are no text
         key = hashlib.sha256(token.encode()).digest()
         if (known := self._remembered(key)) is not None:
             return known[0] or None
