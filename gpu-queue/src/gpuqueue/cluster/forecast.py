@@ -17,6 +17,8 @@ from gpuqueue.queue import Grant, Queue
 from gpuqueue.run_times import RunTimes
 
 _DRAWS = 100
+MOST = 20_000
+"""So many pasts are kept in mind; `RunTimes` looks at the latest few hundred of each kind."""
 _RECENT_SECONDS = 14 * 24 * 3600.0
 
 
@@ -29,19 +31,29 @@ class Forecast:
         """Key -> P50 and P90 of its start."""
         self._told: dict[str, Estimate] = {}
         self._run_times = RunTimes(())
-        self._learned = -1
+        self._news = False
 
     def learn(self, pasts: Iterable[Past]) -> None:
-        """Take in what has ended."""
+        """Take in what has ended; what is too long ago is forgotten."""
+        before = len(self.pasts)
         self.pasts.extend(pasts)
+        self._news = self._news or len(self.pasts) > before
+        del self.pasts[:-MOST]
+
+    def learn_anew(self, pasts: Iterable[Past]) -> None:
+        """Take these for all that has ended."""
+        self.pasts.clear()
+        self._news = True
+        self.learn(pasts)
 
     async def look_ahead(self, board: Board) -> float:
         """Estimate anew; returns how many seconds it took."""
         started = time.monotonic()
         queues = [queue for queue in board.queues.values() if queue.waiting]
         starts: dict[str, tuple[float, float]] = {}
-        if self._learned != len(self.pasts):
-            self._run_times, self._learned = await asyncio.to_thread(RunTimes, list(self.pasts)), len(self.pasts)
+        if self._news:
+            self._news = False
+            self._run_times = await asyncio.to_thread(RunTimes, list(self.pasts))
         for queue in queues:
             for key, estimate in (await asyncio.to_thread(estimates, queue, self._run_times, board.now)).items():
                 starts[key] = (estimate.p50, estimate.p90)

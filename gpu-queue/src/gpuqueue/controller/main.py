@@ -221,7 +221,7 @@ class Controller:
                 if self.leadership.leading and rounds % _EXPIRE_EVERY == 0:
                     await self.archive.expire()
                 if not self.leadership.leading and rounds % _RELOAD_EVERY == 0:
-                    self.forecast.pasts = await self.archive.load()
+                    self.forecast.learn_anew(await self.archive.load())
             except (Refused, Unavailable) as error:
                 self._trouble(f"history: {error}")
 
