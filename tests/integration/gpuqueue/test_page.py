@@ -67,7 +67,7 @@ class Site:
 @pytest.fixture(scope="module")
 def site(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """One replica, with its page."""
-    found = Site(*planes._free_ports(2))
+    found = Site(*planes.free_ports(2))
     with Replicas(control_plane, tmp_path_factory.mktemp("replicas"), count=0) as replicas:
         replicas.start("--listen", f"127.0.0.1:{found.public}", "--probes", f"127.0.0.1:{found.private}")
         eventually("it is ready", lambda: _ready(found))

@@ -150,5 +150,5 @@ def test_a_namespace_that_two_queues_name_stays_with_the_older_one() -> None:
     older, younger = replace(policy(), created=1.0), replace(policy(), name="ads", created=2.0)
     owner, twice = claims([younger, older])
     assert owner == {"fraud": "fraud"}
-    assert len(twice) == 1
-    assert "kubectl edit gq ads" in twice[0]
+    assert list(twice) == ["ads"]
+    assert "kubectl edit gq ads" in twice["ads"]
