@@ -108,6 +108,57 @@ def job(
     }
 
 
+JOBSET_KIND: Object = {
+    "apiVersion": "apiextensions.k8s.io/v1",
+    "kind": "CustomResourceDefinition",
+    "metadata": {
+        "name": "jobsets.jobset.x-k8s.io",
+        "annotations": {"api-approved.kubernetes.io": "https://github.com/kubernetes-sigs/jobset"},
+    },
+    "spec": {
+        "group": "jobset.x-k8s.io",
+        "scope": "Namespaced",
+        "names": {"kind": "JobSet", "plural": "jobsets", "singular": "jobset"},
+        "versions": [
+            {
+                "name": "v1alpha2",
+                "served": True,
+                "storage": True,
+                "schema": {"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": True}},
+            }
+        ],
+    },
+}
+"""JobSets, as far as the queue reads them; their controller is played by whoever tests."""
+
+
+def jobset(name: str, namespace: str, *, replicas: int, parallelism: int) -> Object:
+    """A JobSet of a driver without GPUs and `replicas` Jobs of `parallelism` one-GPU pods each."""
+    driver, workers = (job(part, namespace, parallelism=count, gpus=gpus) for part, count, gpus in (("d", 1, 0), ("w", parallelism, 1)))
+    return {
+        "apiVersion": "jobset.x-k8s.io/v1alpha2",
+        "kind": "JobSet",
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {
+            "replicatedJobs": [
+                {"name": "driver", "replicas": 1, "template": {"spec": driver["spec"]}},
+                {"name": "workers", "replicas": replicas, "template": {"spec": workers["spec"]}},
+            ]
+        },
+    }
+
+
+def owned_by(owner: Object) -> Object:
+    """A reference to whoever controls something."""
+    return {
+        "apiVersion": owner["apiVersion"],
+        "kind": owner["kind"],
+        "name": owner["metadata"]["name"],
+        "uid": owner["metadata"]["uid"],
+        "controller": True,
+    }
+
+
 def resource_quota(namespace: str, *, gpus: int) -> Object:
     """Kubernetes' own quota of GPUs."""
     return {

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import gpu_objects as make
-from api_client import Client
+from api_client import Client, Object, Refused
 from control_plane import ControlPlane
 from gpu_team import L4, QUEUES, Team
 from gpuqueue import labels
@@ -98,6 +98,36 @@ def test_a_job_starts_whole_or_not_at_all(replicas: Replicas, team: Team) -> Non
     eventually("all start", lambda: len(team.open_pods()) == 3)
     assert team.grants() == {"job/workers"}
     assert len(team.status()["grants"][0]["members"]) == 3
+
+
+def test_the_jobs_of_a_jobset_start_together_and_its_driver_is_left_alone(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=4)])
+    team.api.apply(make.JOBSET_KIND)
+    jobset = make.jobset("distributed", team.name, replicas=2, parallelism=2)
+    eventually("the kind JobSet", lambda: accepts(team.api, jobset))
+    path = f"/apis/jobset.x-k8s.io/v1alpha2/namespaces/{team.name}/jobsets/distributed"
+    owner = make.owned_by(team.api.request("GET", path))
+    team.submit("alone")
+    eventually("it starts", lambda: team.is_open("alone"))
+    team.api.apply(make.job("distributed-driver-0", team.name, parallelism=1, gpus=0, owner=owner))
+    for number in range(2):
+        team.api.apply(make.job(f"distributed-workers-{number}", team.name, parallelism=2, gpus=1, owner=owner))
+    eventually("all pods are there", lambda: len(team.pods()) == 6)
+    waiting = [pod["metadata"]["name"] for pod in team.pods() if pod["spec"].get("schedulingGates")]
+    assert len(waiting) == 4
+    eventually("they are told", lambda: all("It needs 4 GPUs; 3 of 4 are free" in team.told(name) for name in waiting))
+    team.end("alone")
+    eventually("all start", lambda: len(team.open_pods()) == 5)
+    assert team.grants() == {"jobset/distributed"}
+
+
+def accepts(api: Client, thing: Object) -> bool:
+    """Whether the API server knows the kind already."""
+    try:
+        api.apply(thing)
+    except (Refused, StopIteration):
+        return False
+    return True
 
 
 def test_the_last_pods_of_a_job_do_not_wait_for_siblings_that_never_come(replicas: Replicas, team: Team) -> None:

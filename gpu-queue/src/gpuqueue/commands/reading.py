@@ -76,7 +76,7 @@ async def look(api: Api, options: argparse.Namespace, *, history: bool = True) -
         Unavailable: the API server does not answer.
     """
     owners = Owners(api, lambda: None)
-    seen = Seen(view=View(owners, lambda _: None), table=await _table(api, options))
+    seen = Seen(view=View(owners, lambda _: None), table=(await settings_of(api, options)).gpus)
     async for page in _queues(api):
         for item in page:
             seen.view.put_policy(gpu_queues.read(item))
@@ -127,13 +127,13 @@ class _ConfigMap(msgspec.Struct):
     data: dict[str, str] | None = None
 
 
-async def _table(api: Api, options: argparse.Namespace) -> Mapping[str, int]:
-    """What the controller counts as how many GPUs; the defaults for those who may not read its settings."""
+async def settings_of(api: Api, options: argparse.Namespace) -> settings.Settings:
+    """The controller's settings; the defaults for those who may not read them."""
     try:
         found = await api.get(f"/api/v1/namespaces/{options.queue_namespace}/configmaps/gpu-queue", _ConfigMap)
-        return settings.decode((found.data or {}).get("settings.yaml", "").encode()).gpus
+        return settings.decode((found.data or {}).get("settings.yaml", "").encode())
     except (Refused, msgspec.MsgspecError):
-        return {}
+        return settings.Settings()
 
 
 async def _pods_in(api: Api, namespace: str, view: View, table: Mapping[str, int]) -> None:

@@ -29,7 +29,11 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument("--since", default="720h", help="how far back, such as 24h (default: %(default)s)")
     parser.add_argument("--prometheus", metavar="URL", help="where the controller's metrics are; without it, only what was held is known")
     parser.add_argument(
-        "--price", action="append", default=[], metavar="LANE=MONEY", help="of a GPU for an hour; may be given for several lanes"
+        "--price",
+        action="append",
+        default=[],
+        metavar="LANE=MONEY",
+        help="of a GPU for an hour, for several lanes (default: what the controller's settings say)",
     )
     parser.add_argument("--json", action="store_true")
     reading.add_options(parser)
@@ -42,7 +46,7 @@ async def usage(api: Api, options: argparse.Namespace) -> int:
         period = seconds_of(options.since)
     except ValueError as error:
         raise ConfigError(f"--since: {error}") from error
-    prices = _prices(options.price)
+    prices = _prices(options.price) or (await reading.settings_of(api, options)).prices
     now = time.time()
     if options.prometheus:
         async with aiohttp.ClientSession() as session:

@@ -43,7 +43,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True, rename="camel", kw_on
     """Give the condition reason Unschedulable while a pod waits: that is what Argo shows."""
     events: bool = True
     prices: dict[str, float] = {}
-    """For a GPU hour, by lane."""
+    """For a GPU hour, by lane; `gpuq usage` reads them."""
     history_days: Annotated[int, msgspec.Meta(ge=1)] = 30
     prometheus: Prometheus = msgspec.field(default_factory=Prometheus)
 
