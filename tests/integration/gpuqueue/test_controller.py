@@ -241,6 +241,8 @@ def test_a_quota_of_kubernetes_itself_counts_pods_that_wait(replicas: Replicas, 
     """Why a GPU ResourceQuota does not belong into a managed namespace, except as a cap on the length of the line."""
     team.queue(lanes=[make.lane(quota=1)])
     api.apply(make.resource_quota(team.name, gpus=3))
+    path = f"/api/v1/namespaces/{team.name}/resourcequotas/gpus"
+    eventually("Kubernetes counts", lambda: "hard" in api.request("GET", path).get("status", {}))
     for name in ("a", "b", "c"):
         team.submit(name)
     with pytest.raises(Exception, match="exceeded quota"):
