@@ -16,7 +16,7 @@ it stops:
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -151,6 +151,17 @@ def reconcile(queues: Iterable[Queue], pods: Iterable[SeenPod], now: float) -> G
         else:
             conflicts.append(queue.name)
     return Report(queues=tuple(filled), outcomes=outcomes, conflicts=tuple(conflicts), opened=tuple(opened))
+
+
+def converse(conversation: Generator[Effect, Any, Report], answer: Callable[[Effect], Any]) -> Report:
+    """Have a whole round with somebody who answers at once; the controller, who must wait for answers, has its own way."""
+    told: Any = None
+    while True:
+        try:
+            told = answer(conversation.send(told))
+        except StopIteration as end:
+            report: Report = end.value
+            return report
 
 
 def _decide(queues: list[Queue], seen: Mapping[str, SeenPod], now: float) -> Generator[Effect, Any, tuple[list[Queue], dict[str, Outcome]]]:

@@ -17,7 +17,7 @@ from gpuqueue.cluster.reports import queue_report
 from gpuqueue.cluster.view import View
 from gpuqueue.decide import decide
 from gpuqueue.queue import Queue
-from gpuqueue.reconcile import ConfirmOver, Ledger, OpenGate, ReadLedger, Report, SeenPod, TryGate, WriteLedger, reconcile
+from gpuqueue.reconcile import ConfirmOver, Ledger, OpenGate, ReadLedger, Report, SeenPod, TryGate, WriteLedger, converse, reconcile
 
 NOW = 1_795_262_400.0
 UIDS = [f"u{number}" for number in range(6)]
@@ -96,15 +96,7 @@ class Cluster:
         self.bodies: list[bytes] = []
 
     def round(self, pods: list[SeenPod]) -> Report:
-        conversation = reconcile([policy.queue(NOW) for policy in self.policies.values()], pods, NOW)
-        answer: Any = None
-        while True:
-            try:
-                effect = conversation.send(answer)
-            except StopIteration as end:
-                report: Report = end.value
-                return report
-            answer = self.answer(effect)
+        return converse(reconcile([policy.queue(NOW) for policy in self.policies.values()], pods, NOW), self.answer)
 
     def answer(self, effect: object) -> Any:
         match effect:

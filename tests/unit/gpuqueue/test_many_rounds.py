@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from gpuqueue.queue import Grant, Lane, Order, Pod, Queue
-from gpuqueue.reconcile import ConfirmOver, Effect, Ledger, OpenGate, ReadLedger, Report, SeenPod, TryGate, WriteLedger, reconcile
+from gpuqueue.reconcile import ConfirmOver, Effect, Ledger, OpenGate, ReadLedger, Report, SeenPod, TryGate, WriteLedger, converse, reconcile
 
 TEAMS = ("red", "blue")
 POOL = "shared"
@@ -216,14 +216,8 @@ class Cluster(RuleBasedStateMachine):
 
     def _whole_round(self) -> None:
         leader = Leader(quotas=dict(self.quotas))
-        seen = [history[-1] for history in self.pods.values()]
-        leader.round = reconcile(self._policies(leader.quotas), [pod for pod in seen if pod is not None], self.now)
-        leader.effect = next(leader.round)
-        while True:
-            try:
-                leader.effect = leader.round.send(self._perform(leader, leader.effect))
-            except StopIteration:
-                return
+        seen = [pod for history in self.pods.values() if (pod := history[-1]) is not None]
+        converse(reconcile(self._policies(leader.quotas), seen, self.now), lambda effect: self._perform(leader, effect))
 
 
 def test_a_pod_that_two_leaders_granted_in_two_ledgers_leaves_the_pools() -> None:

@@ -12,11 +12,14 @@ from functools import cached_property
 from typing import Any
 
 from gpuqueue.cluster.gpu_queues import Policy
+from gpuqueue.cluster.pods import Facts
 from gpuqueue.cluster.view import View
 from gpuqueue.decide import decide
 from gpuqueue.queue import Grant, Queue, Request, Wait
-from gpuqueue.reconcile import ConfirmOver, Ledger, ReadLedger, Report, TryGate, WriteLedger, reconcile
+from gpuqueue.reconcile import ConfirmOver, Effect, OpenGate, ReadLedger, Report, TryGate, WriteLedger, converse, reconcile
 from gpuqueue.words import Known, message
+
+_UNOPENED_SECONDS = 60.0
 
 Starts = Mapping[str, tuple[float, float]]
 """Key -> when it is expected to start: as likely as not, and nine times out of ten."""
@@ -58,18 +61,41 @@ class Board:
         """Those that wait, by key."""
         return {key: line.request for key, line in self.lines.items()}
 
+    @cached_property
+    def by_queue(self) -> dict[str, list[Line]]:
+        """Those that wait, by queue, in the order of the lines."""
+        found: dict[str, list[Line]] = {name: [] for name in self.queues}
+        for line in self.lines.values():
+            found[line.queue].append(line)
+        return found
+
+    @cached_property
+    def _known(self) -> dict[str, Known]:
+        """What the sentences of each queue have in common."""
+        return {
+            name: Known(
+                queue=queue,
+                now=self.now,
+                kinds={lane.name: lane.match for lane in self.policies[name].spec.lanes},
+                budget_ends=self.policies[name].period(self.now).end,
+                names=self.names,
+            )
+            for name, queue in self.queues.items()
+        }
+
     def message(self, line: Line) -> str:
         """What is said to one that waits."""
-        policy = self.policies[line.queue]
-        known = Known(
-            queue=self.queues[line.queue],
-            now=self.now,
-            starts=self.starts.get(line.request.key),
-            kinds={lane.name: lane.match for lane in policy.spec.lanes},
-            budget_ends=policy.period(self.now).end,
-            names=self.names,
-        )
-        return message(line.wait, known)
+        return message(line.wait, replace(self._known[line.queue], starts=self.starts.get(line.request.key)))
+
+    def unopened(self, pods: Mapping[str, Facts]) -> list[tuple[str, Grant]]:
+        """Grants of which a pod's gate is still shut a minute after the grant, with the queues in whose ledgers they are."""
+        return [
+            (name, grant)
+            for name, queue in self.queues.items()
+            for grant in queue.ledger
+            if self.now - grant.at > _UNOPENED_SECONDS
+            and any((pod := pods.get(each.uid)) is not None and pod.phase == "gated" for each in grant.pods)
+        ]
 
 
 def board(view: View, now: float, *, starts: Starts | None = None) -> Board:
@@ -100,21 +126,16 @@ def _after(queue: Queue, ledger: tuple[Grant, ...]) -> Queue:
 
 def _rehearse(view: View, now: float) -> Report:
     """A round in which nothing is asked of anybody and nothing is written."""
-    conversation = reconcile(view.queues(now), view.seen(), now)
-    answer: Any = None
-    while True:
-        try:
-            effect = conversation.send(answer)
-        except StopIteration as end:
-            report: Report = end.value
-            return report
+
+    def answer(effect: Effect) -> Any:
         match effect:
             case ReadLedger(queue=name):
-                policy = view.policies.get(name)
-                answer = None if policy is None else Ledger(version=policy.version, grants=policy.grants)
+                return view.ledger(name)
             case TryGate():
-                answer = ""
+                return ""
             case ConfirmOver() | WriteLedger():
-                answer = False
-            case _:
-                answer = None
+                return False
+            case OpenGate():
+                return None
+
+    return converse(reconcile(view.queues(now), view.seen(), now), answer)

@@ -112,9 +112,7 @@ def queue_report(board: Board, name: str) -> QueueReport:
         KeyError: there is none of that name.
     """
     queue, policy = board.queues[name], board.policies[name]
-    messages = {line.request.key: (line, board.message(line)) for line in board.lines.values() if line.queue == name}
-    waiters = {key: _waiter(board, line, text) for key, (line, text) in messages.items()}
-    placed = {key: line.wait for key, (line, _) in messages.items()}
+    waiters = [(line.wait, _waiter(board, line, board.message(line))) for line in board.by_queue[name]]
     return QueueReport(
         name=name,
         namespaces=list(policy.spec.namespaces),
@@ -125,11 +123,11 @@ def queue_report(board: Board, name: str) -> QueueReport:
                 lane,
                 dict(next((field.match for field in policy.spec.lanes if field.name == lane.name), {})),
                 (grant for grant in queue.ledger if grant.lane == lane.name),
-                sorted((waiters[key] for key, wait in placed.items() if wait.place and wait.lane == lane.name), key=lambda w: w.place),
+                sorted((waiter for wait, waiter in waiters if wait.place and wait.lane == lane.name), key=lambda w: w.place),
             )
             for lane in queue.lanes
         ],
-        passed_by=[waiters[key] for key, wait in placed.items() if not wait.place],
+        passed_by=[waiter for wait, waiter in waiters if not wait.place],
         spent_hours=round(policy.spent(board.now) / 3600, 2),
         budget=_budget(board, name),
         pool=queue.pool,

@@ -13,7 +13,7 @@ from gpuqueue.cluster.gpu_queues import Policy, claims
 from gpuqueue.cluster.owners import Owners
 from gpuqueue.cluster.pods import Facts
 from gpuqueue.queue import Queue
-from gpuqueue.reconcile import SeenPod
+from gpuqueue.reconcile import Ledger, SeenPod
 
 
 class View:
@@ -56,6 +56,11 @@ class View:
     def queues(self, now: float, names: Collection[str] | None = None) -> list[Queue]:
         """Every queue, or those of these names, as their policies have them now."""
         return [policy.queue(now) for name, policy in self.policies.items() if names is None or name in names]
+
+    def ledger(self, name: str) -> Ledger | None:
+        """A queue's ledger, as last heard or written; None if there is no such queue."""
+        policy = self.policies.get(name)
+        return None if policy is None else Ledger(version=policy.version, grants=policy.grants)
 
     def seen(self, names: Collection[str] | None = None) -> list[SeenPod]:
         """Every pod that holds GPUs or waits for them, with the queue, lane and group that it belongs to; or those of these queues."""

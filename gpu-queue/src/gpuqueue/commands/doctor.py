@@ -34,7 +34,6 @@ _GUARDS = (
     "namespaces-stay",
 )
 _MARKS = {"problem": "✗", "warning": "!", "fine": "✓", "unknown": "?"}
-_UNOPENED_SECONDS = 60.0
 _KUEUE = "kueue.x-k8s.io"
 
 Level = Literal["problem", "warning", "fine", "unknown"]
@@ -192,13 +191,7 @@ async def _pods(_api: Api, _options: argparse.Namespace, seen: Seen) -> AsyncIte
     if foreign:
         text = f"{len(foreign)} pods hold GPUs and never met the gate: {listed(foreign, 5)}. They are counted, and left alone"
         yield Finding("warning", text, f"kubectl get pods -A -l '{MANAGED}!=true'")
-    shut = [
-        f"{grant.namespace}/{grant.name}"
-        for queue in board.queues.values()
-        for grant in queue.ledger
-        if board.now - grant.at > _UNOPENED_SECONDS
-        and any((pod := seen.view.pods.get(each.uid)) is not None and pod.phase == "gated" for each in grant.pods)
-    ]
+    shut = [f"{grant.namespace}/{grant.name}" for _, grant in board.unopened(seen.view.pods)]
     if shut:
         yield Finding("problem", f"granted, but the gate stays shut: {listed(shut, 5)}", "gpuq why POD -n NAMESPACE")
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Mapping
 
 from gpuqueue.cluster.board import Board
 from gpuqueue.cluster.view import View
 from gpuqueue.history import Coverage
 from gpuqueue.metrics import Metrics
-from gpuqueue.reconcile import SeenPod
-
-_UNOPENED_SECONDS = 60.0
 
 Values = dict[tuple[str, ...], float]
 
@@ -39,7 +36,8 @@ def set_gauges(metrics: Metrics, board: Board, view: View) -> None:
         metrics.replace(gauge, values)
     _lines(metrics, board, granted)
     _money(metrics, board)
-    metrics.replace(metrics.unopened_grants, _unopened(board, {pod.uid: pod for pod in view.seen()}))
+    unopened = Counter(name for name, _ in board.unopened(view.pods))
+    metrics.replace(metrics.unopened_grants, {(name,): unopened[name] for name, queue in board.queues.items() if queue.ledger})
     metrics.overlapping_namespaces.set(len(view.twice))
     metrics.orphan_pods.set(len(view.orphans()))
 
@@ -79,12 +77,3 @@ def _money(metrics: Metrics, board: Board) -> None:
     metrics.replace(metrics.spent_gpu_seconds, spent)
     metrics.replace(metrics.budget_spent_ratio, ratios)
     metrics.replace(metrics.budget_end_timestamp_seconds, ends)
-
-
-def _unopened(board: Board, seen: Mapping[str, SeenPod]) -> Values:
-    found: defaultdict[tuple[str, ...], float] = defaultdict(float)
-    for name, queue in board.queues.items():
-        for grant in queue.ledger:
-            shut = any((pod := seen.get(each.uid)) is not None and pod.phase == "gated" for each in grant.pods)
-            found[name,] += shut and board.now - grant.at > _UNOPENED_SECONDS
-    return dict(found)

@@ -18,7 +18,7 @@ from gpuqueue.cluster.view import View
 from gpuqueue.controller.gates import Gates
 from gpuqueue.errors import Conflict, Gone
 from gpuqueue.queue import Grant, Queue
-from gpuqueue.reconcile import ConfirmOver, Effect, Ledger, OpenGate, ReadLedger, Report, TryGate, WriteLedger, reconcile
+from gpuqueue.reconcile import ConfirmOver, Effect, OpenGate, ReadLedger, Report, TryGate, WriteLedger, reconcile
 
 _ALIVE_SECONDS = 5.0
 """How long the answer that a pod is not over is good: keeping its grant for that long is safe."""
@@ -95,8 +95,7 @@ class Rounds:
     async def _perform(self, effect: Effect, now: float) -> Any:
         match effect:
             case ReadLedger(queue=name):
-                policy = self._view.policies.get(name)
-                return None if policy is None else Ledger(version=policy.version, grants=policy.grants)
+                return self._view.ledger(name)
             case ConfirmOver(uid=uid, namespace=namespace, name=name):
                 return await self._is_over(uid, namespace, name)
             case TryGate():
