@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,8 +13,6 @@ import msgspec
 from gpuqueue.cluster.access import Access
 from gpuqueue.errors import Conflict, Gone, Refused, Unavailable
 
-MERGE = "application/merge-patch+json"
-JSON_PATCH = "application/json-patch+json"
 STRATEGIC = "application/strategic-merge-patch+json"
 SECONDS = 15.0
 _CONNECTIONS = 64
@@ -177,8 +174,3 @@ async def backoff(attempt: int) -> None:
     """Wait before trying again: a quarter of a second, doubled each time up to eight, with jitter by the loop's own clock."""
     base = 0.25 * 2 ** min(attempt, 5)
     await asyncio.sleep(base * (0.75 + 0.5 * (asyncio.get_running_loop().time() % 1.0)))
-
-
-def pretty(thing: Any) -> str:
-    """JSON for people."""
-    return json.dumps(thing, indent=2, default=str)

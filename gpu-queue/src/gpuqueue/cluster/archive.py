@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 import msgspec
 
 from gpuqueue.cluster.api import Api, decoded
+from gpuqueue.cluster.pods import Meta
 from gpuqueue.errors import Conflict, Gone
 from gpuqueue.history import Past, line_of, read_history
 from gpuqueue.labels import DOMAIN
@@ -28,14 +29,10 @@ _AT_ONCE = 500
 """Lines of one write: the longest of so many fit into an empty ConfigMap."""
 
 
-class _Meta(msgspec.Struct, rename="camel"):
-    name: str = ""
-    resource_version: str = ""
-    labels: dict[str, str] | None = None
+class ConfigMap(msgspec.Struct):
+    """The part of a ConfigMap that is read."""
 
-
-class _ConfigMap(msgspec.Struct):
-    metadata: _Meta
+    metadata: Meta
     data: dict[str, str] | None = None
 
 
@@ -68,7 +65,7 @@ class Archive:
         found: list[tuple[str, str]] = []
         async for page in self._api.pages(self._path, {"labelSelector": HISTORY}):
             for item in page.items or ():
-                kept = decoded(item, _ConfigMap)
+                kept = decoded(item, ConfigMap)
                 found.append((kept.metadata.name, (kept.data or {}).get(_KEY, "")))
         return [past for _, text in sorted(found) for past in read_history(text.splitlines()).pasts]
 
@@ -96,7 +93,7 @@ class Archive:
         oldest = _day(self._clock() - timedelta(days=self._days).total_seconds())
         async for page in self._api.pages(self._path, {"labelSelector": HISTORY}):
             for item in page.items or ():
-                meta = decoded(item, _ConfigMap).metadata
+                meta = decoded(item, ConfigMap).metadata
                 if (meta.labels or {}).get(HISTORY, oldest) < oldest:
                     await self._delete(meta.name)
 
@@ -119,13 +116,13 @@ class Archive:
                 continue
             return
 
-    async def _read(self, name: str) -> _ConfigMap | None:
+    async def _read(self, name: str) -> ConfigMap | None:
         try:
-            return await self._api.get(f"{self._path}/{name}", _ConfigMap)
+            return await self._api.get(f"{self._path}/{name}", ConfigMap)
         except Gone:
             return None
 
-    async def _write(self, name: str, day: str, held: _ConfigMap | None, text: str) -> None:
+    async def _write(self, name: str, day: str, held: ConfigMap | None, text: str) -> None:
         version = {"resourceVersion": held.metadata.resource_version} if held else {}
         body = {
             "apiVersion": "v1",

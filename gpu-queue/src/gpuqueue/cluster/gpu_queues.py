@@ -148,6 +148,8 @@ class Policy:
     version: str
     created: float
     spec: SpecField
+    windows: Mapping[str, tuple[Window, ...]]
+    """By lane; those that mean something."""
     grants: tuple[Grant, ...]
     status: StatusField
     complaints: tuple[str, ...]
@@ -158,7 +160,7 @@ class Policy:
         spec = self.spec
         return Queue(
             name=self.name,
-            lanes=tuple(_lane(lane, now) for lane in spec.lanes),
+            lanes=tuple(lane_of(lane.name, lane.quota, self.windows[lane.name], now) for lane in spec.lanes),
             order=spec.order,
             default_limit=_seconds(spec.default_run_limit),
             budget=self.budget(now),
@@ -171,8 +173,7 @@ class Policy:
         """As `gpuq plan` replays a trace under it."""
         queue = self.queue(now)
         lanes = tuple(Lane(name=lane.name, quota=((0.0, lane.quota),)) for lane in self.spec.lanes)
-        windows = {lane.name: tuple(_windows(lane, now)[0]) for lane in self.spec.lanes}
-        return simulate.Policy(queue=replace(queue, lanes=lanes, ledger=(), budget=None), windows=windows)
+        return simulate.Policy(queue=replace(queue, lanes=lanes, ledger=(), budget=None), windows=self.windows)
 
     def budget(self, now: float) -> Budget | None:
         """The GPU time of this period, with what runs now counted up to now."""
@@ -215,7 +216,10 @@ def read(text: bytes | msgspec.Raw) -> Policy:
     """
     thing = _DECODER.decode(text)
     now = datetime.now(UTC).timestamp()
-    complaints = [complaint for lane in thing.spec.lanes for complaint in _windows(lane, now)[1]]
+    windows, complaints = {}, []
+    for lane in thing.spec.lanes:
+        windows[lane.name], wrong = _windows(lane, now)
+        complaints += wrong
     if thing.spec.default_run_limit and _seconds(thing.spec.default_run_limit) is None:
         complaints.append(f"spec.defaultRunLimit {thing.spec.default_run_limit!r} is no duration; it counts as none")
     return Policy(
@@ -224,6 +228,7 @@ def read(text: bytes | msgspec.Raw) -> Policy:
         version=thing.metadata.resource_version,
         created=moment(thing.metadata.created),
         spec=thing.spec,
+        windows=windows,
         grants=tuple(_grant(entry) for entry in thing.status.grants),
         status=thing.status,
         complaints=tuple(complaints),
@@ -275,11 +280,7 @@ def stamp(at: float) -> str:
     return moment_of(at).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
-def _lane(field: LaneField, now: float) -> Lane:
-    return lane_of(field.name, field.quota, _windows(field, now)[0], now)
-
-
-def _windows(field: LaneField, now: float) -> tuple[list[Window], list[str]]:
+def _windows(field: LaneField, now: float) -> tuple[tuple[Window, ...], list[str]]:
     """The windows of a lane that mean something, and complaints about the others."""
     windows, complaints = [], []
     for number, said in enumerate(field.windows):
@@ -290,7 +291,7 @@ def _windows(field: LaneField, now: float) -> tuple[list[Window], list[str]]:
             complaints.append(f"spec.lanes[{field.name}].windows[{number}]: {error}; it is left out")
         else:
             windows.append(window)
-    return windows, complaints
+    return tuple(windows), complaints
 
 
 def _seconds(text: str | None) -> float | None:

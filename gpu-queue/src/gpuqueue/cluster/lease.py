@@ -14,14 +14,11 @@ from typing import Any
 import msgspec
 
 from gpuqueue.cluster.api import Api, decoded
+from gpuqueue.cluster.pods import Meta
 from gpuqueue.errors import Conflict, Gone, GpuQueueError
 
 _MARGIN = 0.7
 """A leader that could not renew stops after this share of the time for which it holds the lease, before another can take it."""
-
-
-class _Meta(msgspec.Struct, rename="camel"):
-    resource_version: str = ""
 
 
 class _Spec(msgspec.Struct, rename="camel"):
@@ -33,7 +30,7 @@ class _Spec(msgspec.Struct, rename="camel"):
 
 
 class _Lease(msgspec.Struct):
-    metadata: _Meta
+    metadata: Meta
     spec: _Spec
 
 

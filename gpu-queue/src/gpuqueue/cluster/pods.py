@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from gpuqueue import labels
+from gpuqueue.cluster.api import Api, decoded
 from gpuqueue.durations import seconds_of
 from gpuqueue.quantities import gpus_of, whole
 from gpuqueue.queue import MOST_PODS
@@ -213,6 +214,17 @@ def gpus(spec: Spec, table: Mapping[str, int]) -> int:
         },
         table,
     )
+
+
+async def unmanaged_in(api: Api, namespace: str, table: Mapping[str, int]) -> list[Facts]:
+    """Pods of a namespace that ask for GPUs, have not ended, and lack our label: they never met the gate."""
+    query = {"labelSelector": f"{labels.MANAGED}!=true", "fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
+    return [
+        facts(pod, table)
+        async for page in api.pages(f"/api/v1/namespaces/{namespace}/pods", query)
+        for item in page.items or ()
+        if asks((pod := decoded(item, PodObject)).spec)
+    ]
 
 
 def asks(spec: Spec) -> bool:

@@ -10,19 +10,19 @@ import argparse
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from gpuqueue.cluster import access, gpu_queues, pods
 from gpuqueue.cluster.api import Api, decoded
-from gpuqueue.cluster.archive import Archive
+from gpuqueue.cluster.archive import Archive, ConfigMap
 from gpuqueue.cluster.board import Board
 from gpuqueue.cluster.board import board as board_of
 from gpuqueue.cluster.forecast import estimates
 from gpuqueue.cluster.owners import Owners
 from gpuqueue.cluster.view import View
-from gpuqueue.controller import settings
+from gpuqueue.controller.settings import Settings, decode
 from gpuqueue.errors import Gone, Refused
 from gpuqueue.history import Past
 from gpuqueue.labels import MANAGED
@@ -30,7 +30,6 @@ from gpuqueue.run_times import RunTimes
 
 CHART_NAMESPACE = "gpu-queue"
 _MANAGED = {"labelSelector": f"{MANAGED}=true"}
-_UNMANAGED = {"labelSelector": f"{MANAGED}!=true", "fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
 
 
 @dataclass(slots=True)
@@ -38,8 +37,8 @@ class Seen:
     """What could be read."""
 
     view: View
-    table: Mapping[str, int] = field(default_factory=dict)
-    """How many GPUs one unit of a resource counts as, as the controller is told."""
+    settings: Settings
+    """What the controller is told, or the defaults for those who may not read that."""
     hidden: list[str] = field(default_factory=list)
     """Namespaces of queues whose pods this person may not list."""
     pasts: list[Past] = field(default_factory=list)
@@ -51,7 +50,7 @@ class Seen:
         known = board_of(self.view, now)
         run_times = RunTimes(self.pasts)
         found = {key: e for queue in known.queues.values() if queue.waiting for key, e in estimates(queue, run_times, now).items()}
-        return board_of(self.view, now, starts={key: (each.p50, each.p90) for key, each in found.items()})
+        return replace(known, starts={key: (each.p50, each.p90) for key, each in found.items()})
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -76,13 +75,13 @@ async def look(api: Api, options: argparse.Namespace, *, history: bool = True) -
         Unavailable: the API server does not answer.
     """
     owners = Owners(api, lambda: None)
-    seen = Seen(view=View(owners, lambda _: None), table=(await settings_of(api, options)).gpus)
+    seen = Seen(view=View(owners, lambda _: None), settings=await settings_of(api, options))
     async for page in _queues(api):
         for item in page:
             seen.view.put_policy(gpu_queues.read(item))
     for namespace in seen.view.namespaces:
         try:
-            await _pods_in(api, namespace, seen.view, seen.table)
+            await _pods_in(api, namespace, seen.view, seen.settings.gpus)
         except Refused:
             seen.hidden.append(namespace)
     seen.view.seen()
@@ -123,17 +122,13 @@ async def _queues(api: Api) -> AsyncIterator[list[msgspec.Raw]]:
         ) from error
 
 
-class _ConfigMap(msgspec.Struct):
-    data: dict[str, str] | None = None
-
-
-async def settings_of(api: Api, options: argparse.Namespace) -> settings.Settings:
+async def settings_of(api: Api, options: argparse.Namespace) -> Settings:
     """The controller's settings; the defaults for those who may not read them."""
     try:
-        found = await api.get(f"/api/v1/namespaces/{options.queue_namespace}/configmaps/gpu-queue", _ConfigMap)
-        return settings.decode((found.data or {}).get("settings.yaml", "").encode())
+        found = await api.get(f"/api/v1/namespaces/{options.queue_namespace}/configmaps/gpu-queue", ConfigMap)
+        return decode((found.data or {}).get("settings.yaml", "").encode())
     except (Refused, msgspec.MsgspecError):
-        return settings.Settings()
+        return Settings()
 
 
 async def _pods_in(api: Api, namespace: str, view: View, table: Mapping[str, int]) -> None:
@@ -141,12 +136,4 @@ async def _pods_in(api: Api, namespace: str, view: View, table: Mapping[str, int
     async for page in api.pages(path, _MANAGED):
         for item in page.items or ():
             view.put_pod(pods.facts(decoded(item, pods.PodObject), table))
-    found = [
-        pod
-        async for page in api.pages(path, _UNMANAGED)
-        for item in page.items or ()
-        if pods.asks((pod := decoded(item, pods.PodObject)).spec)
-    ]
-    for pod in found:
-        known = pods.facts(pod, table)
-        view.unmanaged[known.uid] = known
+    view.unmanaged |= {pod.uid: pod for pod in await pods.unmanaged_in(api, namespace, table)}

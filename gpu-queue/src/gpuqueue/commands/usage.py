@@ -46,13 +46,16 @@ async def usage(api: Api, options: argparse.Namespace) -> int:
         period = seconds_of(options.since)
     except ValueError as error:
         raise ConfigError(f"--since: {error}") from error
-    prices = _prices(options.price) or (await reading.settings_of(api, options)).prices
+    said = _prices(options.price)
     now = time.time()
     if options.prometheus:
+        settings = await reading.settings_of(api, options)
         async with aiohttp.ClientSession() as session:
             accounts: Mapping[LaneKey, Account] = await Prometheus(session, Source(url=options.prometheus)).accounts(period, now)
     else:
-        accounts = held(await reading.look(api, options), now - period, now)
+        seen = await reading.look(api, options)
+        settings, accounts = seen.settings, held(seen, now - period, now)
+    prices = said or settings.prices
     chosen = {key: account for key, account in accounts.items() if options.name in (None, key[0])}
     bills = bill(chosen, prices)
     if options.json:

@@ -15,7 +15,7 @@ import msgspec
 import structlog
 
 from gpuqueue.cluster import gpu_queues, pods
-from gpuqueue.cluster.api import Api, backoff, decoded
+from gpuqueue.cluster.api import Api, backoff
 from gpuqueue.cluster.archive import Archive
 from gpuqueue.cluster.board import Board
 from gpuqueue.cluster.board import board as board_of
@@ -152,21 +152,11 @@ class Controller:
             found: list[pods.Facts] = []
             try:
                 for namespace in list(self.view.namespaces):
-                    found += await self._unmanaged_in(namespace)
+                    found += await pods.unmanaged_in(self.api, namespace, self.settings.gpus)
                 self.view.replace_unmanaged(found)
             except (Refused, Unavailable) as error:
                 self._trouble(f"looking for pods without our label: {error}")
             await asyncio.sleep(self.settings.look_for_unmanaged_seconds if self.view.namespaces else 1.0)
-
-    async def _unmanaged_in(self, namespace: str) -> list[pods.Facts]:
-        running = {"labelSelector": f"{MANAGED}!=true", "fieldSelector": "status.phase!=Succeeded,status.phase!=Failed"}
-        found = []
-        async for page in self.api.pages(f"/api/v1/namespaces/{namespace}/pods", running):
-            for item in page.items or ():
-                pod = decoded(item, pods.PodObject)
-                if pods.asks(pod.spec):
-                    found.append(pods.facts(pod, self.settings.gpus))
-        return found
 
     async def _tell(self) -> None:
         """Tell people where they stand, for as long as this replica leads."""
