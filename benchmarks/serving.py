@@ -28,9 +28,9 @@ from typing import Any
 import grpc
 
 from mlserving import wire
-from mlserving.grpc_client import tensor_to_wire
-from mlserving.local_server import write_ready_file
-from mlserving.signature import Tensor
+from mlserving.client.grpc_client import tensor_to_wire
+from mlserving.client.signature import Tensor
+from mlserving.server.local_server import write_ready_file
 
 ROOT = Path(__file__).resolve().parent.parent
 CALLERS = (1, 8)

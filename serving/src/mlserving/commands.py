@@ -5,13 +5,13 @@ from __future__ import annotations
 
 def serve(argv: list[str]) -> int:
     """Answer prediction requests (TF Serving's gRPC and REST) from the model store"""
-    from mlserving.serve_command import main
+    from mlserving.server.serve_command import main
 
     return main(argv)
 
 
 def predict(argv: list[str]) -> int:
     """Ask a served model for its prediction"""
-    from mlserving.predict_command import main
+    from mlserving.client.predict_command import main
 
     return main(argv)

@@ -18,9 +18,9 @@ import pytest
 from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 
 from mlserving import store
-from mlserving.client import Client, PredictRequest, connect
+from mlserving.client.ask import Client, PredictRequest, connect
+from mlserving.client.signature import ModelSpec, Tensor
 from mlserving.errors import NotServed, ServingError
-from mlserving.signature import ModelSpec, Tensor
 
 pytestmark = pytest.mark.slow
 

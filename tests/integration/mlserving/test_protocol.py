@@ -24,10 +24,10 @@ from tensorflow_serving.apis import (
 )
 
 from mlserving import wire
-from mlserving.client import Client, PredictRequest, connect
+from mlserving.client.ask import Client, PredictRequest, connect
+from mlserving.client.grpc_client import tensor_from_wire
+from mlserving.client.signature import ModelSpec, Tensor
 from mlserving.errors import ConfigError, NotServed
-from mlserving.grpc_client import tensor_from_wire
-from mlserving.signature import ModelSpec, Tensor
 
 pytestmark = pytest.mark.slow
 

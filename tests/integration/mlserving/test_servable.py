@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlserving.answer_errors import RequestError
+from mlserving.server.answer_errors import RequestError
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ def save(folder: Path, *, holds_variables: bool) -> tuple[Path, Any]:
 
 
 def test_a_keras_model_answers_as_in_memory_when_its_variables_are_exported(tmp_path: Path) -> None:
-    from mlserving.servable import Servable
+    from mlserving.server.servable import Servable
 
     folder, model = save(tmp_path / "1", holds_variables=True)
     servable = Servable("demo", 1, folder)
@@ -41,7 +41,7 @@ def test_a_keras_model_answers_as_in_memory_when_its_variables_are_exported(tmp_
 
 
 def test_a_keras_model_whose_variables_are_not_restored_is_told_with_the_cure(tmp_path: Path) -> None:
-    from mlserving.servable import Servable
+    from mlserving.server.servable import Servable
 
     folder, _ = save(tmp_path / "1", holds_variables=False)
     servable = Servable("demo", 1, folder)

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from mlserving.answer_errors import RequestError
+from mlserving.client.signature import ModelSpec
 from mlserving.errors import Unavailable
-from mlserving.library import Library
-from mlserving.signature import ModelSpec
-from mlserving.versions import Every, ServedModel
+from mlserving.server.answer_errors import RequestError
+from mlserving.server.library import Library
+from mlserving.server.versions import Every, ServedModel
 
 DEMO = ModelSpec(name="demo")
 

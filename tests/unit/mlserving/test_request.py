@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from mlserving.client.request import example_line, row_of_arguments, rows_of_lines, tensors
+from mlserving.client.signature import Signature, Tensor, TensorSpec
 from mlserving.errors import ConfigError
-from mlserving.request import example_line, row_of_arguments, rows_of_lines, tensors
-from mlserving.signature import Signature, Tensor, TensorSpec
 
 
 def spec(name: str, dtype: str, *shape: int) -> TensorSpec:

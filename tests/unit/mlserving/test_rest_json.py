@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlserving.answer_errors import RequestError
-from mlserving.rest_json import parse_body, predict_call, predict_response
-from mlserving.signature import Signature, TensorSpec
+from mlserving.client.signature import Signature, TensorSpec
+from mlserving.server.answer_errors import RequestError
+from mlserving.server.rest_json import parse_body, predict_call, predict_response
 
 
 def signature(**inputs: str) -> Signature:

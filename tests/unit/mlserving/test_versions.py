@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlserving.versions import Every, Latest, Plan, Policy, Specific, plan
+from mlserving.server.versions import Every, Latest, Plan, Policy, Specific, plan
 
 numbers = st.sets(st.integers(1, 8))
 policies = st.one_of(

@@ -24,14 +24,14 @@ import pyarrow as pa
 from mlpipelines.errors import ConfigError, ModelRejected
 from mlpipelines.project import ColumnType, Project
 from mlpipelines.transformation.raw_features import to_tensors
-from mlserving.answer_errors import RequestError
-from mlserving.client import DEFAULT_SIGNATURE
+from mlserving.client.ask import DEFAULT_SIGNATURE
+from mlserving.client.signature import Signature
 from mlserving.errors import Unavailable as NotLoaded
-from mlserving.signature import Signature
+from mlserving.server.answer_errors import RequestError
 from mlserving.store import EXTRA
 
 if TYPE_CHECKING:
-    from mlserving.servable import Servable
+    from mlserving.server.servable import Servable
 
 BATCH = 2048
 _WARM_UP_CALLS = 10
@@ -72,7 +72,7 @@ def load_model(folder: Path) -> Iterator[ServedModel]:
     Raises:
         ConfigError: it is not one, it does not load, or it has no signature `serving_default`.
     """
-    from mlserving.servable import Servable
+    from mlserving.server.servable import Servable
 
     try:
         servable = Servable(str(folder), 0, folder)  # no version yet

@@ -1,7 +1,7 @@
 """What travels with a published model: requests that warm a server up, and requests whose answers are known.
 
 The warm-up requests are read by TensorFlow Serving (a TFRecord of PredictionLog) and by our own server, before a version takes
-traffic: `mlserving.warmup` is their reader, and whoever publishes has it answer them once. The golden requests have one request a
+traffic: `mlserving.server.warmup` is their reader, and whoever publishes has it answer them once. The golden requests have one request a
 line with the answer of the model as it was published, in TensorFlow Serving's REST row format; a rollout or a health check asks
 them again and compares. Where both lie in a version is said in `mlserving.store`.
 """
@@ -22,7 +22,7 @@ from mlpipelines.errors import Unavailable
 from mlpipelines.evaluation.served_model import ServedModel, answer_rows, project_for
 from mlpipelines.project import Project
 from mlpipelines.transformation.raw_features import to_tensors
-from mlserving.client import DEFAULT_SIGNATURE
+from mlserving.client.ask import DEFAULT_SIGNATURE
 from mlserving.store import GOLDEN_REQUESTS, WARMUP_REQUESTS
 
 
@@ -64,7 +64,7 @@ def _write_warmup(file: Path, name: str, requests: list[dict[str, npt.NDArray[An
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-    from mlserving.tensor_protos import fill
+    from mlserving.server.tensor_protos import fill
 
     try:
         with tf.io.TFRecordWriter(str(file)) as writer:

@@ -73,7 +73,7 @@ def publish(*, project: Project, workspace: Workspace, test: Path, model: Path, 
 
 def _check_and_complete(project: Project, copied: Path, reference: pa.Table, first: pa.Table) -> None:
     """Hold the copy against the trained model, and add the requests that travel with it."""
-    from mlserving.warmup import warm_up
+    from mlserving.server.warmup import warm_up
 
     with load_model(copied) as served:
         progress("comparing the exported model with the trained one", 0.3)

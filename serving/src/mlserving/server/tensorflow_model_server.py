@@ -1,7 +1,7 @@
 """Where Google's own `tensorflow_model_server` is installed, it serves: this turns our settings into its flags.
 
 It takes the process over (exec), so signals and the exit code are its own. It knows nothing of a ready file, and it does not
-say when it is ready; a small process that we leave behind (`python -m mlserving.await_ready`) asks it until it is, and tells.
+say when it is ready; a small process that we leave behind (`python -m mlserving.server.await_ready`) asks it until it is, and tells.
 Differences that remain: it listens on all interfaces, it ends at once on SIGTERM, and it serves the models that are
 in the store when it starts (their new versions, yes; new models, no).
 """
@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlserving.errors import ConfigError
-from mlserving.versions import ServedModel
+from mlserving.server.versions import ServedModel
 
 PROGRAM = "tensorflow_model_server"
 
@@ -65,5 +65,5 @@ def write_config(models: Sequence[ServedModel]) -> Path:
 def replace_process(program: str, arguments: Sequence[str], *, ready_arguments: Sequence[str]) -> None:
     """Leave the process that waits for readiness behind, then become the server. Does not return."""
     sys.stdout.flush()
-    subprocess.Popen([sys.executable, "-m", "mlserving.await_ready", str(os.getpid()), *ready_arguments], start_new_session=True)
+    subprocess.Popen([sys.executable, "-m", "mlserving.server.await_ready", str(os.getpid()), *ready_arguments], start_new_session=True)
     os.execv(program, [program, *arguments])  # noqa: S606  becoming another program is the point

@@ -1,4 +1,4 @@
-"""TensorFlow Serving's JSON: requests into arrays, arrays into responses. Pure; `mlserving.rest_server` does the talking.
+"""TensorFlow Serving's JSON: requests into arrays, arrays into responses. Pure; `mlserving.server.rest_server` does the talking.
 
 A request gives rows (`instances`: a list with one element for each example) or columns (`inputs`: for each input one array over
 the whole batch), and the response answers in kind (`predictions` or `outputs`). Where there is only one input or output its name
@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from mlserving.answer_errors import invalid
-from mlserving.arrays import NUMPY, Array, short_floats
-from mlserving.signature import Signature, TensorSpec
+from mlserving.client.signature import Signature, TensorSpec
+from mlserving.server.answer_errors import invalid
+from mlserving.server.arrays import NUMPY, Array, short_floats
 
 Layout = Literal["rows", "columns"]
 _KINDS = {"DT_BOOL": "b"} | dict.fromkeys(("DT_FLOAT", "DT_DOUBLE", "DT_HALF"), "iuf")

@@ -1,4 +1,4 @@
-"""What the server's arrays are: NumPy's, with strings as object arrays of bytes. `mlserving.tensor_protos` puts them on the wire."""
+"""What the server's arrays are: NumPy's, with strings as object arrays of bytes. `mlserving.server.tensor_protos` puts them on the wire."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Asking a model server, TensorFlow Serving or our own, without importing TensorFlow.
 
 `GrpcClient` and `RestClient` offer the same three questions: `predict`, `signatures` and `status`. `connect` picks one. The
-gateway and the `millrace predict` command stand on this; the server's side of the conversation is `mlserving.local_server`.
+gateway and the `millrace predict` command stand on this; the server's side of the conversation is `mlserving.server.local_server`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Protocol, Self
 
-from mlserving.signature import ModelSpec, Signature, Tensor
+from mlserving.client.signature import ModelSpec, Signature, Tensor
 
 DEFAULT_GRPC = "127.0.0.1:8500"
 DEFAULT_REST = "127.0.0.1:8501"
@@ -68,9 +68,9 @@ class Client(Protocol):
 def connect(address: str, *, grpc: bool, timeout: float = 30.0) -> Client:
     """A client of the server at `address` (`host:port`, for REST also a URL). Nothing is sent yet. `timeout` in seconds."""
     if grpc:
-        from mlserving.grpc_client import GrpcClient
+        from mlserving.client.grpc_client import GrpcClient
 
         return GrpcClient(address, timeout=timeout)
-    from mlserving.rest_client import RestClient
+    from mlserving.client.rest_client import RestClient
 
     return RestClient(address, timeout=timeout)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from mlserving.answer_errors import invalid
-from mlserving.arrays import NUMPY, Array
-from mlserving.signature import DTYPES
+from mlserving.client.signature import DTYPES
+from mlserving.server.answer_errors import invalid
+from mlserving.server.arrays import NUMPY, Array
 
 _BY_NUMBER = {number: NUMPY[name] for name, number in DTYPES.items()}
 _NUMBERS = {dtype: DTYPES[name] for name, dtype in NUMPY.items()}

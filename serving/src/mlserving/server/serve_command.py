@@ -1,4 +1,4 @@
-"""`millrace serve`: arguments in, a running model server out. The work is in `mlserving.local_server`."""
+"""`millrace serve`: arguments in, a running model server out. The work is in `mlserving.server.local_server`."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import sys
 from itertools import islice
 from pathlib import Path
 
-from mlserving import model_config, request, store, tensorflow_model_server
-from mlserving.client import DEFAULT_REST, DEFAULT_SIGNATURE, connect
+from mlserving import store
+from mlserving.client import request
+from mlserving.client.ask import DEFAULT_REST, DEFAULT_SIGNATURE, connect
+from mlserving.client.signature import ModelSpec
 from mlserving.errors import ConfigError
-from mlserving.local_server import Ready, Settings, run
-from mlserving.signature import ModelSpec
+from mlserving.server import model_config, tensorflow_model_server
+from mlserving.server.local_server import Ready, Settings, run
 
 _DESCRIPTION = """\
 Answer prediction requests from the model store, over TensorFlow Serving's gRPC and REST.

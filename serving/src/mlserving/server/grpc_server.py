@@ -22,17 +22,18 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from mlserving import answers, examples, wire
-from mlserving.answer_errors import RequestError, invalid
-from mlserving.client import DEFAULT_SIGNATURE
+from mlserving import wire
+from mlserving.client.ask import DEFAULT_SIGNATURE
+from mlserving.client.grpc_client import STATES
+from mlserving.client.signature import ModelSpec
 from mlserving.errors import ConfigError
-from mlserving.grpc_client import STATES
-from mlserving.library import Library
-from mlserving.model_config import from_message
-from mlserving.servable import Servable
-from mlserving.signature import ModelSpec
-from mlserving.tensor_protos import fill, from_proto
-from mlserving.watcher import Watcher
+from mlserving.server import answers, examples
+from mlserving.server.answer_errors import RequestError, invalid
+from mlserving.server.library import Library
+from mlserving.server.model_config import from_message
+from mlserving.server.servable import Servable
+from mlserving.server.tensor_protos import fill, from_proto
+from mlserving.server.watcher import Watcher
 
 log = logging.getLogger(__name__)
 

@@ -10,9 +10,9 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote, urlsplit
 
-from mlserving.client import PredictRequest, PredictResponse, VersionStatus
+from mlserving.client.ask import PredictRequest, PredictResponse, VersionStatus
+from mlserving.client.signature import ModelSpec, Signature, Tensor, TensorSpec
 from mlserving.errors import ConfigError, NotServed, ServingError, Unavailable
-from mlserving.signature import ModelSpec, Signature, Tensor, TensorSpec
 
 _NOT_FOUND = 404
 _SERVER_FAULT = 500

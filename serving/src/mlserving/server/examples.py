@@ -9,7 +9,7 @@ from typing import Any
 
 from tensorflow.core.example import example_pb2
 
-from mlserving.answer_errors import invalid
+from mlserving.server.answer_errors import invalid
 
 
 def from_json(request: Mapping[str, Any]) -> list[bytes]:

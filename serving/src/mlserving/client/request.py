@@ -12,8 +12,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from mlserving.client.signature import FLOATS, INTEGERS, Signature, Tensor, TensorSpec
 from mlserving.errors import ConfigError
-from mlserving.signature import FLOATS, INTEGERS, Signature, Tensor, TensorSpec
 
 _TRUE = frozenset({"true", "yes", "1"})
 _FALSE = frozenset({"false", "no", "0"})

@@ -17,11 +17,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from mlserving import answers, examples, rest_json
-from mlserving.answer_errors import HTTP_STATUS, RequestError, invalid
-from mlserving.grpc_server import signature_map, status_message
-from mlserving.library import Library
-from mlserving.signature import ModelSpec
+from mlserving.client.signature import ModelSpec
+from mlserving.server import answers, examples, rest_json
+from mlserving.server.answer_errors import HTTP_STATUS, RequestError, invalid
+from mlserving.server.grpc_server import signature_map, status_message
+from mlserving.server.library import Library
 
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 

@@ -14,12 +14,12 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
-from mlserving import answers, examples
-from mlserving.answer_errors import RequestError
 from mlserving.errors import Unavailable
-from mlserving.servable import Servable
+from mlserving.server import answers, examples
+from mlserving.server.answer_errors import RequestError
+from mlserving.server.servable import Servable
+from mlserving.server.tensor_protos import from_proto
 from mlserving.store import WARMUP_REQUESTS
-from mlserving.tensor_protos import from_proto
 
 _MOST = 1000
 

@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mlserving.answer_errors import RequestError, invalid
-from mlserving.arrays import Array, short_floats
-from mlserving.servable import Servable
-from mlserving.signature import Signature
+from mlserving.client.signature import Signature
+from mlserving.server.answer_errors import RequestError, invalid
+from mlserving.server.arrays import Array, short_floats
+from mlserving.server.servable import Servable
 
 EXAMPLES = "inputs"
 CLASSES = "classes"

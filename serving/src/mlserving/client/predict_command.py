@@ -10,10 +10,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlserving import request
-from mlserving.client import DEFAULT_GRPC, DEFAULT_REST, DEFAULT_SIGNATURE, Client, PredictRequest, connect
+from mlserving.client import request
+from mlserving.client.ask import DEFAULT_GRPC, DEFAULT_REST, DEFAULT_SIGNATURE, Client, PredictRequest, connect
+from mlserving.client.signature import ModelSpec, Signature, Tensor
 from mlserving.errors import ConfigError
-from mlserving.signature import ModelSpec, Signature, Tensor
 
 _BATCH = 256
 _LONGEST_LIST = 6

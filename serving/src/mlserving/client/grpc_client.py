@@ -9,9 +9,9 @@ from typing import Any, Self
 import grpc
 
 from mlserving import wire
-from mlserving.client import PredictRequest, PredictResponse, VersionStatus
+from mlserving.client.ask import PredictRequest, PredictResponse, VersionStatus
+from mlserving.client.signature import DTYPES, ModelSpec, Signature, Tensor, TensorSpec
 from mlserving.errors import ConfigError, NotServed, ServingError, Unavailable
-from mlserving.signature import DTYPES, ModelSpec, Signature, Tensor, TensorSpec
 
 STATES = {0: "UNKNOWN", 10: "START", 20: "LOADING", 30: "AVAILABLE", 40: "UNLOADING", 50: "END"}
 UNLIMITED = (("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1))

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Sequence
 
 from mlserving.errors import ConfigError
-from mlserving.library import Library
-from mlserving.model_config import Wanted
-from mlserving.versions import ServedModel
+from mlserving.server.library import Library
+from mlserving.server.model_config import Wanted
+from mlserving.server.versions import ServedModel
 
 log = logging.getLogger(__name__)
 

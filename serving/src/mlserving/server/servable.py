@@ -16,11 +16,11 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import types_pb2
 
-from mlserving.answer_errors import Code, RequestError, invalid
-from mlserving.arrays import NUMPY, Array, type_name
-from mlserving.client import DEFAULT_SIGNATURE
+from mlserving.client.ask import DEFAULT_SIGNATURE
+from mlserving.client.signature import Signature, TensorSpec
 from mlserving.errors import Unavailable
-from mlserving.signature import Signature, TensorSpec
+from mlserving.server.answer_errors import Code, RequestError, invalid
+from mlserving.server.arrays import NUMPY, Array, type_name
 
 _v1 = tf.compat.v1
 

@@ -2,7 +2,7 @@
 
 Started beside that server by `millrace serve`, because the server itself tells nobody. Ends when the server is ready or gone.
 
-    python -m mlserving.await_ready PID GRPC REST READY_FILE|- MODEL…
+    python -m mlserving.server.await_ready PID GRPC REST READY_FILE|- MODEL…
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ import sys
 import time
 from pathlib import Path
 
-from mlserving.client import connect
+from mlserving.client.ask import connect
+from mlserving.client.signature import ModelSpec
 from mlserving.errors import ServingError
-from mlserving.local_server import Ready, write_ready_file
-from mlserving.serve_command import announce
-from mlserving.signature import ModelSpec
+from mlserving.server.local_server import Ready, write_ready_file
+from mlserving.server.serve_command import announce
 
 _PAUSE = 0.5
 

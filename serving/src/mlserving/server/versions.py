@@ -2,7 +2,7 @@
 
 Given the version policy, what lies on disk, what is loaded and what could not be loaded, `plan` says what to load and what
 to unload. It never gives up a version that answers before its successor answers too, and it treats a version that does
-not load as if it were not there, so the one before stays (or, at the start, is loaded instead). `mlserving.library` carries it out.
+not load as if it were not there, so the one before stays (or, at the start, is loaded instead). `mlserving.server.library` carries it out.
 The policies are those of TensorFlow Serving's model_config_list.
 """
 

@@ -23,7 +23,7 @@ from types import FrameType
 from typing import Any
 
 from mlserving.errors import ConfigError, Unavailable
-from mlserving.model_config import Wanted
+from mlserving.server.model_config import Wanted
 
 INTERRUPTED = 130
 
@@ -124,10 +124,10 @@ class _Server:
 
     def __init__(self, settings: Settings, rest_socket: socket.socket, grpc_socket: socket.socket) -> None:
         with _without_greeting():
-            from mlserving.grpc_server import build_server
-            from mlserving.library import Library
-            from mlserving.warmup import load_warm
-            from mlserving.watcher import Watcher
+            from mlserving.server.grpc_server import build_server
+            from mlserving.server.library import Library
+            from mlserving.server.warmup import load_warm
+            from mlserving.server.watcher import Watcher
 
         self._settings = settings
         self._rest_socket = rest_socket
@@ -171,7 +171,7 @@ class _Server:
     def _start_rest(self) -> tuple[Any, threading.Thread]:
         import uvicorn
 
-        from mlserving.rest_server import build_app
+        from mlserving.server.rest_server import build_app
 
         config = uvicorn.Config(
             build_app(self._library),

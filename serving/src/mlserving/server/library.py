@@ -1,6 +1,6 @@
 """The versions that are loaded, who is reading them, and how the next one takes over.
 
-One thread at a time calls `reconcile` (see `mlserving.watcher`): it looks at the disk, asks `mlserving.versions.plan`, and loads
+One thread at a time calls `reconcile` (see `mlserving.server.watcher`): it looks at the disk, asks `mlserving.server.versions.plan`, and loads
 or retires. Requests come from many threads and borrow a version with `borrowed`. They never wait for a load. A switch is one
 assignment of a new mapping, and a version is closed when the last request that borrowed it is done, so no request is lost.
 """
@@ -16,15 +16,15 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from mlserving.answer_errors import RequestError, invalid
-from mlserving.client import VersionStatus
+from mlserving.client.ask import VersionStatus
+from mlserving.client.signature import ModelSpec
 from mlserving.errors import ServingError
-from mlserving.signature import ModelSpec
+from mlserving.server.answer_errors import RequestError, invalid
+from mlserving.server.versions import ServedModel, plan
 from mlserving.store import versions_in
-from mlserving.versions import ServedModel, plan
 
 if TYPE_CHECKING:
-    from mlserving.servable import Servable
+    from mlserving.server.servable import Servable
 
 log = logging.getLogger(__name__)
 

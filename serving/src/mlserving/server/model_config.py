@@ -15,7 +15,7 @@ from google.protobuf import text_format
 
 from mlserving import store
 from mlserving.errors import ConfigError
-from mlserving.versions import Every, Latest, Policy, ServedModel, Specific
+from mlserving.server.versions import Every, Latest, Policy, ServedModel, Specific
 
 _LABEL = re.compile(r"[A-Za-z0-9_]+")
 

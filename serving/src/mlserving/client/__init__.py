@@ -1,0 +1,1 @@
+"""Asking a model server: the messages, the two protocols, and the command around them."""
