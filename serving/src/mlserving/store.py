@@ -16,6 +16,7 @@ import contextlib
 import errno
 import fcntl
 import filecmp
+import hashlib
 import os
 import re
 import shutil
@@ -30,6 +31,9 @@ WARMUP_REQUESTS = Path(EXTRA, "tf_serving_warmup_requests")
 """In a version folder: a TFRecord of PredictionLog, which TensorFlow Serving and our server replay before the version takes traffic."""
 GOLDEN_REQUESTS = Path(EXTRA, "golden_requests.jsonl")
 """In a version folder: one `{"inputs": …, "outputs": …}` a line, requests with the answers of the version as it was published."""
+
+TRAINING_STATISTICS = Path(EXTRA, "training_statistics.pb")
+"""In a version folder: TFDV's DatasetFeatureStatisticsList of the rows that trained it, which drift is measured against."""
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LOCK = ".lock"
@@ -59,6 +63,22 @@ def versions_in(base_path: Path) -> list[int]:
             return sorted(int(entry.name) for entry in entries if _is_version(entry.name) and entry.is_dir())
     except _ABSENT:
         return []
+
+
+def digest(version_folder: Path) -> str:
+    """SHA-256 of a version's content, in hexadecimal: of `<sha256 of the file>  <relative path>` lines, sorted by path.
+
+    A copy of a version anywhere has the same digest, so whoever fetched one can tell whether it is whole.
+
+    Raises:
+        Unavailable: a file cannot be read.
+    """
+    try:
+        files = sorted(path for path in version_folder.rglob("*") if path.is_file())
+        lines = [f"{_file_digest(path)}  {path.relative_to(version_folder).as_posix()}\n" for path in files]
+    except OSError as error:
+        raise Unavailable(f"{version_folder} cannot be read: {error}. Check the folder, then type the same command again.") from error
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def publish_version(store: Path, model: str, version: int, source: Path, complete: Callable[[Path], None] | None = None) -> Path:
@@ -182,6 +202,11 @@ def _same_or_conflict(source: Path, target: Path) -> Path:
     raise Conflict(
         f"{target} is there already with another content, and a published version never changes. `millrace run` publishes under the next number."
     )
+
+
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _files(folder: Path) -> set[Path]:

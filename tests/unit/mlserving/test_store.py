@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mlserving.errors import ConfigError, Conflict, Unavailable
-from mlserving.store import EXTRA, models, prune, publish_version, versions
+from mlserving.store import EXTRA, digest, models, prune, publish_version, versions
 
 
 @pytest.fixture
@@ -190,3 +190,14 @@ def test_pruning_keeps_the_newest_and_the_protected(store: Path, tmp_path: Path)
 def test_pruning_never_empties_a_model(store: Path) -> None:
     with pytest.raises(ConfigError, match="at least one"):
         prune(store, "demo", keep=0, protect=set())
+
+
+def test_a_copy_has_the_same_digest_and_a_changed_byte_another(tmp_path: Path) -> None:
+    original, copy = tmp_path / "one", tmp_path / "two"
+    for folder in (original, copy):
+        (folder / "variables").mkdir(parents=True)
+        (folder / "saved_model.pb").write_bytes(b"graph")
+        (folder / "variables" / "data").write_bytes(b"weights")
+    assert digest(original) == digest(copy)
+    (copy / "variables" / "data").write_bytes(b"weightS")
+    assert digest(original) != digest(copy)

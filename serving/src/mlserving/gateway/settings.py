@@ -1,0 +1,131 @@
+"""What `gateway.yaml` may say: the models, their tracks and weights, what is logged, and how much is let in.
+
+One file drives the gateway, wherever it runs: the chart writes it into a ConfigMap, `millrace serve --tracks` and
+`millrace rollout` write it into the workspace. It is read again when it changes; a file that cannot be read leaves in force what was
+read before. `routing` decides by it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mlserving.errors import ConfigError
+
+
+class Track(StrEnum):
+    """A place from which a model answers. Shadow answers are logged and thrown away."""
+
+    STABLE = "stable"
+    CANARY = "canary"
+    SHADOW = "shadow"
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Backend(_Strict):
+    """Where a track's model servers listen."""
+
+    grpc: Annotated[str, Field(pattern=r"^\S+:\d+$")]
+    """`host:port`. A host name with several addresses is several endpoints."""
+    rest: Annotated[str, Field(pattern=r"^\S+:\d+$")]
+    """`host:port` of the same servers."""
+    weight: Annotated[float, Field(ge=0, le=100)] = 0.0
+    """Percent of the requests that this track answers; for `shadow`, percent of all requests that are copied to it."""
+
+
+class Outputs(_Strict):
+    """Which outputs of the model say what it thinks, for metrics and for the review queue."""
+
+    label: str = "label"
+    """The predicted class."""
+    confidence: str = "confidence"
+    """How sure the model is, 0 to 1."""
+
+
+class Log(_Strict):
+    """What is kept of predictions."""
+
+    share: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Share of the requests that are logged, chosen by the hash of their prediction id."""
+    features: tuple[str, ...] = ()
+    """Inputs that are kept. An input that is not named here is never written: name no personal data that is not needed."""
+    outputs: Outputs = Outputs()
+
+
+class Model(_Strict):
+    """One model and its tracks."""
+
+    tracks: dict[Track, Backend]
+    sticky: str | None = None
+    """A header (gRPC: a metadata key), in lower case, whose value decides the track: the same value, the same track. Without it, the prediction id decides."""
+    deadline: Annotated[float, Field(gt=0)] = 10.0
+    """Seconds that an answer may take where the caller names no deadline."""
+    log: Log = Log()
+
+    @model_validator(mode="after")
+    def _weights_add_up(self) -> Self:
+        if Track.STABLE not in self.tracks:
+            raise ValueError("tracks.stable is missing: name where the model answers from")
+        total = sum(backend.weight for track, backend in self.tracks.items() if track is not Track.SHADOW)
+        if abs(total - 100) > 1e-6:  # noqa: PLR2004  percent
+            raise ValueError(f"the weights of stable and canary add up to {total:g}, not 100")
+        if self.sticky is not None and self.sticky != self.sticky.lower():
+            raise ValueError(f"sticky {self.sticky!r}: headers are written in lower case")
+        return self
+
+
+class Limits(_Strict):
+    """How much is let in."""
+
+    body_mb: Annotated[float, Field(gt=0)] = 16.0
+    """The largest request, in MiB; a larger one is refused (413, RESOURCE_EXHAUSTED)."""
+    in_flight: Annotated[int, Field(gt=0)] = 1024
+    """Requests under way at a time; more are refused at once (503, UNAVAILABLE)."""
+    buffered_mb: Annotated[float, Field(gt=0)] = 256.0
+    """Bytes of requests and answers held in memory, in MiB, before the gateway stops reading."""
+
+
+class Spool(_Strict):
+    """Between the gateway and the recorder."""
+
+    most_mb: Annotated[float, Field(gt=0)] = 512.0
+    """Exchanges beyond so many MiB that the recorder has not taken yet are dropped, and counted."""
+
+
+class GatewaySettings(_Strict):
+    """The file as a whole."""
+
+    models: Annotated[dict[str, Model], Field(min_length=1)]
+    """By the name under which callers ask."""
+    limits: Limits = Limits()
+    spool: Spool = Spool()
+
+
+def parse(text: str, where: str) -> GatewaySettings:
+    """The settings that `text` (YAML) states. `where` is named in errors.
+
+    Raises:
+        ConfigError: it is no YAML, or a field is missing, unknown or out of range; the text names the field.
+    """
+    try:
+        return GatewaySettings.model_validate(yaml.safe_load(text))
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{where} is no YAML: {error}") from error
+    except ValidationError as error:
+        complaints = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors())
+        raise ConfigError(f"{where}: {complaints}. Every field: docs/reference/gateway.md") from error
+
+
+def read(path: Path) -> GatewaySettings:
+    """The settings in a file. Raises as `parse` does, and ConfigError where the file cannot be read."""
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read: {error}. Name the gateway's file with --config.") from error

@@ -1,0 +1,65 @@
+"""The columns of the prediction log and of the labels, and where their files lie.
+
+```
+<predictions>/log/model=<model>/day=YYYY-MM-DD/<writer>-<sequence>.parquet
+<predictions>/labels/model=<model>/day=YYYY-MM-DD/<writer>-<sequence>.parquet
+```
+
+One row of the log is one instance: a request with three instances is three rows of one `prediction_id`, told apart by `row`. Inputs that the
+gateway's settings name are columns `feature/<name>`, outputs are `output/<name>`, each as the model's signature types them: a scalar for an
+instance of rank 0, a list (flattened) otherwise. Columns differ between models and may differ between versions, so
+readers unify schemas. `day` is the UTC day of `time`. A file appears by one rename, whole; names that begin with a dot are being written.
+
+A label names the prediction that it is about. Several labels of one row are all kept; `received_at` tells the last one.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+TIME = pa.timestamp("us", tz="UTC")
+FEATURE, OUTPUT = "feature/", "output/"
+
+PREDICTION_FIELDS = pa.schema(
+    [
+        pa.field("prediction_id", pa.string(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),  # index of the instance in its request
+        pa.field("time", TIME, nullable=False),  # when the request had arrived
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("version", pa.int64(), nullable=False),
+        pa.field("track", pa.string(), nullable=False),  # stable, canary, shadow
+        pa.field("protocol", pa.string(), nullable=False),  # grpc, rest
+        pa.field("signature", pa.string(), nullable=False),
+        pa.field("latency_ms", pa.float32(), nullable=False),  # until the backend's answer was complete
+        pa.field("label", pa.string()),  # the predicted class, where the model says one
+        pa.field("confidence", pa.float32()),
+    ]
+)
+"""The columns that every row has; `feature/…` and `output/…` follow."""
+
+LABEL_FIELDS = pa.schema(
+    [
+        pa.field("prediction_id", pa.string(), nullable=False),
+        pa.field("row", pa.int32(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),  # the truth; numbers as text
+        pa.field("labelled_at", TIME, nullable=False),  # when somebody knew
+        pa.field("received_at", TIME, nullable=False),  # when we were told
+        pa.field("source", pa.string(), nullable=False),  # api, import, review
+        pa.field("reviewer", pa.string()),
+    ]
+)
+"""The columns of a label."""
+
+
+def log_folder(predictions: Path, model: str, time: datetime) -> Path:
+    """Where the log of a model's day lies. `time` is aware."""
+    return predictions / "log" / f"model={model}" / f"day={time:%Y-%m-%d}"
+
+
+def label_folder(predictions: Path, model: str, time: datetime) -> Path:
+    """Where labels that arrived on a day lie. `time` is `received_at`."""
+    return predictions / "labels" / f"model={model}" / f"day={time:%Y-%m-%d}"
