@@ -298,6 +298,28 @@ class Schedule(Section):
     """An IANA name, for example `America/Los_Angeles`."""
 
 
+Signal = Literal["drift", "quality", "corrections", "calendar", "new-data", "new-code"]
+
+
+class RetrainingBudget(Section):
+    """How many trainings may be started by themselves."""
+
+    runs: int = Field(default=7, ge=0)
+    days: float = Field(default=7.0, gt=0)
+
+
+class Retraining(Section):
+    """When an alert, a date, new rows or new code may start a training."""
+
+    signals: list[Signal] = ["drift", "quality", "corrections", "calendar", "new-data", "new-code"]
+    """What may start one: `drift` of rows, falling `quality`, reviewers' `corrections`, the `calendar`, new rows, new code."""
+    cooldown_hours: float = Field(default=6.0, ge=0)
+    """Between two starts."""
+    budget: RetrainingBudget = RetrainingBudget()
+    min_new_labels: int = Field(default=0, ge=0)
+    """Labelled rows that the last training had not seen, before drift, quality or corrections start another one."""
+
+
 class Notifications(Section):
     """Who hears of runs."""
 
@@ -340,6 +362,7 @@ class Project(Section):
     resources: dict[Step, Resources] = {}
     """By step."""
     schedule: Schedule | None = None
+    retraining: Retraining = Retraining()
     notifications: Notifications = Notifications()
 
     @model_validator(mode="after")
@@ -424,6 +447,7 @@ _OPTIONAL_SECTIONS = (
     "deployment",
     "resources",
     "schedule",
+    "retraining",
     "notifications",
     "schema_file",
 )

@@ -15,6 +15,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from mlserving.errors import ConfigError, Unavailable
 
@@ -47,8 +48,8 @@ def open_database(url: str) -> Engine:
 
 
 @contextmanager
-def locked(database: Engine, name: str) -> Iterator[Connection]:
-    """A transaction that no other `locked` transaction of the same name overlaps. It commits unless something is raised.
+def locked(database: Engine, *names: str) -> Iterator[Connection]:
+    """A transaction that no other `locked` transaction of one of the same names overlaps. It commits unless something is raised.
 
     On SQLite it keeps every other writer out (BEGIN IMMEDIATE); on PostgreSQL it takes a lock of the transaction's own.
 
@@ -57,7 +58,8 @@ def locked(database: Engine, name: str) -> Iterator[Connection]:
     """
     with translated(database), database.begin() as connection:
         if database.dialect.name == "postgresql":
-            connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
+            for name in sorted(names):  # in one order, so that two who want the same never wait for each other
+                connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 0))"), {"name": name})
         yield connection
 
 
@@ -66,6 +68,10 @@ def translated(database: Engine) -> Iterator[None]:
     """Turn what the database's driver raises into `Unavailable`; a statement that is wrong stays a bug."""
     try:
         yield
+    except PoolTimeout as error:
+        raise Unavailable(
+            f"All connections to the database are in use, for half a minute. Try again; is it overloaded ({VARIABLE})?"
+        ) from error
     except DBAPIError as error:
         if error.connection_invalidated or type(error).__name__ in ("OperationalError", "InterfaceError"):
             where = database.url.render_as_string(hide_password=True)

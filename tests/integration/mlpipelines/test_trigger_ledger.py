@@ -5,14 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 from sqlalchemy import Engine
 
 from mlpipelines.errors import MillraceError
-from mlpipelines.triggers.decide import Cause, Freeze, Policy, Reason, Signal
+from mlpipelines.triggers.decide import Cause, Decision, Freeze, Policy, Reason, Signal
 from mlpipelines.triggers.ledger import Facts, Ledger
 from mlserving.database import open_database
 from postgres import postgres_server, url_of
@@ -28,7 +28,7 @@ from mlserving.database import open_database
 ledger = Ledger(open_database(sys.argv[1]))
 for n in range(int(sys.argv[3])):
     cause = Cause(model=sys.argv[2], signal=Signal.DRIFT, fingerprint=f"f{n}", starts_at=1.0)
-    print(ledger.settle(cause, lambda: Facts(policy=Policy(cooldown=0.0, budget_runs=3)), 1_800_000_000.0 + n).reason)
+    print(ledger.settle([cause], lambda _: Facts(policy=Policy(cooldown=0.0, budget_runs=3)), 1_800_000_000.0 + n)[0].reason)
 """
 
 
@@ -59,12 +59,17 @@ def cause(request: pytest.FixtureRequest) -> Cause:
     return Cause(model=request.node.name, signal=Signal.DRIFT, fingerprint="f", starts_at=NOW - 60, summary="amount drifted")
 
 
+def settled(ledger: Ledger, cause: Cause, facts: Callable[[], Facts], now: float) -> Decision:
+    (decision,) = ledger.settle([cause], lambda _: facts(), now)
+    return decision
+
+
 def names(ledger: Ledger, model: str) -> list[str]:
     return [run.name for run in ledger.wanted() if run.model == model]
 
 
 def test_a_start_leaves_a_decision_and_a_wanted_run(ledger: Ledger, cause: Cause) -> None:
-    assert ledger.settle(cause, lambda: FACTS, NOW).starts
+    assert settled(ledger, cause, lambda: FACTS, NOW).starts
     assert names(ledger, cause.model) == [cause.run_name]
     (told,) = ledger.decisions(cause.model)
     assert (told.reason, told.summary, told.at) == (Reason.STARTED, "amount drifted", NOW)
@@ -72,43 +77,50 @@ def test_a_start_leaves_a_decision_and_a_wanted_run(ledger: Ledger, cause: Cause
 
 def test_what_is_told_again_starts_nothing_and_is_written_once(ledger: Ledger, cause: Cause) -> None:
     for later in range(5):
-        ledger.settle(cause, lambda: FACTS, NOW + later)
+        settled(ledger, cause, lambda: FACTS, NOW + later)
     assert [told.reason for told in ledger.decisions(cause.model)] == [Reason.DUPLICATE, Reason.STARTED]
     assert len(names(ledger, cause.model)) == 1
 
 
 def test_an_alert_that_came_too_early_starts_its_run_when_it_is_repeated_later(ledger: Ledger, cause: Cause) -> None:
     first, second = cause, replace(cause, fingerprint="g")
-    ledger.settle(first, lambda: FACTS, NOW)
+    settled(ledger, first, lambda: FACTS, NOW)
     ledger.note_started(first.run_name)
     ledger.note_ended(first.run_name, "blessed")
-    assert ledger.settle(second, lambda: FACTS, NOW + 60).reason is Reason.COOLDOWN
-    assert ledger.settle(second, lambda: FACTS, NOW + 3600).starts
+    assert settled(ledger, second, lambda: FACTS, NOW + 60).reason is Reason.COOLDOWN
+    assert settled(ledger, second, lambda: FACTS, NOW + 3600).starts
 
 
 def test_a_run_that_has_not_ended_holds_the_next_one_back(ledger: Ledger, cause: Cause) -> None:
-    ledger.settle(cause, lambda: FACTS, NOW)
+    settled(ledger, cause, lambda: FACTS, NOW)
     other = replace(cause, fingerprint="g")
-    assert ledger.settle(other, lambda: FACTS, NOW + 7200).reason is Reason.RUN_OPEN
+    assert settled(ledger, other, lambda: FACTS, NOW + 7200).reason is Reason.RUN_OPEN
     ledger.note_started(cause.run_name)
     assert (cause.run_name, cause.model) in ledger.open_runs()
     ledger.note_ended(cause.run_name, "rejected")
-    assert ledger.settle(other, lambda: FACTS, NOW + 7201).starts
+    assert settled(ledger, other, lambda: FACTS, NOW + 7201).starts
 
 
 def test_what_could_not_be_started_stays_wanted_and_says_why(ledger: Ledger, cause: Cause) -> None:
-    ledger.settle(cause, lambda: FACTS, NOW)
+    settled(ledger, cause, lambda: FACTS, NOW)
     ledger.note_trouble(cause.run_name, "Kubeflow does not answer")
     (wanted,) = [run for run in ledger.wanted() if run.model == cause.model]
     assert (wanted.trouble, wanted.cause["summary"]) == ("Kubeflow does not answer", "amount drifted")
 
 
+def test_many_causes_of_one_message_start_one_run(ledger: Ledger, cause: Cause) -> None:
+    told = [replace(cause, fingerprint=f"f{n % 5}") for n in range(50)]
+    reasons = [decision.reason for decision in ledger.settle(told, lambda _: FACTS, NOW)]
+    assert Counter(reasons) == {Reason.STARTED: 1, Reason.DUPLICATE: 9, Reason.RUN_OPEN: 40}
+    assert len(names(ledger, cause.model)) == 1
+
+
 def test_a_freeze_holds_until_it_is_lifted(ledger: Ledger, cause: Cause) -> None:
     ledger.freeze(cause.model, Freeze(by="Ada", why="month end"), NOW)
-    assert ledger.settle(cause, lambda: FACTS, NOW).reason is Reason.FROZEN
+    assert settled(ledger, cause, lambda: FACTS, NOW).reason is Reason.FROZEN
     assert ledger.thaw(cause.model, "Ada", NOW + 1)
     assert not ledger.thaw(cause.model, "Ada", NOW + 2)
-    assert ledger.settle(cause, lambda: FACTS, NOW + 3).starts
+    assert settled(ledger, cause, lambda: FACTS, NOW + 3).starts
 
 
 def test_nothing_is_decided_when_the_facts_cannot_be_had(ledger: Ledger, cause: Cause) -> None:
@@ -116,7 +128,7 @@ def test_nothing_is_decided_when_the_facts_cannot_be_had(ledger: Ledger, cause: 
         raise MillraceError("labels cannot be counted")
 
     with pytest.raises(MillraceError):
-        ledger.settle(cause, not_there, NOW)
+        settled(ledger, cause, not_there, NOW)
     assert not ledger.decisions(cause.model)
     assert not names(ledger, cause.model)
 
@@ -134,5 +146,5 @@ def test_two_that_are_told_the_same_at_once_start_one_run_for_each_cause(url: st
 
 
 def test_a_new_ledger_on_an_old_database_goes_on(url: str, ledger: Ledger, cause: Cause) -> None:
-    ledger.settle(cause, lambda: FACTS, NOW)
-    assert Ledger(open_database(url)).settle(cause, lambda: FACTS, NOW).reason is Reason.DUPLICATE
+    settled(ledger, cause, lambda: FACTS, NOW)
+    assert settled(Ledger(open_database(url)), cause, lambda: FACTS, NOW).reason is Reason.DUPLICATE

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import JSON, Column, Connection, Engine, Float, Integer, MetaData, String, Table, insert, select, update
+from sqlalchemy import JSON, Column, Connection, Engine, Float, Integer, MetaData, String, Table, func, insert, select, update
 
 from mlpipelines.triggers.decide import Cause, Decision, Freeze, Policy, Reason, Situation, Start, decide
 from mlserving.database import locked
@@ -108,36 +108,28 @@ class Ledger:
         with locked(database, "trigger tables") as connection:
             _metadata.create_all(connection)
 
-    def settle(self, cause: Cause, facts: Callable[[], Facts], now: float) -> Decision:
-        """Decide on `cause` and write it down, as one step that no other decision on the model overlaps.
+    def settle(self, causes: Sequence[Cause], facts: Callable[[str], Facts], now: float) -> list[Decision]:
+        """Decide on causes, in order, and write it down, as one step that no other decision on their models overlaps.
 
         Args:
-            cause: what happened.
-            facts: asked under the model's lock, so that what it says still holds when the decision is written.
+            causes: what happened.
+            facts: asked for each model under its lock, so that what it says still holds when the decisions are written.
             now: seconds since 1970.
 
         Raises:
             Unavailable: the database, or whoever `facts` asks, does not answer. Nothing was decided.
         """
-        with locked(self._database, f"trigger {cause.model}") as connection:
-            known = facts()
-            decision = decide(cause, self._situation(connection, cause.model, known, now), now)
-            if self._last_reason(connection, cause) is not decision.reason:
-                connection.execute(insert(_decisions).values(**_row(cause, decision, now)))
-            if decision.starts:
-                connection.execute(
-                    insert(_runs).values(
-                        name=cause.run_name,
-                        key=cause.key,
-                        model=cause.model,
-                        decided_at=now,
-                        state=WANTED,
-                        cause=_told(cause),
-                        outcome="",
-                        trouble="",
-                    )
-                )
-            return decision
+        models = {cause.model for cause in causes}
+        with locked(self._database, *(f"trigger {model}" for model in models)) as connection:
+            situations = {model: self._situation(connection, model, facts(model), now) for model in models}
+            decisions = []
+            for cause in causes:
+                decision = decide(cause, situations[cause.model], now)
+                if decision.starts:
+                    situations[cause.model] = _started(situations[cause.model], cause, now)
+                decisions.append(decision)
+            self._write(connection, list(zip(causes, decisions, strict=True)), now)
+            return decisions
 
     def decisions(self, model: str, most: int = 20) -> Sequence[Settled]:
         """The last decisions on a model, newest first."""
@@ -182,6 +174,19 @@ class Ledger:
         with locked(self._database, f"trigger {model}") as connection:
             return self._lift(connection, model, by, now)
 
+    def _write(self, connection: Connection, settled: Sequence[tuple[Cause, Decision]], now: float) -> None:
+        """What is new of it: the answer that a cause got last is not written again."""
+        last = self._last_reasons(connection, {cause.key for cause, _ in settled})
+        rows = []
+        for cause, decision in settled:
+            if last.get(cause.key) != decision.reason:
+                rows.append(_row(cause, decision, now))
+                last[cause.key] = decision.reason
+        if rows:
+            connection.execute(insert(_decisions), rows)
+        if wanted := [_wanted(cause, now) for cause, decision in settled if decision.starts]:
+            connection.execute(insert(_runs), wanted)
+
     def _situation(self, connection: Connection, model: str, known: Facts, now: float) -> Situation:
         query = select(_runs).where(_runs.c.model == model)
         starts = [
@@ -203,10 +208,10 @@ class Ledger:
             return None
         return Freeze(by=row["by"], why=row["why"], until=row["until"])
 
-    def _last_reason(self, connection: Connection, cause: Cause) -> Reason | None:
-        query = select(_decisions.c.reason).where(_decisions.c.key == cause.key).order_by(_decisions.c.id.desc()).limit(1)
-        found = connection.execute(query).scalar()
-        return Reason(found) if found else None
+    def _last_reasons(self, connection: Connection, keys: set[str]) -> dict[str, str]:
+        newest = select(func.max(_decisions.c.id)).where(_decisions.c.key.in_(keys)).group_by(_decisions.c.key)
+        query = select(_decisions.c.key, _decisions.c.reason).where(_decisions.c.id.in_(newest))
+        return {row.key: row.reason for row in connection.execute(query)}
 
     def _lift(self, connection: Connection, model: str, by: str, now: float) -> bool:
         open_ones = (_freezes.c.model == model) & _freezes.c.lifted_at.is_(None)
@@ -218,6 +223,10 @@ class Ledger:
 
     def _reading(self) -> AbstractContextManager[Connection]:
         return locked(self._database, "trigger reading")
+
+
+def _started(situation: Situation, cause: Cause, now: float) -> Situation:
+    return replace(situation, starts=(*situation.starts, Start(key=cause.key, at=now, run_name=cause.run_name, open=True)))
 
 
 def _row(cause: Cause, decision: Decision, now: float) -> dict[str, Any]:
@@ -233,6 +242,19 @@ def _row(cause: Cause, decision: Decision, now: float) -> dict[str, Any]:
         "summary": cause.summary,
         "evidence": dict(decision.evidence),
         "again_at": decision.again_at,
+    }
+
+
+def _wanted(cause: Cause, now: float) -> dict[str, Any]:
+    return {
+        "name": cause.run_name,
+        "key": cause.key,
+        "model": cause.model,
+        "decided_at": now,
+        "state": WANTED,
+        "cause": _told(cause),
+        "outcome": "",
+        "trouble": "",
     }
 
 
