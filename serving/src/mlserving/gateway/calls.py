@@ -33,6 +33,7 @@ class Refusal:
     http: int
 
 
+CANCELLED: Final = Refusal(1, 499)
 INVALID: Final = Refusal(3, 400)
 NOT_FOUND: Final = Refusal(5, 404)
 TOO_LARGE: Final = Refusal(8, 413)
