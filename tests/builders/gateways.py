@@ -12,6 +12,7 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -147,7 +148,9 @@ class Answer:
     size: int = 0
 
 
-def ask(connection: Any, x: str, *, timeout: float | None = 20, metadata: Sequence[tuple[str, str]] = (), path: str = PREDICT, **steering: Any) -> Answer:
+def ask(
+    connection: Any, x: str, *, timeout: float | None = 20, metadata: Sequence[tuple[str, str]] = (), path: str = PREDICT, **steering: Any
+) -> Answer:
     """One Predict. The answer is checked to be this request's."""
     call = connection.unary_unary(path)
     content = steering.pop("content", None) or request(x, **steering)
@@ -160,6 +163,16 @@ def ask(connection: Any, x: str, *, timeout: float | None = 20, metadata: Sequen
     answered = response.outputs["x"].string_val[0].decode()
     assert answered == x, f"asked {x}, answered {answered}: a wrong answer"
     return Answer(answered, response.model_spec.version.value, {str(k): str(v) for k, v in told.initial_metadata()}, size=len(body))
+
+
+def call(connection: HTTPConnection, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, dict[str, str], Any]:
+    """One request on a kept connection: status, headers in lower case, JSON."""
+    connection.request(
+        method, path, json.dumps(body) if body is not None else None, {name.replace("_", "-"): value for name, value in headers.items()}
+    )
+    response = connection.getresponse()
+    content = response.read()
+    return response.status, {name.lower(): value for name, value in response.getheaders()}, json.loads(content) if content else None
 
 
 def get_json(url: str) -> Any:

@@ -79,13 +79,20 @@ class Model:
         except asyncio.CancelledError:
             self.seen["cancelled"] += 1
             raise
-        answer = {"predictions": body.get("instances"), "version": version, "headers": dict(request.headers), "more": "m" * int(body.get("bytes", 0))}
+        answer = {
+            "predictions": body.get("instances"),
+            "version": version,
+            "headers": dict(request.headers),
+            "more": "m" * int(body.get("bytes", 0)),
+        }
         return web.json_response(answer, status=int(body.get("status", 200)), headers={"X-From": f"version-{version}"})
 
     async def states(self, request: web.Request) -> web.Response:
         if request.match_info["name"] != self.name:
             return web.json_response({"error": "no such model"}, status=404)
-        states = [{"version": str(each), "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}} for each in self.versions]
+        states = [
+            {"version": str(each), "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}} for each in self.versions
+        ]
         return web.json_response({"model_version_status": states})
 
     async def told(self, _: web.Request) -> web.Response:

@@ -34,7 +34,7 @@ _ANSWER_SPECS = {
     "MultiInference": MULTI_INFERENCE,
     "GetModelMetadata": PREDICT_REQUEST,
 }
-_UNAVAILABLE = 14
+_CANCELLED, _UNAVAILABLE = 1, 14
 
 
 class GrpcAnswer:
@@ -58,8 +58,8 @@ class GrpcAnswer:
 
     @property
     def elsewhere(self) -> bool:
-        """UNAVAILABLE: a server that is going, or whose queue is full."""
-        return self.status == _UNAVAILABLE
+        """A server that is going, or whose queue is full. CANCELLED is the former: the caller would not be told that."""
+        return self.status in {_CANCELLED, _UNAVAILABLE}
 
 
 class GrpcCall(Call):

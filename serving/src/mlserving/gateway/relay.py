@@ -170,7 +170,9 @@ class Relay:
         """Ask another server, once, where there is one: this one said that it cannot answer."""
         if call.shadow or call.resent or call.method not in REPEATABLE or call.endpoint is None:
             return False
-        if call.track.pick((*call.tried, call.endpoint)) is None:
+        tried = (*call.tried, call.endpoint)
+        stable = call.model.tracks.get(_STABLE)
+        if call.track.pick(tried) is None and (call.track.track != _CANARY or stable is None or stable.pick(tried) is None):
             return False
         call.resent = True
         self._again(call)

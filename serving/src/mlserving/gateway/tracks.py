@@ -1,7 +1,7 @@
 """What is in force: the models of the settings, their tracks, and the model servers behind each, kept up to date by name resolution.
 
 New settings are compared with what runs: a track whose address stays keeps its servers and their connections, so changing weights touches
-no connection, and a track that is gone finishes what it was asked.
+no connection, and a track that is gone finishes what it was asked. A track that has moved is answered by where it was until somebody answers where it is.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from mlserving.gateway.endpoints import Address, Endpoint
 from mlserving.gateway.settings import Backend, GatewaySettings, Model, Track
 
 RESOLVE_SECONDS = 5.0
+PATIENCE_SECONDS = 30.0
+"""How long the servers that a track had answer for it while those that it has now do not."""
 
 _log = structlog.get_logger()
 
@@ -25,18 +27,26 @@ _log = structlog.get_logger()
 class TrackInForce:
     """One track's servers."""
 
-    def __init__(self, model: str, track: Track, backend: Backend, changed: Callable[[], None]) -> None:
+    def __init__(self, model: str, track: Track, backend: Backend, changed: Callable[[], None], before: TrackInForce | None = None) -> None:
         self.model, self.track, self.backend = model, str(track.value), backend
         self.endpoints: tuple[Endpoint, ...] = ()
         self.in_flight = 0
         self.resolved = False
         self._changed = changed
         self._turn = 0
+        self._before = before
+        """What answers for the track until one of its own servers can: no request fails while a promotion takes hold."""
+        if before is not None:
+            asyncio.get_running_loop().call_later(PATIENCE_SECONDS, self._take_over)
         self._task = asyncio.get_running_loop().create_task(self._keep_resolving())
 
     def pick(self, tried: tuple[Endpoint, ...]) -> Endpoint | None:
         """The usable server with the fewest requests under way that is not among `tried`; those with equally few take turns."""
         now, endpoints = time.monotonic(), self.endpoints
+        if self._before is not None:
+            if not any(each.usable(now) for each in endpoints):
+                return self._before.pick(tried)
+            self._take_over()
         if len(endpoints) == 1:
             only = endpoints[0]
             return only if only.usable(now) and only not in tried else None
@@ -48,6 +58,11 @@ class TrackInForce:
                 best = each
         return best
 
+    def _take_over(self) -> None:
+        if self._before is not None:
+            self._before.retire()
+            self._before = None
+
     @property
     def known(self) -> bool:
         """Whether each of its servers has been asked once."""
@@ -56,6 +71,7 @@ class TrackInForce:
     def retire(self) -> None:
         """Look for no servers any more, and let those there are finish."""
         self._task.cancel()
+        self._take_over()
         for endpoint in self.endpoints:
             endpoint.retire()
         self.endpoints = ()
@@ -119,10 +135,10 @@ class Fleet:
                 same.backend = backend
                 now[track.value] = same
             else:
-                now[track.value] = TrackInForce(model.name, track, backend, self._changed)
+                now[track.value] = TrackInForce(model.name, track, backend, self._changed, same)
         model.tracks = now
         for name, old in before.items():
-            if now.get(name) is not old:
+            if name not in now:
                 old.retire()
 
     async def known(self, seconds: float) -> None:

@@ -12,8 +12,8 @@ from typing import Any
 
 import grpc
 import pytest
-from gateways import PREDICT, ask, channel, request, until
 
+from gateways import PREDICT, ask, channel, request, until
 from mlserving import wire
 
 
@@ -64,7 +64,9 @@ def test_the_other_methods_are_routed_by_the_model_too(connection: Any) -> None:
         assert ask(connection, method, path=f"/tensorflow.serving.PredictionService/{method}").version in {1, 2}
     message = wire.GetModelStatusRequest()
     message.model_spec.name = "m"
-    body, told = connection.unary_unary("/tensorflow.serving.ModelService/GetModelStatus").with_call(message.SerializeToString(), timeout=10)
+    body, told = connection.unary_unary("/tensorflow.serving.ModelService/GetModelStatus").with_call(
+        message.SerializeToString(), timeout=10
+    )
     assert wire.GetModelStatusResponse.FromString(body).model_version_status[0].version == 1
     assert dict(told.initial_metadata())["x-track"] == "stable"
 
@@ -191,7 +193,9 @@ def test_two_callers_with_other_metadata_on_one_connection_are_not_mixed_up(conn
         try:
             for n in range(60):
                 identity = f"{name}-{n}"
-                answer = ask(connection, identity, metadata=(("x-prediction-id", identity), (f"x-{name}-{n % 7}", identity), ("x-user", name)))
+                answer = ask(
+                    connection, identity, metadata=(("x-prediction-id", identity), (f"x-{name}-{n % 7}", identity), ("x-user", name))
+                )
                 assert answer.headers["x-prediction-id"] == identity
         except BaseException as error:  # noqa: BLE001  shown below
             errors.append(error)
