@@ -11,7 +11,6 @@ from aiohttp import web
 from prometheus_client import CollectorRegistry, generate_latest
 
 if TYPE_CHECKING:
-    from mlserving.gateway.recorder import Recorder
     from mlserving.gateway.service import Gateway
     from mlserving.gateway.tracks import ModelInForce, TrackInForce
 
@@ -19,14 +18,14 @@ _TEXT_FORMAT = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @contextlib.asynccontextmanager
-async def serving(listening: socket.socket, gateway: Gateway, recorder: Recorder) -> AsyncIterator[None]:
+async def serving(listening: socket.socket, gateway: Gateway) -> AsyncIterator[None]:
     """Answer on `listening` while the context lasts."""
     registry = CollectorRegistry()
     registry.register(gateway.metrics)
 
     async def metrics(_: web.Request) -> web.Response:
         gateway.count_connections()
-        return web.Response(body=generate_latest(registry) + recorder.exposition(), headers={"Content-Type": _TEXT_FORMAT})
+        return web.Response(body=generate_latest(registry) + gateway.recorder.exposition(), headers={"Content-Type": _TEXT_FORMAT})
 
     async def healthz(_: web.Request) -> web.Response:
         return web.Response(text="alive\n")

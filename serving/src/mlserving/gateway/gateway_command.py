@@ -78,7 +78,6 @@ def _parser() -> argparse.ArgumentParser:
 def _options(arguments: argparse.Namespace) -> Options:
     return Options(
         source=source_of(arguments.config),
-        config=arguments.config,
         host=arguments.host,
         grpc_port=arguments.grpc_port,
         rest_port=arguments.rest_port,

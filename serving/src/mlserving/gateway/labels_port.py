@@ -1,31 +1,32 @@
-"""`POST /v1/labels`: from the bytes of a request to `mlserving.predictions.labels`, which checks and keeps them."""
+"""`POST /v1/labels`: from the bytes of a request to `mlserving.predictions.labels`, which checks them and has them on the disk before we answer."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from mlserving.predictions.labels import LabelStore
 
 
 class StoresLabels:
-    """Keeps labels under the predictions' folder, in a thread: a disk may be slow, and requests do not wait for it."""
+    """Keeps labels while the context lasts, in threads: a disk may be slow, and requests do not wait for it."""
 
     def __init__(self, predictions: Path | None) -> None:
-        self._predictions = predictions
+        self._store = LabelStore(predictions) if predictions is not None else None
 
     async def __call__(self, body: bytes) -> tuple[int, bytes]:
         """The HTTP status and the JSON to answer with."""
-        if self._predictions is None:
-            return 503, _error("labels are kept only where the gateway was started with --predictions DIR")
-        try:
-            document = json.loads(body)
-        except (ValueError, RecursionError) as error:
-            return 400, _error(f"the body is no JSON: {error}")
-        return await asyncio.to_thread(self._store, self._predictions, document)
+        if self._store is None:
+            return 503, json.dumps({"error": "labels are kept only where the gateway was started with --predictions DIR"}).encode()
+        return await asyncio.to_thread(self._store.answer, body)
 
-    def _store(self, predictions: Path, document: object) -> tuple[int, bytes]:
-        raise NotImplementedError
+    async def __aenter__(self) -> Self:
+        return self
 
-
-def _error(text: str) -> bytes:
-    return json.dumps({"error": text}).encode()
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Finish the journal: the recorder makes Parquet of it."""
+        if self._store is not None:
+            await asyncio.to_thread(self._store.close)

@@ -32,7 +32,8 @@ _log = structlog.get_logger()
 class Recorder:
     """Keeps one recorder running while the context lasts. Without a spool and a predictions folder there is none."""
 
-    def __init__(self, options: Options, metrics: Metrics) -> None:
+    def __init__(self, options: Options, metrics: Metrics, settings: str) -> None:
+        self._settings = settings
         self._options, self._metrics = options, metrics
         self._wanted = options.spool is not None and options.predictions is not None
         self._process: asyncio.subprocess.Process | None = None
@@ -48,11 +49,21 @@ class Recorder:
                 return self._figures.read_bytes()
         return b""
 
+    def tell(self, settings: str) -> None:
+        """What is in force, for the recorder: it may have come from a ConfigMap, and it can be meant."""
+        self._settings = settings
+        if self._wanted:
+            temporary = self._config.with_suffix(".new")
+            temporary.write_text(settings, encoding="utf-8")
+            temporary.replace(self._config)
+
     async def __aenter__(self) -> Self:
         """Start it."""
         if self._wanted:
             self._folder = tempfile.TemporaryDirectory(prefix="millrace-gateway-")
             self._figures = Path(self._folder.name) / "recorder.prom"
+            self._config = Path(self._folder.name) / "gateway.yaml"
+            self.tell(self._settings)
             self._task = asyncio.create_task(self._keep_running())
         return self
 
@@ -95,6 +106,6 @@ class Recorder:
     def _arguments(self) -> list[str]:
         options = self._options
         return [
-            "record", "--spool", str(options.spool), "--predictions", str(options.predictions), "--config", options.config,
+            "record", "--spool", str(options.spool), "--predictions", str(options.predictions), "--config", str(self._config),
             "--metrics", str(self._figures),
         ]  # fmt: skip

@@ -52,7 +52,6 @@ class Options:
     admin_port: int = 8502
     predictions: Path | None = None
     spool: Path | None = None
-    config: str = ""
     ready_file: Path | None = None
     drain: float = 0.0
     grace: float = 30.0
@@ -103,12 +102,12 @@ class Gateway:
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._options.source.close)
             self.fleet = self.metrics.fleet = Fleet(lambda: None)
+            self.recorder = await stack.enter_async_context(Recorder(self._options, self.metrics, reloading.text))
             spooling = await stack.enter_async_context(Spooling(self._options.spool, settings, self.metrics))
-            recorder = await stack.enter_async_context(Recorder(self._options, self.metrics))
-            labels = StoresLabels(self._options.predictions)
+            labels = await stack.enter_async_context(StoresLabels(self._options.predictions))
             self.relay = Relay(settings, self.fleet, self.metrics, spooling.log, labels)
             self.metrics.buffered = lambda: self.relay.budget.used
-            await stack.enter_async_context(admin.serving(admin_socket, self, recorder))
+            await stack.enter_async_context(admin.serving(admin_socket, self))
             await self.fleet.known(_FIRST_ROUND_SECONDS)
             servers = await self._listen(grpc, rest)
             watching = asyncio.create_task(reloading.keep_looking())
@@ -176,8 +175,9 @@ class Gateway:
         await self.relay.settle(max(until - time.monotonic(), 0.1))
         _log.info("the gateway has stopped", connections_cut=left)
 
-    def _apply(self, settings: GatewaySettings, config_hash: str) -> None:
+    def _apply(self, settings: GatewaySettings, config_hash: str, text: str) -> None:
         self.relay.apply(settings)
+        self.recorder.tell(text)
         self.config_hash = self.metrics.config_hash = config_hash
         self.config_error = ""
 

@@ -140,7 +140,7 @@ def digest(text: str) -> str:
 class Reloading:
     """Looks at the source again and again and applies what has changed and can be meant."""
 
-    def __init__(self, source: Source, apply: Callable[[GatewaySettings, str], None], failed: Callable[[str], None]) -> None:
+    def __init__(self, source: Source, apply: Callable[[GatewaySettings, str, str], None], failed: Callable[[str], None]) -> None:
         self._source, self._apply, self._failed = source, apply, failed
         self._last = self._complaint = ""
 
@@ -154,6 +154,11 @@ class Reloading:
         settings = parse(text, self._source.name)
         self._last = text
         return settings
+
+    @property
+    def text(self) -> str:
+        """What was applied last."""
+        return self._last
 
     @property
     def hash(self) -> str:
@@ -180,7 +185,7 @@ class Reloading:
                 self._complain(str(error))
                 continue
             self._last, self._complaint = text, ""
-            self._apply(settings, digest(text))
+            self._apply(settings, digest(text), text)
             _log.info("new settings are in force", source=self._source.name, hash=digest(text)[:12])
 
     def _complain(self, text: str) -> None:
