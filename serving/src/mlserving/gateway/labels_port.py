@@ -6,16 +6,21 @@ import asyncio
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from mlserving.predictions.labels import LabelStore
+if TYPE_CHECKING:
+    from mlserving.predictions.labels import LabelStore
 
 
 class StoresLabels:
     """Keeps labels while the context lasts, in threads: a disk may be slow, and requests do not wait for it."""
 
     def __init__(self, predictions: Path | None) -> None:
-        self._store = LabelStore(predictions) if predictions is not None else None
+        self._store: LabelStore | None = None
+        if predictions is not None:
+            from mlserving.predictions.labels import LabelStore  # which brings Arrow along
+
+            self._store = LabelStore(predictions)
 
     async def __call__(self, body: bytes) -> tuple[int, bytes]:
         """The HTTP status and the JSON to answer with."""
