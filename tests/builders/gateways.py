@@ -79,16 +79,36 @@ def model_server(folder: Path, *arguments: str) -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def gateway(folder: Path, config: str, *arguments: str) -> Iterator[Server]:
-    """`millrace gateway` on free ports."""
+def gateway(folder: Path, config: str, *arguments: str, names: Path | None = None) -> Iterator[Server]:
+    """`millrace gateway` on free ports. `names` is a file {name: [address, …]} that it asks in place of the name service."""
     folder.mkdir(parents=True, exist_ok=True)
     ready, file = folder / "ready.json", folder / "gateway.yaml"
     file.write_text(config)
     ports = ["--grpc-port", "0", "--rest-port", "0", "--admin-port", "0"]
-    command = [sys.executable, "-m", "mlserving", "gateway", "--config", str(file), "--ready-file", str(ready), *ports, *arguments]
+    program = ["-m", "mlserving"] if names is None else ["-c", _OTHER_NAMES, str(names)]
+    command = [sys.executable, *program, "gateway", "--config", str(file), "--ready-file", str(ready), *ports, *arguments]
     with _process(command, folder, ready) as server:
         server.config = file
         yield server
+
+
+_OTHER_NAMES = """
+import json, sys
+from pathlib import Path
+from mlserving.gateway import tracks
+from mlserving.__main__ import main
+
+names = Path(sys.argv[1])
+
+async def resolved(host):
+    found = json.loads(names.read_text()).get(host)
+    if found is None:
+        raise OSError(f"no such name: {host}")
+    return found
+
+tracks.resolved, tracks.RESOLVE_SECONDS = resolved, 0.3
+raise SystemExit(main(sys.argv[2:]))
+"""
 
 
 @contextlib.contextmanager

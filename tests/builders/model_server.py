@@ -4,7 +4,7 @@ It answers Predict with what it was given (input `x` as output `x`) and with its
 request. Inputs steer it: `sleep` (seconds before the answer; a negative one: for ever), `status` (a gRPC code to end with), `bytes` (so many bytes more
 in the answer). REST does the same with JSON. What it saw is told by GET /seen.
 
-    python tests/builders/model_server.py --ready FILE [--version N] [--model NAME] [--grpc-port N] [--rest-port N] [--grace S]
+    python tests/builders/model_server.py --ready FILE [--version N] [--model NAME] [--host ADDRESS] [--grpc-port N] [--rest-port N] [--grace S]
 """
 
 from __future__ import annotations
@@ -127,7 +127,7 @@ async def serve(arguments: argparse.Namespace) -> None:
         )
         for name, methods in handlers.items()
     ))  # fmt: skip
-    grpc_port = server.add_insecure_port(f"127.0.0.1:{arguments.grpc_port}")
+    grpc_port = server.add_insecure_port(f"{arguments.host}:{arguments.grpc_port}")
     await server.start()
     app = web.Application(client_max_size=64 * 2**20, handler_args={"auto_decompress": False})
     app.add_routes([
@@ -136,9 +136,9 @@ async def serve(arguments: argparse.Namespace) -> None:
     ])  # fmt: skip
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=arguments.grace)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", arguments.rest_port).start()
+    await web.TCPSite(runner, arguments.host, arguments.rest_port).start()
     temporary = arguments.ready.with_suffix(".tmp")
-    temporary.write_text(json.dumps({"grpc": f"127.0.0.1:{grpc_port}", "rest": f"127.0.0.1:{runner.addresses[0][1]}"}))
+    temporary.write_text(json.dumps({"grpc": f"{arguments.host}:{grpc_port}", "rest": f"{arguments.host}:{runner.addresses[0][1]}"}))
     temporary.rename(arguments.ready)
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
@@ -150,6 +150,7 @@ def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("--ready", type=Path, required=True)
     parser.add_argument("--model", default="m")
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--version", type=int, default=1)
     parser.add_argument("--grpc-port", type=int, default=0)
     parser.add_argument("--rest-port", type=int, default=0)

@@ -163,14 +163,19 @@ async def addresses(backend: Backend) -> list[Address]:
         OSError: a name cannot be resolved.
     """
     (grpc_host, grpc_port), (rest_host, rest_port) = _parted(backend.grpc), _parted(backend.rest)
-    grpc = await _resolved(grpc_host)
-    rest = grpc if rest_host == grpc_host else await _resolved(rest_host)
+    grpc = await resolved(grpc_host)
+    rest = grpc if rest_host == grpc_host else await resolved(rest_host)
     if set(grpc) <= set(rest):
         rest = grpc
     return [Address(one, grpc_port, other, rest_port) for one, other in zip(grpc, rest, strict=False)]
 
 
-async def _resolved(host: str) -> list[str]:
+async def resolved(host: str) -> list[str]:
+    """The addresses of a name.
+
+    Raises:
+        OSError: it has none.
+    """
     found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
     every = sorted({str(each[4][0]) for each in found})
     if host == "localhost":  # both families are the same server, which may listen on one only
