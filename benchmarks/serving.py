@@ -30,7 +30,7 @@ import grpc
 from mlserving import wire
 from mlserving.client.grpc_client import tensor_to_wire
 from mlserving.client.signature import Tensor
-from mlserving.server.local_server import write_ready_file
+from mlserving.server.ready_file import write_ready_file
 
 ROOT = Path(__file__).resolve().parent.parent
 CALLERS = (1, 8)

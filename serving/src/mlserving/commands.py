@@ -43,3 +43,10 @@ def compact(argv: list[str]) -> int:
     from mlserving.predictions.record_command import compact
 
     return compact(argv)
+
+
+def gateway(argv: list[str]) -> int:
+    """Stand in front of a model's tracks: weights, shadow, versions and ids in every answer, prediction log"""
+    from mlserving.gateway.gateway_command import main
+
+    return main(argv)

@@ -15,7 +15,8 @@ from pathlib import Path
 from mlserving.client.ask import connect
 from mlserving.client.signature import ModelSpec
 from mlserving.errors import ServingError
-from mlserving.server.local_server import Ready, write_ready_file
+from mlserving.server.local_server import Ready
+from mlserving.server.ready_file import write_ready_file
 from mlserving.server.serve_command import announce
 
 _PAUSE = 0.5

@@ -7,7 +7,6 @@ the models. On SIGTERM or Ctrl-C both ports stop accepting, what is under way is
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import socket
@@ -15,7 +14,6 @@ import sys
 import tempfile
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from typing import Any
 
 from mlserving.errors import ConfigError, Unavailable
 from mlserving.server.model_config import Wanted
+from mlserving.server.ready_file import write_ready_file
 
 INTERRUPTED = 130
 
@@ -203,14 +202,6 @@ class _Server:
         thread.join()
         done.wait()
         self._library.close()
-
-
-def write_ready_file(path: Path, grpc: str, rest: str, pid: int) -> None:
-    """Tell scripts where the server listens; whole, by one rename."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    temporary.write_text(json.dumps({"grpc": grpc, "rest": rest, "pid": pid}) + "\n", encoding="utf-8")
-    temporary.replace(path)
 
 
 def _address(bound: socket.socket) -> str:
