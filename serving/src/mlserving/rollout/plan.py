@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 ALL = 100.0
 """Percent."""
+_FEWEST_STEPS = 2
 
 
 class Part(BaseModel):
@@ -60,8 +61,8 @@ class Plan(Part):
 
     @model_validator(mode="after")
     def _steps_rise_to_all(self) -> Self:
-        if not self.steps or self.steps[-1] != ALL or self.steps[0] <= 0 or list(self.steps) != sorted(set(self.steps)):
-            raise ValueError(f"steps {list(self.steps)} must rise from above 0 and end with 100")
+        if len(self.steps) < _FEWEST_STEPS or self.steps[-1] != ALL or self.steps[0] <= 0 or list(self.steps) != sorted(set(self.steps)):
+            raise ValueError(f"steps {list(self.steps)} must rise from above 0 and end with 100, with a share to be judged before it")
         if self.max_seconds < self.min_seconds:
             raise ValueError("max_seconds is shorter than min_seconds")
         return self
