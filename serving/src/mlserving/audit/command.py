@@ -12,10 +12,11 @@ from typing import Any, TextIO
 from rich.console import Console
 from rich.table import Table
 
-from mlserving import places
+from mlserving import database
 from mlserving.audit.chain import Anchor, Entry, verify
 from mlserving.audit.database import AuditLog
 from mlserving.errors import ServingError
+from mlserving.workspace import workspace_folder
 
 _DESCRIPTION = """\
 Who did what to which model, when and why.
@@ -47,8 +48,8 @@ def main(argv: list[str]) -> int:
 
 def open_log(workspace: str | Path | None) -> AuditLog:
     """The log of a workspace, or of the database that MILLRACE_DATABASE names."""
-    place = places.workspace(workspace)
-    return AuditLog(places.database(place), places.serving(place) / "audit.anchors")
+    place = workspace_folder(workspace)
+    return AuditLog(database.address(place), place / "serving" / "audit.anchors")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -99,7 +100,7 @@ def _verify(log: AuditLog, arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _export(log: AuditLog, arguments: argparse.Namespace) -> int:
+def _export(log: AuditLog, _: argparse.Namespace) -> int:
     write_lines(log.entries(), sys.stdout)
     return 0
 

@@ -1,12 +1,11 @@
 """The log in a database: SQLite on one machine, PostgreSQL on a cluster.
 
-Appends are one at a time, whoever writes: SQLite's BEGIN IMMEDIATE, PostgreSQL's table lock. The table refuses UPDATE, DELETE and TRUNCATE by
-trigger. Whoever may drop triggers can get around them; that is what the chain and its anchors are for.
+Appends are one at a time, whoever writes (`mlserving.database.locked`). The table refuses UPDATE, DELETE and TRUNCATE by trigger. Whoever may drop
+triggers can get around them; that is what the chain and its anchors are for.
 """
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import json
 import os
@@ -16,10 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.exc import SQLAlchemyError
 
 from mlserving.audit.chain import Anchor, Entry, Fact, follow
-from mlserving.errors import Unavailable
+from mlserving.database import locked, open_database, translated
 
 _METADATA = sa.MetaData()
 _LOG = sa.Table(
@@ -35,29 +33,26 @@ _LOG = sa.Table(
     sa.Column("previous", sa.Text, nullable=False),
     sa.Column("hash", sa.Text, nullable=False, unique=True),
 )
+_REFUSE_FUNCTION = """CREATE OR REPLACE FUNCTION audit_log_refuse() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN RAISE EXCEPTION 'the audit log is only appended to'; END $$"""
+_REFUSE_TRIGGER = """CREATE OR REPLACE TRIGGER audit_log_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log
+FOR EACH STATEMENT EXECUTE FUNCTION audit_log_refuse()"""
+_REFUSE_IN_SQLITE = """CREATE TRIGGER IF NOT EXISTS audit_log_no_{verb} BEFORE {verb} ON audit_log
+BEGIN SELECT RAISE(ABORT, 'the audit log is only appended to'); END"""
 _GUARDS = {
-    "sqlite": [
-        f"CREATE TRIGGER IF NOT EXISTS audit_log_no_{verb} BEFORE {verb} ON audit_log "
-        "BEGIN SELECT RAISE(ABORT, 'the audit log is only appended to'); END"
-        for verb in ("update", "delete")
-    ],
-    "postgresql": [
-        "CREATE OR REPLACE FUNCTION audit_log_refuse() RETURNS trigger LANGUAGE plpgsql AS "
-        "$$ BEGIN RAISE EXCEPTION 'the audit log is only appended to'; END $$",
-        "CREATE OR REPLACE TRIGGER audit_log_no_change BEFORE UPDATE OR DELETE OR TRUNCATE ON audit_log "
-        "FOR EACH STATEMENT EXECUTE FUNCTION audit_log_refuse()",
-    ],
+    "sqlite": [_REFUSE_IN_SQLITE.format(verb=verb) for verb in ("update", "delete")],
+    "postgresql": [_REFUSE_FUNCTION, _REFUSE_TRIGGER],
 }
-_ONE_SCHEMA_AT_A_TIME = 4_711_001
-"""Key of the advisory lock under which PostgreSQL's table and triggers are made."""
+_LOCK = "audit_log"
+_AT_A_TIME = 1000
 
 
 class AuditLog:
-    """The log behind an SQLAlchemy URL. `anchor` is a file in which the last entry is remembered beside the database."""
+    """The log behind an SQLAlchemy URL. `anchors` is a file in which each entry's hash is remembered beside the database."""
 
-    def __init__(self, url: str, anchor: Path | None = None) -> None:
+    def __init__(self, url: str, anchors: Path | None = None) -> None:
         self._url = url
-        self._anchor = anchor
+        self._anchors = anchors
 
     def append(self, who: str, action: str, subject: str, why: str = "", **details: Any) -> Entry:
         """Write an entry; it is on the disk when this returns.
@@ -65,89 +60,57 @@ class AuditLog:
         Raises:
             Unavailable: the database does not answer. Nothing was written, and what was to be logged should not be done.
         """
-        with self._connected() as engine, engine.begin() as connection:
-            if engine.dialect.name == "postgresql":
-                connection.execute(sa.text("LOCK TABLE audit_log IN EXCLUSIVE MODE"))
+        plain = json.loads(json.dumps(details, default=str))
+        with locked(_ready(self._url), _LOCK) as connection:
             row = connection.execute(sa.select(_LOG).order_by(_LOG.c.sequence.desc()).limit(1)).one_or_none()
-            plain = json.loads(json.dumps(details, default=str))
-            fact = Fact(
-                time=datetime.now(UTC).isoformat(timespec="microseconds"), who=who, action=action, subject=subject, why=why, details=plain
-            )
+            now = datetime.now(UTC).isoformat(timespec="microseconds")
+            fact = Fact(time=now, who=who, action=action, subject=subject, why=why, details=plain)
             entry = follow(_entry(row) if row else None, fact)
             connection.execute(_LOG.insert().values(**_row(entry)))
         self._remember(entry)
         return entry
 
     def entries(self, subject: str | None = None, newest: int | None = None) -> Iterator[Entry]:
-        """The entries in their order: all, or those of a subject; the `newest` so many of them."""
-        if not self.exists():
+        """The entries in their order: all, or those of a subject, or the `newest` so many of them."""
+        if not self._exists():
             return
-        chosen = sa.select(_LOG).where(_LOG.c.subject == subject) if subject else sa.select(_LOG)
-        if newest is not None:
-            inner = chosen.order_by(_LOG.c.sequence.desc()).limit(newest).subquery()
-            chosen = sa.select(inner)
-        with self._connected() as engine, engine.connect() as connection:
-            order = sa.literal_column("sequence")
-            for row in connection.execution_options(yield_per=1000).execute(chosen.order_by(order)):
+        chosen = (sa.select(_LOG).where(_LOG.c.subject == subject) if subject else sa.select(_LOG)).order_by(_LOG.c.sequence.desc())
+        ordered = sa.select(chosen.limit(newest).subquery()).order_by(sa.literal_column("sequence"))
+        database = _ready(self._url)
+        with translated(database), database.connect() as connection:
+            for row in connection.execution_options(yield_per=_AT_A_TIME).execute(ordered):
                 yield _entry(row)
-
-    def exists(self) -> bool:
-        """Whether looking would not create an empty database."""
-        return not self._url.startswith("sqlite:///") or Path(self._url.removeprefix("sqlite:///")).is_file()
 
     def anchors(self) -> list[Anchor]:
         """What is remembered beside the database."""
-        if self._anchor is None or not self._anchor.is_file():
+        if self._anchors is None or not self._anchors.is_file():
             return []
-        return [Anchor.parse(line) for line in self._anchor.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [Anchor.parse(line) for line in self._anchors.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+    def _exists(self) -> bool:
+        """Whether looking would not create an empty database."""
+        return not self._url.startswith("sqlite:///") or Path(self._url.removeprefix("sqlite:///")).is_file()
 
     def _remember(self, entry: Entry) -> None:
-        """Add the entry's anchor to the file: one line, appended, so two writers never lose each other's."""
-        if self._anchor is None:
+        """Add a line: appended, so two writers never lose each other's."""
+        if self._anchors is None:
             return
-        self._anchor.parent.mkdir(parents=True, exist_ok=True)
-        with self._anchor.open("a", encoding="utf-8") as file:
+        self._anchors.parent.mkdir(parents=True, exist_ok=True)
+        with self._anchors.open("a", encoding="utf-8") as file:
             file.write(f"{entry.anchor}\n")
             file.flush()
             os.fsync(file.fileno())
 
-    @contextlib.contextmanager
-    def _connected(self) -> Iterator[sa.Engine]:
-        try:
-            yield _engine(self._url)
-        except SQLAlchemyError as error:
-            raise Unavailable(f"The audit log did not answer: {error}. Nothing was done. Type the same command again.") from error
-
 
 @functools.cache
-def _engine(url: str) -> sa.Engine:
-    """A connected engine, with the table and its guards there."""
-    if url.startswith("sqlite:///"):
-        Path(url.removeprefix("sqlite:///")).parent.mkdir(parents=True, exist_ok=True)
-    engine = sa.create_engine(url)
-    if engine.dialect.name == "sqlite":
-        _one_writer_at_a_time(engine)
-    with engine.begin() as connection:
-        if engine.dialect.name == "postgresql":
-            connection.execute(sa.text("SELECT pg_advisory_xact_lock(:key)"), {"key": _ONE_SCHEMA_AT_A_TIME})
+def _ready(url: str) -> sa.Engine:
+    """The database, with the table and its guards there."""
+    database = open_database(url)
+    with locked(database, _LOCK) as connection:
         _METADATA.create_all(connection)
-        for statement in _GUARDS[engine.dialect.name]:
+        for statement in _GUARDS[database.dialect.name]:
             connection.exec_driver_sql(statement)
-    return engine
-
-
-def _one_writer_at_a_time(engine: sa.Engine) -> None:
-    """Begin every transaction as a writer's and wait for the one before: Python's driver would begin it as a reader's, and fail later."""
-
-    @sa.event.listens_for(engine, "connect")
-    def _connect(connection: Any, _: Any) -> None:
-        connection.isolation_level = None
-        connection.execute("PRAGMA busy_timeout = 30000")
-        connection.execute("PRAGMA synchronous = FULL")
-
-    @sa.event.listens_for(engine, "begin")
-    def _begin(connection: sa.Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    return database
 
 
 def _row(entry: Entry) -> dict[str, Any]:
