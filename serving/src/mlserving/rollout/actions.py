@@ -169,6 +169,15 @@ def finish(room: Room, model: str) -> Desired:
     return _settle(room, desired, rollout, "by hand")
 
 
+def let_go(room: Room, desired: Desired) -> Desired:
+    """As `finish`, in one write and without waiting: for whoever follows the document and moves requests only when all is loaded."""
+    assert desired.rollout is not None
+    done = states.ended(desired.rollout, Phase.DONE, "promoted", room.clock())
+    settled = document.without_canary(document.stable_follows(desired)).model_copy(update={"rollout": done})
+    why = f"version {done.from_version} is let go: its time is over"
+    return _write(room, settled, "rollout.settle", why, version=done.to_version)
+
+
 # -- what follows ----------------------------------------------------------------------------------------------------------------
 
 

@@ -3,18 +3,14 @@
 Each check estimates a difference, bounds it from below at the level `alpha` it is given, and holds both against the limit: `worse` only
 where the whole interval lies beyond it. Nothing is assumed of the requests but that chance dealt them to the tracks, which the gateway's
 hash does. Where a caller's requests stick to one track, they are dealt in clusters and the intervals are narrower than they should be;
-docs/rollouts.md says what to do about it.
+docs/rollouts.md says what to do about it. SciPy and NumPy are imported where they compute: a rollback does not wait for them.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from statistics import NormalDist
-
-import numpy as np
-from numpy.typing import NDArray
-from scipy import stats
 
 from mlserving.rollout.observation import Histogram, Seen
 from mlserving.rollout.plan import Check, Limits, Verdict
@@ -101,11 +97,10 @@ def classes(canary: Mapping[str, int], stable: Mapping[str, int], limit: float, 
     ours, theirs = sum(canary.values()), sum(stable.values())
     if not ours or not theirs:
         return Check(name="classes", verdict=Verdict.OK, limit=limit, says="no predictions of one of the tracks were logged: not judged")
-    names = sorted({*canary, *stable})
-    counts = np.array([[canary.get(name, 0) for name in names], [stable.get(name, 0) for name in names]], dtype=float)
-    gaps = np.abs(counts[0] / ours - counts[1] / theirs)
-    estimate = float(gaps.sum()) / 2 - _mean_by_chance(counts.sum(axis=0) / counts.sum(), ours, theirs)
-    low, apart = estimate - math.sqrt(math.log(1 / alpha) * (1 / ours + 1 / theirs) / 2), names[int(gaps.argmax())]
+    gaps = {name: abs(canary.get(name, 0) / ours - stable.get(name, 0) / theirs) for name in sorted({*canary, *stable})}
+    pooled = [(canary.get(name, 0) + stable.get(name, 0)) / (ours + theirs) for name in gaps]
+    estimate = sum(gaps.values()) / 2 - _mean_by_chance(pooled, ours, theirs)
+    low, apart = estimate - math.sqrt(math.log(1 / alpha) * (1 / ours + 1 / theirs) / 2), max(gaps, key=lambda name: gaps[name])
     return Check(
         name="classes",
         verdict=_verdict(estimate > limit, beyond=low > limit),
@@ -137,12 +132,16 @@ def _allowed(stable_p99: float, limits: Limits) -> float:
 
 def _fisher(canary: Seen, stable: Seen) -> float:
     """The probability that chance alone deals the canary so many of all the errors: the tail of a hypergeometric distribution."""
+    from scipy import stats
+
     failed = canary.errors + stable.errors
     return float(stats.hypergeom.sf(canary.errors - 1, canary.requests + stable.requests, failed, canary.requests))
 
 
-def _mean_by_chance(shares: NDArray[np.float64], ours: int, theirs: int) -> float:
+def _mean_by_chance(shares: Sequence[float], ours: int, theirs: int) -> float:
     """How far apart two samples of the same shares lie on average."""
+    import numpy as np
+
     draw = np.random.default_rng(0)
     first, second = draw.multinomial(ours, shares, _DRAWS) / ours, draw.multinomial(theirs, shares, _DRAWS) / theirs
     return float(np.abs(first - second).sum(axis=1).mean()) / 2
