@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from mlserving.errors import Conflict, Unavailable
+from mlserving.gateway.settings import Track
+from mlserving.rollout.document import Desired, Wanted
 from mlserving.rollout.observation import Histogram, Observation, Seen
 from mlserving.rollout.plan import Phase, Plan, Rollout
 
@@ -93,3 +97,56 @@ class World:
             latency=Histogram(edges=EDGES, counts=tuple(map(float, latency))),
             classes=dict(zip("abc", map(int, classes), strict=True)),
         )
+
+
+class MemoryDriver:
+    """A driver whose documents lie in memory. Versions in `broken` never load; `writes` are all that was ever wanted."""
+
+    def __init__(self, *documents: Desired) -> None:
+        self.documents = {each.model: each for each in documents}
+        self.writes: list[Desired] = []
+        self.broken: set[int] = set()
+        self.before_write: Callable[[], None] = lambda: None
+
+    def read(self, model: str) -> Desired:
+        return self.documents[model]
+
+    def write(self, desired: Desired) -> Desired:
+        self.before_write()
+        if self.documents[desired.model].revision != desired.revision:
+            raise Conflict("changed since it was read")
+        written = Desired.model_validate_json(desired.model_copy(update={"revision": desired.revision + 1}).model_dump_json())
+        self.documents[desired.model] = written
+        self.writes.append(written)
+        return written
+
+    def await_in_force(self, desired: Desired, _: float) -> None:
+        broken = self.broken & {wanted.version for wanted in desired.tracks.values()}
+        if broken:
+            raise Unavailable(f"version {broken.pop()} does not start")
+
+    def digest(self, _: str, version: int) -> str:
+        return f"digest of {version}"
+
+    def newest(self, _: str) -> int | None:
+        return 2
+
+
+class WorldSource:
+    """Counts what a World does."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def mark(self, rollout: Rollout) -> dict[str, Any]:
+        self.world.begin()
+        return {"step": rollout.step}
+
+    def observe(self, rollout: Rollout, _: float) -> Observation:
+        assert rollout.baseline == {"step": rollout.step}, "only what was counted since this step began is judged"
+        return self.world.observation()
+
+
+def served(version: int = 1) -> Desired:
+    """The model `demo`, of which one version answers everything."""
+    return Desired(model="demo", revision=1, tracks={Track.STABLE: Wanted(version=version, weight=100)})

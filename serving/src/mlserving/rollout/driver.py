@@ -30,7 +30,7 @@ class Driver(Protocol):
         """
         ...
 
-    def await_in_force(self, desired: Desired, seconds: float) -> None:
+    def await_in_force(self, desired: Desired, seconds: float, /) -> None:
         """Return when every version that is wanted is loaded and requests are dealt by the weights.
 
         Raises:
@@ -38,7 +38,7 @@ class Driver(Protocol):
         """
         ...
 
-    def digest(self, model: str, version: int) -> str:
+    def digest(self, model: str, version: int, /) -> str:
         """The digest of a published version; "" where its files are not at hand.
 
         Raises:
@@ -46,7 +46,7 @@ class Driver(Protocol):
         """
         ...
 
-    def newest(self, model: str) -> int | None:
+    def newest(self, model: str, /) -> int | None:
         """The newest published version, where the store is at hand."""
         ...
 
@@ -62,7 +62,7 @@ class Source(Protocol):
         """
         ...
 
-    def observe(self, rollout: Rollout, now: float) -> Observation:
+    def observe(self, rollout: Rollout, now: float, /) -> Observation:
         """Both tracks from `rollout.step_started`, where `rollout.baseline` was marked, until now.
 
         Raises:

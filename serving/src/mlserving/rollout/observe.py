@@ -48,9 +48,8 @@ class Gateways:
         """See `driver.Source`."""
         return {address: {"started": started, "counts": dict(counts)} for address, (started, counts) in self._pages(rollout).items()}
 
-    def observe(self, rollout: Rollout, now: float) -> Observation:
-        """See `driver.Source`."""
-        del now  # a page tells what is, not what was
+    def observe(self, rollout: Rollout, _: float) -> Observation:
+        """See `driver.Source`. A page tells what is, not what was, so the time does not matter."""
         total: dict[str, float] = defaultdict(float)
         for address, (started, counts) in self._pages(rollout).items():
             _add(total, _since((rollout.baseline or {}).get(address), started, counts))

@@ -28,7 +28,7 @@ class Child:
 
     def __init__(self, name: str, command: Sequence[str], ready_file: Path, log: Path, now: Callable[[], float] = time.monotonic) -> None:
         self.name = name
-        self._command, self.ready_file, self.log, self._now = list(command), ready_file, log, now
+        self.command, self.ready_file, self.log, self._now = list(command), ready_file, log, now
         self._process: subprocess.Popen[bytes] | None = None
         self._deaths = 0
         self._started = self._again = 0.0
@@ -84,7 +84,7 @@ class Child:
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                self._command,
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -136,30 +136,22 @@ class Supervisor:
         if text != self._written:
             write_whole(self._settings.folder / "gateway.yaml", text)
             self._written = text
-        self._gateway = self._gateway or self._new_gateway()
+        folder = self._settings.folder
+        if self._gateway is None:
+            self._gateway = Child("the gateway", self._gateway_command(), folder / "run" / "gateway.json", folder / "logs" / "gateway.log")
         self._gateway.tend()
         self._ports = self._gateway.ready() or self._ports
+        self._gateway.command = self._gateway_command()
 
-    def _new_gateway(self) -> Child:
+    def _gateway_command(self) -> list[str]:
         """On the ports that it had before, where it had some: callers know them."""
-        folder = self._settings.folder
-        options = [
-            "--config",
-            str(folder / "gateway.yaml"),
-            "--host",
-            self._settings.host,
-            "--ready-file",
-            str(folder / "run" / "gateway.json"),
-        ]
-        ports = {
-            "--grpc-port": self._settings.grpc_port,
-            "--rest-port": self._settings.rest_port,
-            "--admin-port": self._settings.admin_port,
-        }
-        options += [text for option, port in ports.items() for text in (option, str(port))]
-        options += ["--spool", str(folder / "spool"), "--predictions", str(self._settings.predictions)]
-        command = [sys.executable, "-m", "mlserving", "gateway", *options]
-        return Child("the gateway", command, folder / "run" / "gateway.json", folder / "logs" / "gateway.log")
+        settings, folder = self._settings, self._settings.folder
+        ports = {"grpc": settings.grpc_port, "rest": settings.rest_port, "admin": settings.admin_port}
+        known = {name: int(self._ports[name].rpartition(":")[2]) if name in self._ports else port for name, port in ports.items()}
+        options = ["--config", str(folder / "gateway.yaml"), "--host", settings.host, "--ready-file", str(folder / "run" / "gateway.json")]
+        options += [text for name, port in known.items() for text in (f"--{name}-port", str(port))]
+        options += ["--spool", str(folder / "spool"), "--predictions", str(settings.predictions)]
+        return [sys.executable, "-m", "mlserving", "gateway", *options]
 
     def _ask_gateway(self) -> None:
         """Which documents are in force? Asked only while some is not."""
