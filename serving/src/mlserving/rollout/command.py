@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from collections.abc import Callable
 
-from mlserving.errors import Conflict
+from mlserving.errors import ConfigError, Conflict
 from mlserving.rollout import actions, screen
 from mlserving.rollout.actions import Room
 from mlserving.rollout.document import Desired, history
 from mlserving.rollout.plan import Phase
-from mlserving.rollout.wiring import local_room, whoever
+from mlserving.rollout.wiring import Cluster, cluster_room, local_room, whoever
 from mlserving.workspace import workspace_folder
 
 DESCRIPTION = """\
@@ -82,12 +83,33 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
 def add_place(of: argparse.ArgumentParser) -> None:
     """Options that say where a model is served, and who acts."""
     of.add_argument("--workspace", metavar="DIR", help="default: MILLRACE_WORKSPACE, else .millrace")
+    of.add_argument("--release", metavar="NAME", help="on a cluster: the helm release that serves the model (MILLRACE_RELEASE)")
+    of.add_argument("--namespace", metavar="NS", help="of the release (MILLRACE_NAMESPACE, else default)")
+    of.add_argument(
+        "--chart", metavar="CHART", help="the chart that is installed: folder or oci:// (MILLRACE_CHART, else helm/model-serving)"
+    )
+    of.add_argument("--prometheus", metavar="URL", help="who scrapes the gateways (MILLRACE_PROMETHEUS)")
     of.add_argument("--as", dest="who", default=None, metavar="NAME", help="who acts (default: MILLRACE_USER, else your account)")
 
 
 def room_of(arguments: argparse.Namespace) -> Room:
     """The room that the options name."""
-    return local_room(workspace_folder(arguments.workspace), arguments.who or whoever())
+    workspace, who = workspace_folder(arguments.workspace), arguments.who or whoever()
+    release = arguments.release or os.environ.get("MILLRACE_RELEASE")
+    if not release:
+        return local_room(workspace, who)
+    prometheus = arguments.prometheus or os.environ.get("MILLRACE_PROMETHEUS")
+    if not prometheus:
+        raise ConfigError(
+            "On a cluster requests are counted by Prometheus. Name it: --prometheus http://HOST:9090, or MILLRACE_PROMETHEUS."
+        )
+    place = Cluster(
+        release=release,
+        namespace=arguments.namespace or os.environ.get("MILLRACE_NAMESPACE", "default"),
+        chart=arguments.chart or os.environ.get("MILLRACE_CHART", "helm/model-serving"),
+        prometheus=prometheus,
+    )
+    return cluster_room(workspace, who, place)
 
 
 def _status(room: Room, arguments: argparse.Namespace) -> int:
