@@ -60,3 +60,10 @@ def models(argv: list[str]) -> int:
     from mlpipelines.commands.models import main
 
     return main(argv)
+
+
+def rollout(argv: list[str]) -> int:
+    """Move a model's requests to another version step by step, and back in seconds"""
+    from mlpipelines.commands.rollout import main
+
+    return main(argv)

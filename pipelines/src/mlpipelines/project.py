@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mlserving.rollout.plan import Approval, Plan
+
 NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 STEPS = ("ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish", "report")
 
@@ -278,15 +280,30 @@ class Beam(Section):
     """Beam pipeline options, by their own names."""
 
 
+class PredictionLog(Section):
+    """What is kept of the predictions that are served."""
+
+    share: float = Field(default=0.1, ge=0, le=1)
+    """Share of the requests that are logged. The classes that a rollout compares are counted on these."""
+    features: list[str] = []
+    """Features that are kept with a prediction. One that is not named here is never written: name no personal data that is not needed."""
+
+
 class Deployment(Section):
     """What happens to a blessed model."""
 
     model: str | None = None
     """Its name in the registry and in the model store; the project's name where not set."""
     track: Literal["stable", "canary"] = "stable"
+    """`canary`: publishing leaves the champion where it is, and `millrace rollout start` moves the requests step by step."""
     keep_versions: int = Field(default=3, ge=1)
     """Older versions leave the model store, never the registry."""
     warmup_requests: int = Field(default=50, ge=1, le=1000)
+    rollout: Plan = Plan()
+    approval: Approval = Approval()
+    sticky: str | None = Field(default=None, pattern=r"^[a-z0-9_-]+$")
+    """A header (gRPC: a metadata key) whose value decides the track, so that a caller keeps to one version. Without it, each request is drawn by itself."""
+    log: PredictionLog = PredictionLog()
 
 
 class Schedule(Section):
@@ -393,6 +410,13 @@ class Project(Section):
             raise ValueError(f"the task {self.task!r} needs 'label'")
         if self.label is not None and self.label.column in self.features:
             raise ValueError(f"the label {self.label.column!r} is also a feature: the model would read the answer")
+        return self
+
+    @model_validator(mode="after")
+    def _logged_features_exist(self) -> Project:
+        unknown = [name for name in self.deployment.log.features if name not in self.features]
+        if unknown:
+            raise ValueError(f"deployment.log.features names {unknown[0]!r}, which is no feature")
         return self
 
     @property

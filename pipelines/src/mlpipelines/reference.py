@@ -79,7 +79,7 @@ def _type_text(annotation: Any) -> str:
     if origin is typing.Literal:
         return ", ".join(f"`{part}`" for part in parts)
     if origin in (list, dict, tuple):
-        return f"{origin.__name__} of {' → '.join(_type_text(part) for part in parts)}"
+        return f"{origin.__name__} of {' → '.join(_type_text(part) for part in parts if part is not ...)}"
     if parts:
         return " or ".join(_type_text(part) for part in parts if part is not type(None)) + (" or null" if type(None) in parts else "")
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):

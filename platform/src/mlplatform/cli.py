@@ -30,7 +30,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Projects", ("new", "schema")),
     ("Pipeline", ("run", "compile", "submit")),
     ("Results", ("runs", "compare", "models")),
-    ("Serving", ("serve", "predict")),
+    ("Serving", ("serve", "predict", "rollout", "audit")),
     ("Predictions", ("labels", "predictions")),
 )
 _OTHER = "More"

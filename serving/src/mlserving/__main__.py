@@ -2,12 +2,13 @@
 
 import sys
 
-from mlserving.commands import compact, gateway, labels, predict, predictions, record, serve
+from mlserving.commands import audit, compact, gateway, labels, predict, predictions, record, rollout, serve
 from mlserving.errors import ServingError
 
 _COMMANDS = {"predict": predict, "serve": serve}
 _COMMANDS |= {"record": record, "compact": compact, "labels": labels, "predictions": predictions}
 _COMMANDS |= {"gateway": gateway}
+_COMMANDS |= {"rollout": rollout, "audit": audit}
 
 
 def main(argv: list[str]) -> int:

@@ -50,3 +50,17 @@ def gateway(argv: list[str]) -> int:
     from mlserving.gateway.gateway_command import main
 
     return main(argv)
+
+
+def audit(argv: list[str]) -> int:
+    """Read and check the log of who did what to which model"""
+    from mlserving.audit.command import main
+
+    return main(argv)
+
+
+def rollout(argv: list[str]) -> int:
+    """Move a model's requests to another version step by step, and back"""
+    from mlserving.rollout.command import main
+
+    return main(argv)

@@ -1,7 +1,7 @@
-"""`make demo`: the whole flow on generated bank transactions, told in one screen.
+"""`make demo`: the whole flow on generated bank transactions, told in two screens.
 
-It types what a person would type: `millrace run`, `millrace serve`, one request over REST and one over gRPC; nothing in it knows
-more than the commands do.
+It types what a person would type: `millrace run`, `millrace serve --tracks`, one request over REST and one over gRPC, then the run of a second
+version and its rollout (`demo_rollout`); nothing in it knows more than the commands do.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import pyarrow.parquet as pq
 from rich.panel import Panel
 from rich.table import Table
 
+from mlpipelines.commands import demo_rollout, screen
 from mlpipelines.commands import run as run_command
-from mlpipelines.commands import screen
 from mlpipelines.errors import Unavailable
 from mlpipelines.project import Project
 from mlpipelines.project_file import load_project
@@ -31,6 +31,10 @@ from mlpipelines.runs import RunRecord, list_runs
 from mlpipelines.workspace import Workspace, find_workspace
 
 PROJECT = Path("pipelines/projects/transactions")
+SECOND = PROJECT / "quick-rollout.yaml"
+"""Laid over the project for the second version: another seed, published as a canary."""
+LABEL = "category"
+_QUESTIONS = 500
 START_SECONDS = 300
 
 
@@ -41,41 +45,55 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=60_000)
     arguments = parser.parse_args(argv)
     started = time.monotonic()
-    workspace = find_workspace(arguments.workspace)
-    project = load_project(PROJECT, settings=[f"source.options.rows={arguments.rows}"])
-    request = RunRequest(project=project, project_dir=PROJECT, workspace=workspace, reason="make demo")
-    with screen.RunScreen(f"{project.name}: {arguments.rows:,} generated card transactions, from raw rows to a served model") as drawn:
-        record = run(request, drawn.show)
-    run_command.print_outcome(record)
-    champion_stays = record.status == "rejected" and record.failure is None  # Millrace's code changed, and the model is no better for it
-    if run_command.exit_code_of(record) != 0 and not champion_stays:
-        return run_command.exit_code_of(record)
-    question, booked_as = _sealed_transaction(workspace, project)
+    workspace, rows = find_workspace(arguments.workspace), f"source.options.rows={arguments.rows}"
+    project = load_project(PROJECT, settings=[rows])
+    first = _run(project, workspace, f"{project.name}: {arguments.rows:,} generated card transactions, from raw rows to a served model")
+    champion_stays = first.status == "rejected" and first.failure is None  # Millrace's code changed, and the model is no better for it
+    if run_command.exit_code_of(first) != 0 and not champion_stays:
+        return run_command.exit_code_of(first)
+    second = _run(
+        load_project(PROJECT, overlays=[SECOND], settings=[rows]), workspace, "\nA second version, from another seed, for the canary track"
+    )
+    if run_command.exit_code_of(second) != 0:
+        return run_command.exit_code_of(second)
+    questions = _sealed_transactions(workspace, project)
     with _server(workspace, project.model_name) as addresses:
         answers = {
-            "REST": _ask(project.model_name, "--rest", addresses["rest"], question),
-            "gRPC": _ask(project.model_name, "--grpc", addresses["grpc"], question),
+            protocol: _ask(project.model_name, f"--{protocol.lower()}", addresses[protocol.lower()], questions[0])
+            for protocol in ("REST", "gRPC")
         }
-    asked = f"{question['merchant']!r}, {float(question['amount']):.2f} on team {question['team']!r}; it was booked as {booked_as}"
-    published = _last_published(workspace, project.name, record)
-    _print_summary(published, asked, answers, arguments.workspace, time.monotonic() - started)
-    return 0
+        _print_answers(_last_published(workspace, project.name, first), questions[0], answers)
+        stream = demo_rollout.Stream(addresses["rest"], project.model_name, [_typed(question, project) for question in questions])
+        told = demo_rollout.show([_millrace()], [str(PROJECT), "--with", str(SECOND)], project.model_name, arguments.workspace, stream)
+    _print_end(told, arguments.workspace, time.monotonic() - started)
+    return 1 if stream.failed else 0
+
+
+def _run(project: Project, workspace: Workspace, title: str) -> RunRecord:
+    request = RunRequest(project=project, project_dir=PROJECT, workspace=workspace, reason="make demo")
+    with screen.RunScreen(title) as drawn:
+        record = run(request, drawn.show)
+    run_command.print_outcome(record)
+    return record
 
 
 @contextlib.contextmanager
 def _server(workspace: Workspace, model: str) -> Iterator[Mapping[str, str]]:
-    """`millrace serve` on free ports of this machine, for as long as the demo needs it."""
+    """`millrace serve --tracks` on free ports of this machine, for as long as the demo needs it."""
     with tempfile.TemporaryDirectory() as folder:
         ready, log = Path(folder) / "ready.json", Path(folder) / "log"
         command = [
             _millrace(),
             "serve",
+            "--tracks",
             model,
             "--workspace",
             str(workspace.root),
             "--grpc-port",
             "0",
             "--rest-port",
+            "0",
+            "--admin-port",
             "0",
             "--ready-file",
             str(ready),
@@ -99,19 +117,23 @@ def _when_ready(process: subprocess.Popen[bytes], ready: Path, log: Path) -> dic
     raise Unavailable(f"the model server did not start:\n{log.read_text()}\nTry it by hand: `millrace serve --workspace …`.")
 
 
-def _sealed_transaction(workspace: Workspace, project: Project) -> tuple[dict[str, str], str]:
-    """The features of a complete transaction of the sealed test set, as `millrace predict` takes them, and how it was booked."""
+def _sealed_transactions(workspace: Workspace, project: Project) -> list[dict[str, Any]]:
+    """Complete transactions of the sealed test set: features, and how they were booked."""
     assert project.label is not None
     (file, *_) = sorted(workspace.project(project.name).runs.glob("*/artifacts/*/ingest/test/test.parquet"), reverse=True)
     names = [*project.features, project.label.column]
-    rows = pq.read_table(file, columns=names).drop_null().slice(0, 1).to_pylist()
-    question = {name: str(rows[0][name]) for name in project.features}
-    return question, str(rows[0][project.label.column])
+    rows: list[dict[str, Any]] = pq.read_table(file, columns=names).drop_null().slice(0, _QUESTIONS).to_pylist()
+    return rows
+
+
+def _typed(question: Mapping[str, Any], project: Project) -> dict[str, Any]:
+    """What a request says of it: the features alone."""
+    return {name: question[name] for name in project.features}
 
 
 def _ask(model: str, protocol: str, address: str, question: Mapping[str, str]) -> Any:
     """One real request, and its outputs."""
-    values = [f"{name}={value}" for name, value in question.items()]
+    values = [f"{name}={value}" for name, value in question.items() if name != LABEL]
     command = [_millrace(), "predict", model, protocol, "--address", address, "--json", *values]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode != 0:
@@ -126,19 +148,27 @@ def _last_published(workspace: Workspace, project: str, record: RunRecord) -> Ru
     return next(r for r in list_runs(workspace, project) if r.status == "blessed")
 
 
-def _print_summary(published: RunRecord, asked: str, answers: Mapping[str, Any], workspace: str, seconds: float) -> None:
-    out = screen.console()
+def _print_answers(published: RunRecord, question: Mapping[str, Any], answers: Mapping[str, Any]) -> None:
     told = Table.grid(padding=(0, 2))
+    asked = f"{question['merchant']!r}, {float(question['amount']):.2f} on team {question['team']!r}; it was booked as {question[LABEL]}"
     told.add_row("asked", asked)
     for protocol, answer in answers.items():
         told.add_row(protocol, _answer_text(answer))
     title = f"{published.project} version {published.facts.get('version')} answers"
-    out.print(Panel(told, title=title, title_align="left", expand=False, border_style="green"))
+    screen.console().print(Panel(told, title=title, title_align="left", expand=False, border_style="green"))
+
+
+def _print_end(told: Mapping[str, str], workspace: str, seconds: float) -> None:
+    out, table = screen.console(), Table.grid(padding=(0, 2))
+    for name, text in told.items():
+        table.add_row(name, text)
+    out.print(Panel(table, title="a second version took over and was taken back", title_align="left", expand=False, border_style="green"))
     out.print(f"All of it took {seconds:.0f} s. Next:")
     prefix = ".venv/bin/millrace"
-    out.print(f"  {prefix} serve --workspace {workspace}                       and, in a second terminal:", soft_wrap=True)
+    out.print(f"  {prefix} serve --tracks transactions --workspace {workspace}   and, in a second terminal:", soft_wrap=True)
     out.print(f"  {prefix} predict transactions merchant='TESCO STORES 3312' amount=23.5 --json", soft_wrap=True)
-    out.print(f"  {prefix} models transactions --workspace {workspace}         the version, its verdict and lineage", soft_wrap=True)
+    out.print(f"  {prefix} models transactions --workspace {workspace}           the versions, their verdicts and lineage", soft_wrap=True)
+    out.print(f"  {prefix} audit list transactions --workspace {workspace}       who moved which version, when and why", soft_wrap=True)
 
 
 def _answer_text(answer: Any) -> str:

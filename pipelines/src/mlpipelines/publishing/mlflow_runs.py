@@ -7,11 +7,7 @@ the first call. What is kept there, and under which names, is told in `registry.
 from __future__ import annotations
 
 import contextlib
-import functools
-import logging
-import os
 import time
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +15,8 @@ from typing import Any
 
 from mlpipelines.errors import Unavailable
 from mlpipelines.workspace import Workspace
+from mlserving import errors as serving_errors
+from mlserving.rollout import aliases
 
 RUN_TAG = "millrace.run_id"
 _LONGEST_VALUE = 5000
@@ -36,22 +34,11 @@ class RunEntry:
     tags: Mapping[str, str]
 
 
-@functools.cache
-def _client_at(uri: str) -> Any:
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # a registry on one machine calls nobody
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        from mlflow.tracking import MlflowClient
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
-
-
 def client_of(workspace: Workspace) -> Any:
     """The client, one a process and address."""
     if _embedded(workspace):
         workspace.root.mkdir(parents=True, exist_ok=True)
-    return _client_at(workspace.registry_uri)
+    return aliases.client_at(workspace.registry_uri)
 
 
 def _embedded(workspace: Workspace) -> bool:
@@ -60,33 +47,17 @@ def _embedded(workspace: Workspace) -> bool:
 
 def is_there(workspace: Workspace) -> bool:
     """Whether looking would not create an empty database."""
-    return not _embedded(workspace) or Path(workspace.registry_uri.removeprefix("sqlite:///")).is_file()
+    return aliases.is_there(workspace.registry_uri)
 
 
 @contextlib.contextmanager
 def translated(workspace: Workspace) -> Iterator[None]:
     """MLflow's errors as ours."""
     try:
-        yield
-    except OSError as error:
-        raise Unavailable(f"The registry's files could not be written: {error}. Free some space and run `millrace run` again.") from error
-    except _foreign_errors() as error:
-        raise Unavailable(
-            f"The registry at {_shown(workspace.registry_uri)} did not answer: {error}. Run the same command again."
-        ) from error
-
-
-def _foreign_errors() -> tuple[type[Exception], ...]:
-    """Asked for only when something was raised, so that nothing is imported for a run that goes well."""
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
-
-    return (MlflowException, SQLAlchemyError)
-
-
-def _shown(uri: str) -> str:
-    """The address without user and password."""
-    return uri.partition("://")[0] + "://" + uri.rpartition("@")[2] if "@" in uri else uri
+        with aliases.translated(workspace.registry_uri):
+            yield
+    except serving_errors.Unavailable as error:
+        raise Unavailable(str(error)) from error
 
 
 def _experiment(workspace: Workspace, project: str) -> str:

@@ -3,8 +3,7 @@
 One MLflow experiment for each project, one MLflow run for each pipeline run, one registered model for each model name.
 Models are logged as plain files, so that MLflow neither loads them nor guesses what they need installed.
 
-Aliases: `challenger` is blessed and not yet published; `champion` is what `publish` put into the model store last;
-`previous` is the champion before it.
+What the aliases mean, and how they move, is in `mlserving.rollout.aliases`: a rollout moves them too.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ from urllib.parse import unquote, urlparse
 from mlpipelines.errors import ConfigError, Unavailable
 from mlpipelines.publishing.mlflow_runs import RUN_TAG, RunEntry, client_of, find_run, is_there, log_entry, log_files, run_for, translated
 from mlpipelines.workspace import Workspace
+from mlserving.rollout import aliases
+from mlserving.rollout.aliases import CHALLENGER, CHAMPION
 
 FINGERPRINT = "model_fingerprint"
 TRAINING_FINGERPRINT = "training_fingerprint"
-CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 MODEL_FOLDER = "saved_model"
 _SHOWN_OF_HASH = 12
 
@@ -113,14 +113,7 @@ def register_version(
 def promote(workspace: Workspace, model: str, version: int) -> None:
     """Move `champion` to `version` and `previous` to the champion before it; `challenger` has done its work."""
     with translated(workspace):
-        client, before = client_of(workspace), champion_of(workspace, model)
-        if before is not None and before.version != version:
-            client.set_registered_model_alias(model, PREVIOUS, str(before.version))
-        client.set_registered_model_alias(model, CHAMPION, str(version))
-        waiting = _by_alias(workspace, model, CHALLENGER)
-        if waiting is not None and waiting.version == version:
-            client.delete_registered_model_alias(model, CHALLENGER)
-        client.set_model_version_tag(model, str(version), "published", _utc(int(time.time() * 1000)))
+        aliases.promote(client_of(workspace), model, version)
 
 
 def model_files(workspace: Workspace, version: RegisteredVersion) -> Path:

@@ -27,7 +27,10 @@ Serves the newest version of each MODEL (all models of the store when none is na
 second: a new version is loaded and warmed up beside the one that answers, then takes over without a failed request. A
 version that does not load is reported and the one before stays. SIGTERM and Ctrl-C finish what is under way.
 
-If tensorflow_model_server is on PATH, it is run instead, with the same models and ports."""
+If tensorflow_model_server is on PATH, it is run instead, with the same models and ports.
+
+With --tracks, a server for each version that `millrace rollout` wants and the gateway in front of them: canary, promotion and rollback on one machine. A
+published version then takes requests only by a rollout. What dies is started again; nothing is left behind."""
 
 _EPILOG = """\
 examples:
@@ -35,6 +38,7 @@ examples:
   millrace serve transactions             one model
   millrace serve --grpc-port 0 --rest-port 0 --ready-file ready.json
                                           any free ports, told in ready.json once all models are loaded
+  millrace serve --tracks transactions    behind the gateway: weights, prediction log, rollouts; admin port on 8502
   millrace serve --model-config models.config
                                           several versions and labels, in TensorFlow Serving's model_config_list
 
@@ -44,6 +48,8 @@ exit codes: 0 stopped by SIGTERM, 2 wrong argument or port taken, 4 a named mode
 def main(argv: list[str]) -> int:
     """Run the command. Returns its exit code; raises ServingError."""
     arguments = _parser().parse_intermixed_args(argv)
+    if arguments.tracks:
+        return _on_tracks(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     for name in ("tensorflow", "absl"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -55,6 +61,15 @@ def main(argv: list[str]) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its start-up chatter is about the build, not about us
     print("Loading TensorFlow and the models …", flush=True)
     return run(_settings(arguments), announce)
+
+
+def _on_tracks(arguments: argparse.Namespace) -> int:
+    if arguments.store or arguments.model_config:
+        raise ConfigError("--tracks goes by the workspace: leave --store and --model-config away, or name a store by MILLRACE_MODEL_STORE.")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    from mlserving.tracks.command import run as run_tracks
+
+    return run_tracks(arguments)
 
 
 def announce(ready: Ready) -> None:
@@ -91,6 +106,10 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--workspace", type=Path, metavar="DIR", help="serve DIR/models (default: MILLRACE_WORKSPACE, else .millrace)")
     where.add_argument(
         "--store", type=Path, metavar="DIR", help="the model store itself (default: MILLRACE_MODEL_STORE, else the workspace's)"
+    )
+    parser.add_argument("--tracks", action="store_true", help="serve through the gateway, with canary and stable (see above)")
+    parser.add_argument(
+        "--admin-port", type=int, default=8502, metavar="N", help="with --tracks: metrics and what is in force; default 8502"
     )
     where.add_argument("--model-config", type=Path, metavar="FILE", help="a model_config_list; read again when it changes")
     parser.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: 127.0.0.1, this machine only)")

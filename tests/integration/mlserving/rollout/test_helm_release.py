@@ -1,0 +1,154 @@
+"""Rollouts whose state lies in a helm release, on a real API server with controllers and nodes that only pretend: real helm, real kubectl, our chart."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import binaries
+from control_plane import ControlPlane, Node
+from mlserving.audit.database import AuditLog
+from mlserving.errors import Conflict, NotServed, Unavailable
+from mlserving.rollout import actions
+from mlserving.rollout.actions import Room, Wish
+from mlserving.rollout.aliases import Registry
+from mlserving.rollout.document import history
+from mlserving.rollout.helm import HelmDriver
+from mlserving.rollout.plan import Phase
+from rollouts import World, WorldSource, plan
+
+pytestmark = [pytest.mark.control_plane, pytest.mark.slow, pytest.mark.timeout(900)]
+CHART = Path(__file__).resolve().parents[4] / "helm" / "model-serving"
+NAMESPACE = "serving"
+RELEASE = "cards"
+VALUES = {
+    "model": {"name": "demo"},
+    "tracks": {"stable": {"version": 1, "replicas": 1}},
+    "store": {"kind": "gcs-copy", "bucket": {"name": "models"}},
+    "gateway": {"replicas": 1},
+}
+WISH = Wish(model="demo", version=2, plan=plan(), reason="new week", digest="ab" * 32)
+
+Helm = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Helm]:
+    with ControlPlane(tmp_path_factory.mktemp("plane"), controllers=True, nodes=[Node(name="node-0"), Node(name="node-1")]) as plane:
+        plane.client.request("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+        os.environ["KUBECONFIG"] = str(plane.kubeconfig)
+        program = str(binaries.paths(["helm"])["helm"])
+        yield lambda *words: subprocess.run([program, "--namespace", NAMESPACE, *words], capture_output=True, text=True, check=False)
+        del os.environ["KUBECONFIG"]
+
+
+@pytest.fixture
+def driver(helm: Helm, tmp_path: Path) -> Iterator[HelmDriver]:
+    """Of a release that serves version 1."""
+    values = tmp_path / "values.yaml"
+    values.write_text(yaml.safe_dump(VALUES))
+    done = helm("install", RELEASE, str(CHART), "--values", str(values))
+    assert done.returncode == 0, done.stderr
+    programs = binaries.paths(["helm", "kubectl"])
+    yield HelmDriver(release=RELEASE, namespace=NAMESPACE, chart=str(CHART), helm=str(programs["helm"]), kubectl=str(programs["kubectl"]))
+    helm("uninstall", RELEASE, "--no-hooks", "--wait")
+
+
+@pytest.fixture
+def room(driver: HelmDriver, tmp_path: Path) -> Room:
+    return Room(
+        driver=driver,
+        source=WorldSource(World(1)),
+        registry=Registry(f"sqlite:///{tmp_path}/none.db"),
+        audit=AuditLog(f"sqlite:///{tmp_path}/audit.db"),
+        who="ann",
+        load_seconds=120,
+    )
+
+
+def told_to_gateways(driver: HelmDriver) -> Any:
+    """What stands in the ConfigMap that the gateways read."""
+    command = [driver.kubectl, "get", "configmap", f"{RELEASE}-gateway", "--namespace", NAMESPACE, "--output", "json"]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    return {name: track["weight"] for name, track in yaml.safe_load(found["data"]["gateway.yaml"])["models"]["demo"]["tracks"].items()}
+
+
+def deployments(driver: HelmDriver) -> set[str]:
+    command = [driver.kubectl, "get", "deployments", "--namespace", NAMESPACE, "--output", "name"]
+    return {line.rpartition("/")[2] for line in subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()}
+
+
+def test_a_rollout_lives_in_the_release_and_another_machine_goes_on_with_it(room: Room, driver: HelmDriver) -> None:
+    now = [1_000_000.0]
+    source = room.source
+    assert isinstance(source, WorldSource)
+    actions.start(replace(room, clock=lambda: now[0]), WISH)
+    assert told_to_gateways(driver) == {"stable": 99, "canary": 1}
+    phases = []
+    for _ in range(40):
+        another = replace(room, driver=replace(driver), clock=lambda: now[0], who="bob")
+        desired = driver.read("demo")
+        assert desired.rollout is not None
+        phases.append(desired.rollout.weight)
+        if desired.rollout.phase is Phase.PROMOTING:
+            break
+        source.world.pass_time(60, desired.rollout.weight)
+        now[0] += 60
+        actions.advance(another, "demo")
+    assert list(dict.fromkeys(phases)) == [1, 10, 50, 100]
+    assert told_to_gateways(driver) == {"stable": 0, "canary": 100}
+
+    desired = actions.rollback(room, "demo", "customers complain")
+    assert told_to_gateways(driver) == {"stable": 100}
+    assert "cards-canary" not in deployments(driver)
+    assert [past.phase for past in history(desired)] == [Phase.ROLLED_BACK]
+    assert driver.read("demo") == desired
+
+
+def test_the_promoted_version_becomes_stable_and_the_old_one_goes(room: Room, driver: HelmDriver) -> None:
+    actions.start(room, WISH)
+    actions.promote(room, "demo", "it is urgent")
+    desired = actions.finish(room, "demo")
+    assert desired.stable.version == 2
+    assert desired.stable.digest == "ab" * 32
+    assert told_to_gateways(driver) == {"stable": 100}
+    assert "cards-canary" not in deployments(driver)
+
+
+def test_whoever_read_before_somebody_else_wrote_is_told(room: Room, driver: HelmDriver) -> None:
+    mine, theirs = driver.read("demo"), driver.read("demo")
+    driver.write(theirs)
+    with pytest.raises(Conflict, match="changed by somebody else"):
+        driver.write(mine)
+
+
+def test_values_that_people_set_by_helm_stay(room: Room, driver: HelmDriver, helm: Helm) -> None:
+    assert helm("upgrade", RELEASE, str(CHART), "--reset-then-reuse-values", "--set", "gateway.settings.deadline=3").returncode == 0
+    actions.start(room, WISH)
+    values = json.loads(helm("get", "values", RELEASE, "--all", "--output", "json").stdout)
+    assert values["gateway"]["settings"]["deadline"] == 3
+    assert values["tracks"]["canary"]["version"] == 2
+
+
+def test_a_release_that_is_not_there_or_serves_another_model_is_named(driver: HelmDriver) -> None:
+    with pytest.raises(NotServed, match="no release none"):
+        replace(driver, release="none").read("demo")
+    with pytest.raises(NotServed, match="serves 'demo'"):
+        driver.read("other")
+
+
+def test_a_canary_whose_pods_never_come_up_is_aborted(room: Room, driver: HelmDriver, helm: Helm) -> None:
+    """More memory than any node has."""
+    big = "tracks.canary.resources.requests.memory=900Ti,tracks.canary.resources.limits.memory=900Ti"
+    assert helm("upgrade", RELEASE, str(CHART), "--reset-then-reuse-values", "--set", big).returncode == 0
+    with pytest.raises(Unavailable, match="could not be loaded"):
+        actions.start(replace(room, load_seconds=5), WISH)
+    assert told_to_gateways(driver) == {"stable": 100}
