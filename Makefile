@@ -59,10 +59,12 @@ generate: setup ## reference pages, JSON Schemas and the dashboard from their de
 	@$(BIN)/python -m mlpipelines.reference docs/reference
 	@$(BIN)/python -m gpuqueue.reference docs/reference
 	@$(BIN)/python tools/gpu_queue_dashboard.py
+	@$(BIN)/python tools/model_serving_dashboard.py
 	@$(BIN)/python tools/chart_values.py
 
-golden: setup ## compile the projects' pipelines again; read the diff as code
+golden: setup ## compile the projects' pipelines and render the serving chart again; read the diff as code
 	@$(BIN)/millrace compile pipelines/projects/*
+	@$(BIN)/python tools/chart_renders.py
 
 lock: | $(UV) ## resolve again and write requirements/*.txt
 	@$(UV) lock --quiet --upgrade
@@ -73,6 +75,7 @@ export: | $(UV)
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlpipelines --extra steps --no-default-groups -o requirements/steps.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlpipelines --no-default-groups -o requirements/pipelines.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlserving --extra server --no-default-groups -o requirements/serving.txt
+	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlserving --extra gateway --extra monitor --no-default-groups -o requirements/gateway.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package gpuqueue --extra controller --extra webhook --no-default-groups -o requirements/gpu-queue.txt
 
 ##@ Measure

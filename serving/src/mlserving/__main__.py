@@ -1,14 +1,12 @@
-"""`python -m mlserving serve|predict|gateway …`: what the images run, without the `millrace` command."""
+"""`python -m mlserving serve|gateway|fetch|monitor …`: what the images run, without the `millrace` command."""
 
+import inspect
 import sys
 
-from mlserving.commands import audit, compact, gateway, labels, predict, predictions, record, rollout, serve
+from mlserving import commands
 from mlserving.errors import ServingError
 
-_COMMANDS = {"predict": predict, "serve": serve}
-_COMMANDS |= {"record": record, "compact": compact, "labels": labels, "predictions": predictions}
-_COMMANDS |= {"gateway": gateway}
-_COMMANDS |= {"rollout": rollout, "audit": audit}
+_COMMANDS = {name.rstrip("_"): command for name, command in inspect.getmembers(commands, inspect.isfunction)}
 
 
 def main(argv: list[str]) -> int:
