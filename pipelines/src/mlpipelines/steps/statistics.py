@@ -23,9 +23,10 @@ from mlpipelines.artifacts import KEY, Data, SplitName, Statistics
 from mlpipelines.errors import DataRejected
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
-from mlpipelines.validation.columns import RANKED_VALUES, read_snapshot
+from mlpipelines.validation.columns import read_snapshot
 from mlpipelines.validation.statistics_page import statistics_page
 from mlpipelines.workspace import replace_file
+from mlserving.statistics.columns import RANKED_VALUES
 
 BATCH_ROWS = 131_072
 _SPLITS: tuple[SplitName, ...] = ("train", "validation")
