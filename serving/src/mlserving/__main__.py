@@ -1,11 +1,11 @@
-"""`python -m mlserving serve|predict …`: what the images run, without the `millrace` command."""
+"""`python -m mlserving serve|predict|monitor …`: what the images run, without the `millrace` command."""
 
 import sys
 
-from mlserving.commands import predict, serve
+from mlserving.commands import monitor, predict, serve
 from mlserving.errors import ServingError
 
-_COMMANDS = {"predict": predict, "serve": serve}
+_COMMANDS = {"monitor": monitor, "predict": predict, "serve": serve}
 
 
 def main(argv: list[str]) -> int:

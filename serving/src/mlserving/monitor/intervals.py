@@ -96,7 +96,9 @@ def macro(confusion: Mapping[tuple[str, str], int], confidence: float) -> dict[s
     found = {}
     for name, values in measured.items():
         low, high = np.quantile(values[1:], ends)
-        found[name] = Estimate(value=float(values[0]), low=min(float(low), float(values[0])), high=max(float(high), float(values[0])), rows=rows)
+        found[name] = Estimate(
+            value=float(values[0]), low=min(float(low), float(values[0])), high=max(float(high), float(values[0])), rows=rows
+        )
     return found
 
 

@@ -56,13 +56,13 @@ class ClassCounter:
         self._sources: Counter[tuple[str, bool]] = Counter()
         self._strata = np.zeros((len(STRATA) + 1, 3), np.int64)  # rows, labelled, right
 
-    def add(self, batch: pa.RecordBatch, known: pa.RecordBatch) -> None:
-        """Count a batch of predictions and what is known beside it."""
-        truth, answer = known["truth"], batch["label"].cast(pa.string())
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count a batch of predictions with their labels beside them."""
+        truth, answer = batch["truth"], batch["label"].cast(pa.string())
         labelled = pc.and_(pc.is_valid(truth), pc.is_valid(answer))
         right = pc.fill_null(pc.equal(truth, answer), False)
         self._add_strata(batch, labelled, right)
-        table = pa.table([truth, answer, known["source"], right], ["truth", "answer", "source", "right"]).filter(labelled)
+        table = pa.table([truth, answer, batch["label_source"], right], ["truth", "answer", "source", "right"]).filter(labelled)
         for row in table.group_by(["truth", "answer"]).aggregate([([], "count_all")]).to_pylist():
             self._cells[row["truth"], row["answer"]] += row["count_all"]
         for row in table.group_by(["source", "right"]).aggregate([([], "count_all")]).to_pylist():
@@ -123,11 +123,11 @@ class NumberQualityCounter:
         self._output = OUTPUT + output
         self._rows, self._sums = 0, np.zeros(3)  # of |e|, e², e⁴
 
-    def add(self, batch: pa.RecordBatch, known: pa.RecordBatch) -> None:
-        """Count a batch of predictions and what is known beside it. A label that is no number counts as none."""
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Count a batch of predictions with their labels beside them. A label that is no number counts as none."""
         if self._output not in batch.schema.names:
             return
-        error = np.abs(_numbers(batch[self._output]) - _truths(known["truth"]))
+        error = np.abs(_numbers(batch[self._output]) - _truths(batch["truth"]))
         error = error[np.isfinite(error)]
         self._rows += len(error)
         self._sums += (error.sum(), (error**2).sum(), (error**4).sum())
@@ -147,11 +147,11 @@ class CaseCounter:
         self._score = OUTPUT + settings.outputs.score
         self._parts: list[tuple[npt.NDArray[Any], ...]] = []
 
-    def add(self, batch: pa.RecordBatch, known: pa.RecordBatch) -> None:
-        """Take a batch of predictions and what is known beside it."""
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take a batch of predictions with their labels beside them."""
         if self._score not in batch.schema.names:
             return
-        truth = known["truth"]
+        truth = batch["truth"]
         positive = [self._settings.positive] if self._settings.positive is not None else list(_TRUE)
         flags = np.where(
             np.asarray(pc.is_null(truth)), -1, np.asarray(pc.is_in(pc.utf8_lower(truth), value_set=pa.array([p.lower() for p in positive])))
@@ -183,7 +183,7 @@ class CaseCounter:
 class NothingCounter:
     """For tasks whose answers are compared with nothing."""
 
-    def add(self, batch: pa.RecordBatch, known: pa.RecordBatch) -> None:
+    def add(self, batch: pa.RecordBatch) -> None:
         """Take nothing."""
 
     def quality(self, confidence: float) -> Quality:  # noqa: ARG002  # as its siblings

@@ -19,7 +19,7 @@ PREDICTIONS = "predictions"
 class Reference:
     """Of one version. Without statistics nothing can be said about drift, and everything else still can."""
 
-    settings: MonitorSettings = MonitorSettings()
+    settings: MonitorSettings = field(default_factory=MonitorSettings)
     features: Mapping[str, Column] = field(default_factory=dict)
     outputs: Mapping[str, Column] = field(default_factory=dict)
 
