@@ -19,6 +19,8 @@ from mlserving.errors import ConfigError
 
 RANKED_VALUES = 2000
 """So many of a text column's most frequent values are counted one by one."""
+VALUE_COUNTS = "millrace/value_counts"
+"""The name, among a feature's `custom_stats`, of the counts of a numeric column with few values: exact, where the histogram blurs piles."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,16 +149,21 @@ def _column(feature: Any, rows: int) -> Column:
         name=feature.path.step[0],
         rows=rows,
         missing=rows - present,
-        numbers=_numbers(feature.num_stats) if numeric and present else None,
+        numbers=_numbers(feature) if numeric and present else None,
         texts=_texts(feature.string_stats) if not numeric and present else None,
     )
 
 
-def _numbers(stats: Any) -> Numbers | None:
+def _numbers(feature: Any) -> Numbers | None:
+    stats = feature.num_stats
+    counted = [custom.rank_histogram for custom in feature.custom_stats if custom.name == VALUE_COUNTS]
     quantiles = [h for h in stats.histograms if h.type == statistics_pb2.Histogram.QUANTILES]
-    if not quantiles:
+    if counted:
+        buckets = tuple(Bucket(low=float(b.label), high=float(b.label), count=b.sample_count) for b in counted[0].buckets)
+    elif quantiles:
+        buckets = tuple(Bucket(low=b.low_value, high=b.high_value, count=b.sample_count) for b in quantiles[0].buckets)
+    else:
         return None
-    buckets = tuple(Bucket(low=b.low_value, high=b.high_value, count=b.sample_count) for b in quantiles[0].buckets)
     return Numbers(buckets=buckets, minimum=stats.min, maximum=stats.max, mean=stats.mean)
 
 
