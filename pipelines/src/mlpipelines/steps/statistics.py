@@ -24,7 +24,7 @@ from mlpipelines.errors import DataRejected
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
 from mlpipelines.validation.columns import read_snapshot
-from mlpipelines.validation.few_values import FewValues
+from mlpipelines.validation.piles import Piles
 from mlpipelines.validation.statistics_page import statistics_page
 from mlpipelines.workspace import replace_file
 from mlserving.statistics.columns import RANKED_VALUES
@@ -56,11 +56,11 @@ def compute_statistics(*, project: Project, data: Path, statistics: Path, page: 
     progress("importing TensorFlow Data Validation")
     generators = _generators()
     read = [_read_split(data, split, generators) for split in _SPLITS]
-    split_accumulators, few = [accumulators for accumulators, _ in read], [values for _, values in read]
+    split_accumulators, piles = [accumulators for accumulators, _ in read], [values for _, values in read]
     merged = _merge(generators, split_accumulators)
     target = Statistics(statistics)
     paths = (target.whole, *(target.of(split) for split in _SPLITS))
-    for path, accumulators, values in zip(paths, (merged, *split_accumulators), (few[0] + few[1], *few), strict=True):
+    for path, accumulators, values in zip(paths, (merged, *split_accumulators), (piles[0] + piles[1], *piles), strict=True):
         replace_file(path, _extract(generators, accumulators, values, path.stem).SerializeToString(deterministic=True))
     snapshot = read_snapshot(statistics)
     replace_file(page, statistics_page(project, snapshot))
@@ -73,16 +73,16 @@ def compute_statistics(*, project: Project, data: Path, statistics: Path, page: 
 
 def describe(rows: Iterable[pa.RecordBatch], name: str) -> Any:
     """Statistics of any rows, by the same generators: a `DatasetFeatureStatisticsList` of one data set, called `name`."""
-    generators, few = _generators(), FewValues()
+    generators, piles = _generators(), Piles()
     accumulators = [generator.create_accumulator() for generator in generators]
     for batch in rows:
-        accumulators = _added(generators, accumulators, few, batch)
-    return _extract(generators, accumulators, few, name)
+        accumulators = _added(generators, accumulators, piles, batch)
+    return _extract(generators, accumulators, piles, name)
 
 
-def _added(generators: Sequence[Any], accumulators: Accumulators, few: FewValues, batch: pa.RecordBatch) -> Accumulators:
+def _added(generators: Sequence[Any], accumulators: Accumulators, piles: Piles, batch: pa.RecordBatch) -> Accumulators:
     described = _as_lists(batch)
-    few.add(described)
+    piles.add(described)
     return [generator.add_input(accumulator, described) for generator, accumulator in zip(generators, accumulators, strict=True)]
 
 
@@ -100,16 +100,16 @@ def _generators() -> Sequence[Any]:
     return generators
 
 
-def _read_split(data: Path, split: SplitName, generators: Sequence[Any]) -> tuple[Accumulators, FewValues]:
-    few = FewValues()
+def _read_split(data: Path, split: SplitName, generators: Sequence[Any]) -> tuple[Accumulators, Piles]:
+    piles = Piles()
     accumulators = [generator.create_accumulator() for generator in generators]
     folder = data / split
     files = Data(data).files(split) if folder.is_dir() else []
     for done, file in enumerate(files):
         progress(f"describing {split} rows, {file.parent.name}", done / len(files))
         for batch in _batches(file):
-            accumulators = _added(generators, accumulators, few, batch)
-    return accumulators, few
+            accumulators = _added(generators, accumulators, piles, batch)
+    return accumulators, piles
 
 
 def _batches(file: Path) -> Iterator[pa.RecordBatch]:
@@ -126,12 +126,12 @@ def _merge(generators: Sequence[Any], splits: Sequence[Accumulators]) -> Accumul
     return [generator.merge_accumulators(parts) for generator, parts in zip(generators, zip(*copies, strict=True), strict=True)]
 
 
-def _extract(generators: Sequence[Any], accumulators: Accumulators, few: FewValues, name: str) -> Any:
+def _extract(generators: Sequence[Any], accumulators: Accumulators, piles: Piles, name: str) -> Any:
     from tensorflow_data_validation.statistics import stats_impl
 
     statistics = stats_impl.extract_statistics_output(accumulators, generators)
     statistics.datasets[0].name = name
-    few.write(statistics.datasets[0].features)
+    piles.write(statistics.datasets[0].features)
     return statistics
 
 

@@ -38,7 +38,7 @@ class NumberCounter:
             return
         places = np.searchsorted(self._cuts, values, "left") + np.searchsorted(self._cuts, values, "right")
         self._counts += np.bincount(places, minlength=len(self._counts))
-        self._sum += float(values.sum())
+        self._sum += float(values[np.isfinite(values)].sum())
         self._minimum, self._maximum = min(self._minimum, float(values.min())), max(self._maximum, float(values.max()))
 
     def numbers(self) -> Numbers | None:
@@ -110,6 +110,8 @@ class ColumnCounter:
 
     def add(self, values: pa.Array) -> None:
         """Count a column of a batch: scalars or lists."""
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
         self.rows += len(values)
         if _is_list(values.type):
             flat, parents = _flattened(values)

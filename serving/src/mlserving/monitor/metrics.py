@@ -44,7 +44,7 @@ class _Families:
         return [family for family, _ in self._families.values()]
 
 
-_DECLARED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+DECLARED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("last_run_timestamp_seconds", "When the last run that ended ended.", ("model",)),
     ("last_run_seconds", "How long it took.", ("model",)),
     ("window_seconds", "How long the window is.", ("model",)),
@@ -80,7 +80,7 @@ _DECLARED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("parity_failures", "Golden requests that were answered differently from when the version was published, or not at all.", ("model", "version")),
     ("parity_worst_difference", "The largest difference, relative to the expected value where that is above 1.", ("model", "version")),
 )  # fmt: skip
-_ALARMS = (
+ALARMS = (
     judging.FEATURE_DRIFT, judging.PREDICTION_DRIFT, judging.MISSING_VALUES, judging.QUALITY_LOW, judging.LABELS_LATE, judging.PARITY_BROKEN
 )  # fmt: skip
 MOST_CLASSES = 100
@@ -89,7 +89,7 @@ MOST_CLASSES = 100
 def families(all_findings: Iterable[Findings]) -> list[Metric]:
     """Every metric of these runs, one for each model."""
     told = _Families()
-    for name, text, labels in _DECLARED:
+    for name, text, labels in DECLARED:
         told.declare(name, text, labels)
     for findings in all_findings:
         _tell_run(told, findings)
@@ -141,7 +141,7 @@ def _tell_run(told: _Families, findings: Findings) -> None:
     told.add("last_run_timestamp_seconds", model, findings.measured_at.timestamp() + findings.seconds)
     told.add("last_run_seconds", model, findings.seconds)
     told.add("window_seconds", model, (findings.end - findings.start).total_seconds())
-    for name in _ALARMS:
+    for name in ALARMS:
         told.add("alarms", {**model, "alarm": name}, sum(alarm.name == name for alarm in findings.alarms))
     told.add("parity_servers_up", model, findings.servers_reached)
     for each in findings.parity:

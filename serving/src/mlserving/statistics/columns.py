@@ -8,8 +8,10 @@ in one line.
 from __future__ import annotations
 
 import math
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import accumulate, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,8 @@ from mlserving.errors import ConfigError
 
 RANKED_VALUES = 2000
 """So many of a text column's most frequent values are counted one by one."""
-VALUE_COUNTS = "millrace/value_counts"
-"""The name, among a feature's `custom_stats`, of the counts of a numeric column with few values: exact, where the histogram blurs piles."""
+PILES = "millrace/piles"
+"""The name, among a feature's `custom_stats`, of a histogram in which each pile of equal numbers has a bucket of its own."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +39,22 @@ class Numbers:
     """The distribution of a numeric column's values, missing ones left out, as buckets of about equal count."""
 
     buckets: tuple[Bucket, ...]
+    """Ascending, and none reaches into the next."""
     minimum: float = math.nan
     maximum: float = math.nan
     mean: float = math.nan
+    _up_to: tuple[float, ...] = field(init=False, repr=False, compare=False)
+    """How many values lie in each bucket and those before it: shares and quantiles are asked for hundreds of times."""
+    _highs: tuple[float, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_up_to", tuple(accumulate(bucket.count for bucket in self.buckets)))
+        object.__setattr__(self, "_highs", tuple(bucket.high for bucket in self.buckets))
 
     @property
     def total(self) -> float:
         """How many values there are."""
-        return sum(bucket.count for bucket in self.buckets)
+        return self._up_to[-1] if self._up_to else 0.0
 
     def share_up_to(self, value: float) -> float:
         """The share of values that are not above `value`, even inside a bucket."""
@@ -57,23 +67,29 @@ class Numbers:
     def quantile(self, share: float) -> float:
         """The value that `share` (0 to 1) of the values do not exceed, even inside a bucket."""
         wanted = share * self.total
-        for bucket in self.buckets:
-            if wanted <= bucket.count and bucket.count > 0:
-                width = bucket.high - bucket.low
-                return bucket.low + width * wanted / bucket.count if math.isfinite(width) else bucket.low
-            wanted -= bucket.count
-        return self.buckets[-1].high
+        place = bisect_left(self._up_to, wanted)
+        if place == len(self.buckets):
+            return self.buckets[-1].high
+        bucket = self.buckets[place]
+        width = bucket.high - bucket.low
+        if not math.isfinite(width) or not bucket.count:
+            return bucket.low
+        return bucket.low + width * (wanted - self._up_to[place] + bucket.count) / bucket.count
 
     def _share(self, value: float, *, pile: bool) -> float:
-        held = sum(bucket.count * _part_up_to(bucket, value, pile=pile) for bucket in self.buckets)
-        return held / self.total if self.total else 0.0
+        if not self.total:
+            return 0.0
+        place = bisect_right(self._highs, value)
+        held = self._up_to[place - 1] if place else 0.0
+        if not pile:
+            held -= sum(bucket.count for bucket in takewhile(lambda each: each.low == value, reversed(self.buckets[:place])))
+        if place < len(self.buckets):
+            held += self.buckets[place].count * _part_up_to(self.buckets[place], value)
+        return held / self.total
 
 
-def _part_up_to(bucket: Bucket, value: float, *, pile: bool) -> float:
-    if bucket.low == bucket.high == value:
-        return 1.0 if pile else 0.0
-    if bucket.high <= value:
-        return 1.0
+def _part_up_to(bucket: Bucket, value: float) -> float:
+    """Of a bucket that ends above `value`."""
     if bucket.low >= value:
         return 0.0
     width = bucket.high - bucket.low
@@ -156,14 +172,11 @@ def _column(feature: Any, rows: int) -> Column:
 
 def _numbers(feature: Any) -> Numbers | None:
     stats = feature.num_stats
-    counted = [custom.rank_histogram for custom in feature.custom_stats if custom.name == VALUE_COUNTS]
+    exact = [custom.histogram for custom in feature.custom_stats if custom.name == PILES]
     quantiles = [h for h in stats.histograms if h.type == statistics_pb2.Histogram.QUANTILES]
-    if counted:
-        buckets = tuple(Bucket(low=float(b.label), high=float(b.label), count=b.sample_count) for b in counted[0].buckets)
-    elif quantiles:
-        buckets = tuple(Bucket(low=b.low_value, high=b.high_value, count=b.sample_count) for b in quantiles[0].buckets)
-    else:
+    if not exact and not quantiles:
         return None
+    buckets = tuple(Bucket(low=b.low_value, high=b.high_value, count=b.sample_count) for b in (exact or quantiles)[0].buckets)
     return Numbers(buckets=buckets, minimum=stats.min, maximum=stats.max, mean=stats.mean)
 
 

@@ -225,8 +225,8 @@ def cohens_w(reference: Texts, current: Texts) -> float:
     frequent = [value for value, count in reference.counts.items() if count >= reference.total / 100]
     pairs = [(reference.counts[value] / reference.total, current.counts.get(value, 0.0) / current.total) for value in frequent]
     rest = [max(0.0, 1 - sum(pair[side] for pair in pairs)) for side in (0, 1)]
-    pairs.append((max(rest[0], 0.01), rest[1]) if rest[1] or rest[0] else (1.0, 1.0))
-    return math.sqrt(sum((q - p) ** 2 / p for p, q in pairs if p))
+    pairs.append((max(rest[0], 0.01), max(rest[1], 0.01)))
+    return math.sqrt(sum((q - p) ** 2 / p for p, q in pairs))
 
 
 def _edges(reference: Numbers, buckets: int) -> list[tuple[float, bool]]:
