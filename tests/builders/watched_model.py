@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from mlserving import store
-from mlserving.monitor.reference import PREDICTIONS
+from mlserving.monitor.reference import PREDICTIONS, SLICE
 from mlserving.monitor.settings import MonitorSettings
 from mlserving.predictions import files
 from mlserving.predictions.records import LABEL_FIELDS, PREDICTION_FIELDS, TIME, label_folder, log_folder
@@ -104,6 +104,10 @@ class Watched:
             asked = described(pa.table(dict(training if training is not None else payments(20_000, 1))))
             answered = described(pa.table(answers(20_000, 1)), PREDICTIONS)
             carried = statistics_pb2.DatasetFeatureStatisticsList(datasets=[asked, answered])
+            for column in settings.get("slices", ()):
+                values = pa.table(dict(training if training is not None else payments(20_000, 1)))
+                for value in values[column].unique().to_pylist() if column in values.column_names else ():
+                    carried.datasets.append(described(values.filter(pc.equal(values[column], value)), f"{SLICE}{column}={value}"))
             (folder / store.TRAINING_STATISTICS).write_bytes(carried.SerializeToString())
             (folder / store.MONITOR_SETTINGS).write_text(MonitorSettings(**settings).model_dump_json())
 

@@ -225,6 +225,7 @@ def publish(
     project_dir: str,
     workspace: str,
     version: int,
+    data: dsl.Input[dsl.Dataset],
     test: dsl.Input[dsl.Dataset],
     model: dsl.Input[dsl.Model],
     statistics: dsl.Input[DataStatistics],
@@ -241,6 +242,7 @@ def publish(
         run_step(
             project=at.project,
             workspace=at.workspace,
+            data=Path(data.path),
             test=Path(test.path),
             model=Path(model.path),
             statistics=Path(statistics.path),

@@ -112,6 +112,7 @@ def _pipeline(project: Project, project_dir: Path, target: Target) -> Any:
                 make(
                     "publish",
                     version=entered.output,
+                    data=rows.outputs["data"],
                     test=rows.outputs["test"],
                     model=fitted.outputs["model"],
                     statistics=described.outputs["statistics"],

@@ -214,6 +214,7 @@ class Room:
         return publish(
             project=self.project,
             workspace=self.workspace,
+            data=self.root / "data",
             test=self.test,
             model=model,
             statistics=self.statistics,
@@ -364,7 +365,11 @@ def test_a_published_version_has_the_model_and_requests_with_their_answers(room:
 
 
 def test_a_published_version_carries_what_the_monitor_holds_it_against(room: Room) -> None:
-    room.project = a_project(floor=0.6)
+    project = a_project(floor=0.6)
+    merchant = some_rows(900, 1)["merchant"].value_counts().to_pylist()
+    often = max(merchant, key=lambda entry: entry["counts"])
+    monitor = project.monitor.model_copy(update={"slices": ["merchant"], "min_rows": often["counts"]})
+    room.project = project.model_copy(update={"monitor": monitor})
     model = room.model(0.9)
     assert room.evaluate(model, floor=0.6).blessed
     reference = read_reference(room.publish(model, room.register(model)))
@@ -375,6 +380,7 @@ def test_a_published_version_carries_what_the_monitor_holds_it_against(room: Roo
     assert answered is not None
     given = pq.read_table(Evaluation(room.evaluation).predictions)["predicted/label"].value_counts().to_pylist()
     assert dict(answered.counts) == {entry["values"]: entry["counts"] for entry in given}
+    assert {piece: columns["amount"].rows for piece, columns in reference.slices.items()}[f"merchant={often['values']}"] == often["counts"]
     assert (reference.settings.floor, reference.settings.task, reference.settings.drift) == (0.6, "classification", 0.12)
 
 
@@ -479,11 +485,12 @@ PUBLISHER = """
     from mlpipelines.steps.publish import publish
     from mlpipelines.workspace import Workspace
     project, workspace, *paths = sys.argv[1:]
-    test, model, statistics, evaluation = map(Path, paths)
+    data, test, model, statistics, evaluation = map(Path, paths)
     try:
         publish(
             project=from_json(project),
             workspace=Workspace(Path(workspace)),
+            data=data,
             test=test,
             model=model,
             statistics=statistics,
@@ -500,7 +507,10 @@ def publisher(room: Room, model: Path, **how: Any) -> subprocess.Popen[str]:
     """`publish` in a process of its own."""
     from mlpipelines.project_file import to_json
 
-    arguments = [to_json(room.project), *map(str, (room.workspace.root, room.test, model, room.statistics, room.evaluation))]
+    arguments = [
+        to_json(room.project),
+        *map(str, (room.workspace.root, room.root / "data", room.test, model, room.statistics, room.evaluation)),
+    ]
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(PUBLISHER), *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, **how
     )

@@ -9,15 +9,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
-from mlpipelines.artifacts import Evaluation, Statistics
+from mlpipelines.artifacts import Data, Evaluation, Statistics
 from mlpipelines.errors import Unavailable
 from mlpipelines.project import Project
 from mlpipelines.validation.columns import read_statistics
-from mlserving.monitor.reference import PREDICTIONS
-from mlserving.monitor.settings import Capacity, MonitorSettings
+from mlserving.monitor.reference import PREDICTIONS, SLICE
+from mlserving.monitor.settings import MOST_SLICES, Capacity, MonitorSettings
+from mlserving.statistics.columns import columns_of
 from mlserving.store import MONITOR_SETTINGS, TRAINING_STATISTICS
 
 _PREDICTED = "predicted/"
@@ -26,12 +28,13 @@ _FLOORS = {"classification": ("accuracy",), "detection": ("recall_at_capacity",)
 """The metrics of a verdict whose floor the monitor can hold answers against."""
 
 
-def write_watching(folder: Path, project: Project, statistics: Path, evaluation: Path) -> None:
+def write_watching(folder: Path, project: Project, *, data: Path, statistics: Path, evaluation: Path) -> None:
     """Write training statistics and monitor settings into the version that is in `folder`.
 
     Args:
         folder: of the SavedModel.
         project: what it says of validation, evaluation and the monitor.
+        data: the `Data` artifact, whose training rows are described slice by slice where the project names slices.
         statistics: the `Statistics` artifact; the training split's are taken, of the features only.
         evaluation: the `Evaluation` artifact, whose answers on the sealed test set are described.
 
@@ -43,6 +46,7 @@ def write_watching(folder: Path, project: Project, statistics: Path, evaluation:
     answers = Evaluation(evaluation).predictions
     if answers.is_file():
         carried.datasets.append(describe_answers(answers))
+    carried.datasets.extend(describe_slices(project, data, carried.datasets[0]))
     try:
         (folder / TRAINING_STATISTICS).parent.mkdir(parents=True, exist_ok=True)
         (folder / TRAINING_STATISTICS).write_bytes(carried.SerializeToString(deterministic=True))
@@ -62,6 +66,21 @@ def describe_answers(predictions: Path) -> statistics_pb2.DatasetFeatureStatisti
         outputs = [field.name for field in file.schema_arrow if field.name.startswith(_PREDICTED) and not pa.types.is_nested(field.type)]
         described = describe(_outputs(file, outputs), PREDICTIONS)
     return described.datasets[0]
+
+
+def describe_slices(
+    project: Project, data: Path, whole: statistics_pb2.DatasetFeatureStatistics
+) -> Iterator[statistics_pb2.DatasetFeatureStatistics]:
+    """Statistics of the training rows of each slice that the project names: of the most frequent values that have rows enough."""
+    from mlpipelines.steps.statistics import describe
+
+    columns = columns_of(whole)
+    for name in project.monitor.slices:
+        texts = columns[name].texts if name in columns else None
+        for value, count in list(texts.counts.items())[:MOST_SLICES] if texts is not None else ():
+            if count >= project.monitor.min_rows:
+                rows = ds.dataset(Data(data).files("train")).to_batches(filter=ds.field(name) == value, columns=list(project.features))
+                yield describe(rows, f"{SLICE}{name}={value}").datasets[0]
 
 
 def _outputs(file: pq.ParquetFile, names: list[str]) -> Iterator[pa.RecordBatch]:

@@ -36,7 +36,9 @@ _OURS: dict[type[serving_errors.ServingError], type[MillraceError]] = {
 }
 
 
-def publish(*, project: Project, workspace: Workspace, test: Path, model: Path, statistics: Path, evaluation: Path, version: int) -> Path:
+def publish(
+    *, project: Project, workspace: Workspace, data: Path, test: Path, model: Path, statistics: Path, evaluation: Path, version: int
+) -> Path:
     """Publish the model as `<store>/<model>/<version>` and make it the champion.
 
     On the track `canary` the alias `champion` stays where it is, unless there is none: a rollout promotes the version.
@@ -44,6 +46,7 @@ def publish(*, project: Project, workspace: Workspace, test: Path, model: Path, 
     Args:
         project: its features and its deployment section count.
         workspace: model store and registry.
+        data: the `Data` artifact that it learned from.
         test: the `TestSet` artifact; warm-up and golden requests are rows of it.
         model: the `Model` artifact.
         statistics: the `Statistics` artifact of the rows that it learned from; they travel with the version.
@@ -67,7 +70,7 @@ def publish(*, project: Project, workspace: Workspace, test: Path, model: Path, 
             name,
             version,
             Model(model).saved_model,
-            lambda copied: _complete(project, copied, reference, first, statistics=statistics, evaluation=evaluation),
+            lambda copied: _complete(project, copied, reference, first, data=data, statistics=statistics, evaluation=evaluation),
         )
     progress("published; moving the alias", 0.9)
     if project.deployment.track == "stable" or registry.champion_of(workspace, name) is None:
@@ -78,10 +81,10 @@ def publish(*, project: Project, workspace: Workspace, test: Path, model: Path, 
     return target
 
 
-def _complete(project: Project, copied: Path, reference: pa.Table, first: pa.Table, *, statistics: Path, evaluation: Path) -> None:
+def _complete(project: Project, copied: Path, reference: pa.Table, first: pa.Table, **learned_from: Path) -> None:
     _check_and_complete(project, copied, reference, first)
     progress("describing what it learned from and how it answers", 0.8)
-    write_watching(copied, project, statistics, evaluation)
+    write_watching(copied, project, **learned_from)
 
 
 def _check_and_complete(project: Project, copied: Path, reference: pa.Table, first: pa.Table) -> None:

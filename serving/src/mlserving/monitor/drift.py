@@ -119,7 +119,7 @@ def compare(
 
 def _stands_out(found: list[Shift], threshold: float) -> Shift | None:
     """Of all that moved, what is furthest beyond its limit, or closest to it."""
-    return max(found, key=lambda shift: shift.distance - max(threshold, shift.noise), default=None)
+    return max(found, key=lambda shift: shift.distance / max(threshold, shift.noise), default=None)
 
 
 def _effect(reference: Column, current: Column) -> float | None:

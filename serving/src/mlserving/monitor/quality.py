@@ -1,8 +1,8 @@
 """How right the answers were, as far as labels tell: counted batch by batch, told with intervals.
 
 Labels seldom come from a fair sample. Who reviews looks at doubtful answers first, and then the share that is right among the labelled says
-little about the rest. So accuracy is told twice: as labelled, and weighted to all answers of the window by how sure the model was (ten
-odd strata of confidence; within one, labelled rows are taken to be like the others). And by source, for a reader who knows them.
+little about the rest. So accuracy is told twice: as labelled, and weighted to all answers of the window by how sure the model was (thirteen
+strata of confidence; within one, labelled rows are taken to be like the others). And by source, for a reader who knows them.
 """
 
 from __future__ import annotations

@@ -13,6 +13,8 @@ from mlserving.statistics.columns import Column, columns_of, read_statistics
 
 PREDICTIONS = "predictions"
 """The name of the data set, in a version's statistics, that describes what it answered on the sealed test set."""
+SLICE = "slice "
+"""Begins the name of a data set that describes the training rows of one slice; `<column>=<value>` follows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,6 +24,8 @@ class Reference:
     settings: MonitorSettings = field(default_factory=MonitorSettings)
     features: Mapping[str, Column] = field(default_factory=dict)
     outputs: Mapping[str, Column] = field(default_factory=dict)
+    slices: Mapping[str, Mapping[str, Column]] = field(default_factory=dict)
+    """By `<column>=<value>`, the features of those training rows alone: a slice is held against itself, for slices differ."""
 
     @property
     def has_statistics(self) -> bool:
@@ -41,5 +45,6 @@ def read_reference(folder: Path, override: MonitorSettings | None = None) -> Ref
         return Reference(settings=wanted)
     datasets = read_statistics(path).datasets
     answers = [columns_of(dataset) for dataset in datasets if dataset.name == PREDICTIONS]
-    asked = [columns_of(dataset) for dataset in datasets if dataset.name != PREDICTIONS]
-    return Reference(settings=wanted, features=asked[0] if asked else {}, outputs=answers[0] if answers else {})
+    pieces = {dataset.name.removeprefix(SLICE): columns_of(dataset) for dataset in datasets if dataset.name.startswith(SLICE)}
+    whole = [columns_of(dataset) for dataset in datasets if dataset.name != PREDICTIONS and not dataset.name.startswith(SLICE)]
+    return Reference(settings=wanted, features=whole[0] if whole else {}, outputs=answers[0] if answers else {}, slices=pieces)

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mlserving import store
 from mlserving.errors import ConfigError
 
+MOST_SLICES = 20
+"""Of one column: the most frequent values."""
 Share = Annotated[float, Field(gt=0, le=1)]
 
 

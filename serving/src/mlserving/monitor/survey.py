@@ -20,11 +20,10 @@ from mlserving.monitor.findings import WHOLE, Findings, Group, Parity
 from mlserving.monitor.labelling import LabellingCounter
 from mlserving.monitor.quality import Counting, counter_of
 from mlserving.monitor.reference import Reference
+from mlserving.monitor.settings import MOST_SLICES
 from mlserving.predictions.records import FEATURE, OUTPUT
 from mlserving.statistics.columns import Column
 
-MOST_SLICES = 20
-"""Of one column: the most frequent values."""
 _PLAIN = frozenset({"string", "large_string", "int64", "int32", "bool"})
 
 Batches = Callable[[Sequence[str]], Iterator[pa.RecordBatch]]
@@ -116,18 +115,20 @@ def survey(
 
 
 def _count(log: VersionLog, by: Sequence[str]) -> _Counted:
-    columns = {name: each for name, each in _compared(log).items() if name in log.columns}
     pieces = _pieces(log, by)
+    compared = {piece: _compared(log, piece) for piece in (WHOLE, *(_named(*each) for each in pieces))}
+    columns = {name for each in compared.values() for name in each}
     counts: dict[tuple[str, str], _Counts] = {}
     needed = sorted({*columns, *_read_besides(log), *(column for column, _ in pieces)} & {*log.columns})
     for batch in log.batches(needed):
         for track in pc.unique(batch["track"]).to_pylist():
             rows = batch.filter(pc.equal(batch["track"], track))
-            _counts_of(counts, (track, WHOLE), columns, log).add(rows)
+            _counts_of(counts, (track, WHOLE), compared[WHOLE], log).add(rows)
             for column, value in pieces:
                 part = rows.filter(pc.equal(rows[column].cast(pa.string()), value))
                 if part.num_rows:
-                    _counts_of(counts, (track, f"{column.removeprefix(FEATURE)}={value}"), columns, log).add(part)
+                    piece = _named(column, value)
+                    _counts_of(counts, (track, piece), compared[piece], log).add(part)
     return _Counted(log=log, counts=counts)
 
 
@@ -138,12 +139,27 @@ def _counts_of(counts: dict[tuple[str, str], _Counts], place: tuple[str, str], c
     return counts[place]
 
 
-def _compared(log: VersionLog) -> dict[str, Column]:
-    """By the log's name, the columns that training described and that are not expected to move."""
-    features = {FEATURE + name: column for name, column in log.reference.features.items()}
-    outputs = {OUTPUT + name: column for name, column in log.reference.outputs.items()}
-    ignored = log.reference.settings.ignore
-    return {name: column for name, column in (features | outputs).items() if name.partition("/")[2] not in ignored and name not in ignored}
+def _named(column: str, value: str) -> str:
+    return f"{column.removeprefix(FEATURE)}={value}"
+
+
+def _compared(log: VersionLog, piece: str) -> dict[str, Column]:
+    """By the log's name, the logged columns that training described and that are not expected to move.
+
+    Of a slice: what training described of that very slice, and nothing where it did not, for a slice differs from the whole without drifting.
+    """
+    reference = log.reference
+    if piece != WHOLE:
+        features = {FEATURE + name: column for name, column in reference.slices.get(piece, {}).items() if name != piece.partition("=")[0]}
+    else:
+        features = {FEATURE + name: column for name, column in reference.features.items()}
+        features |= {OUTPUT + name: column for name, column in reference.outputs.items()}
+    ignored = reference.settings.ignore
+    return {
+        name: column
+        for name, column in features.items()
+        if name in log.columns and name.partition("/")[2] not in ignored and name not in ignored
+    }
 
 
 def _read_besides(log: VersionLog) -> tuple[str, ...]:
@@ -202,6 +218,14 @@ def _group(log: VersionLog, track: str, piece: str, counts: _Counts, *, comparis
 
 
 def _notes(groups: Sequence[Group]) -> Iterator[str]:
+    bare = sorted(
+        {group.slice.partition("=")[0] for group in groups if group.slice != WHOLE and group.has_statistics and not group.columns}
+    )
+    if bare:
+        yield (
+            f"Slices by {', '.join(bare)} are told without drift: the version carries no statistics of their training rows. Name the feature in "
+            "monitor.slices of project.yaml, and the next version does."
+        )
     for group in (group for group in groups if group.slice == WHOLE):
         who = f"Version {group.version} ({group.track})"
         if not group.has_statistics:
