@@ -115,6 +115,11 @@ class Told(Collector):
         """Take the place of what was known of the model."""
         self._findings = {**self._findings, findings.model: findings}
 
+    @property
+    def findings(self) -> list[Findings]:
+        """The last of each model."""
+        return list(self._findings.values())
+
     def collect(self) -> Iterator[Metric]:
         """As prometheus-client asks."""
         yield from families(self._findings.values())

@@ -54,17 +54,35 @@ def serve(wanted: Wanted, *, every: timedelta, listen: str | None, metrics_file:
     failed = Counter("millrace_monitor_failed_runs", "Runs that ended with an error.", registry=registry)
     with _listening(listen, registry):
         while not stopped.is_set():
-            try:
-                found = run(wanted)
-                for findings in found:
-                    told.replace(findings)
-                    _LOG.info(terminal.line(findings))
-                _hand_out(found, report, metrics_file)
-            except ServingError as error:
-                failed.inc()
-                _LOG.error("%s: %s", type(error).__name__, error)
+            failed.inc(_round(wanted, told, report, metrics_file))
             stopped.wait(every.total_seconds())
     return 0
+
+
+def _round(wanted: Wanted, told: metrics.Told, report: Path | None, metrics_file: Path | None) -> int:
+    """One run of each model. Returns how many failed: what is wrong with one model does not keep the others from being looked at."""
+    failed = 0
+    found = []
+    for model in models(wanted):
+        try:
+            found.append(_run(model, wanted))
+        except ServingError as error:
+            failed += 1
+            _LOG.error("%s: %s: %s", model, type(error).__name__, error)
+    for findings in found:
+        told.replace(findings)
+        _LOG.info(terminal.line(findings))
+    try:
+        _hand_out(told.findings, report, metrics_file)
+    except ServingError as error:
+        failed += 1
+        _LOG.error("%s: %s", type(error).__name__, error)
+    return failed
+
+
+def models(wanted: Wanted) -> list[str]:
+    """Those that were named, else every model with a version or a log."""
+    return list(wanted.models) or sorted({*store.models(wanted.store), *files.models(wanted.predictions / "log")})
 
 
 def run(wanted: Wanted) -> list[Findings]:
@@ -73,8 +91,7 @@ def run(wanted: Wanted) -> list[Findings]:
     Raises:
         ServingError: a log, a version or a server cannot be read.
     """
-    known = {*store.models(wanted.store), *files.models(wanted.predictions / "log")}
-    return [_run(model, wanted) for model in wanted.models or sorted(known)]
+    return [_run(model, wanted) for model in models(wanted)]
 
 
 def _run(model: str, wanted: Wanted) -> Findings:

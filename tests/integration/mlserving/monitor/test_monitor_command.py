@@ -285,7 +285,11 @@ def test_settings_named_on_the_command_line_take_the_place_of_the_version_s(watc
 def test_the_service_runs_again_and_again_serves_its_metrics_and_ends_on_sigterm(watched: Watched) -> None:
     watched.publish()
     watched.log(500)
-    command = [sys.executable, "-m", "mlserving", "monitor", MODEL, "--workspace", str(watched.root), *WINDOW]
+    broken = watched.models / "broken" / "1"
+    (broken / store.EXTRA).mkdir(parents=True)
+    (broken / store.MONITOR_SETTINGS).write_text("no: settings")
+    (watched.predictions / "log" / "model=broken").symlink_to(watched.predictions / "log" / f"model={MODEL}")
+    command = [sys.executable, "-m", "mlserving", "monitor", "--workspace", str(watched.root), *WINDOW]
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(
         [*command, "--every", "1m", "--listen", "127.0.0.1:0"], stderr=subprocess.PIPE, text=True, env=environment
@@ -298,9 +302,10 @@ def test_the_service_runs_again_and_again_serves_its_metrics_and_ends_on_sigterm
                 break
         address = re.search(r"http://\S+/metrics", said)
         assert address is not None, said
+        assert "broken: ConfigError: " in said
         page = urllib.request.urlopen(address[0], timeout=30).read().decode()
         assert f'millrace_monitor_rows{{model="{MODEL}",slice="",track="stable",version="1"}} 500.0' in page
-        assert "millrace_monitor_failed_runs_total 0.0" in page
+        assert "millrace_monitor_failed_runs_total 1.0" in page
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
 
