@@ -221,7 +221,15 @@ def register(
 
 
 def publish(
-    project: str, project_dir: str, workspace: str, version: int, test: dsl.Input[dsl.Dataset], model: dsl.Input[dsl.Model]
+    project: str,
+    project_dir: str,
+    workspace: str,
+    version: int,
+    data: dsl.Input[dsl.Dataset],
+    test: dsl.Input[dsl.Dataset],
+    model: dsl.Input[dsl.Model],
+    statistics: dsl.Input[DataStatistics],
+    evaluation: dsl.Input[dsl.Artifact],
 ) -> None:
     """Check that the exported model answers as the trained one did, then put it where servers look."""
     from pathlib import Path
@@ -231,7 +239,16 @@ def publish(
     with step("publish", project=project, project_dir=project_dir, workspace=workspace) as at:
         from mlpipelines.steps.publish import publish as run_step
 
-        run_step(project=at.project, workspace=at.workspace, test=Path(test.path), model=Path(model.path), version=version)
+        run_step(
+            project=at.project,
+            workspace=at.workspace,
+            data=Path(data.path),
+            test=Path(test.path),
+            model=Path(model.path),
+            statistics=Path(statistics.path),
+            evaluation=Path(evaluation.path),
+            version=version,
+        )
 
 
 def report(project: str, project_dir: str, workspace: str, reason: str, status: dsl.PipelineTaskFinalStatus) -> None:

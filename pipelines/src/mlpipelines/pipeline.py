@@ -109,7 +109,16 @@ def _pipeline(project: Project, project_dir: Path, target: Target) -> Any:
                     evaluation=judged.outputs["evaluation"],
                     **common,
                 )
-                make("publish", version=entered.output, test=rows.outputs["test"], model=fitted.outputs["model"], **common)
+                make(
+                    "publish",
+                    version=entered.output,
+                    data=rows.outputs["data"],
+                    test=rows.outputs["test"],
+                    model=fitted.outputs["model"],
+                    statistics=described.outputs["statistics"],
+                    evaluation=judged.outputs["evaluation"],
+                    **common,
+                )
 
     return millrace_pipeline
 

@@ -289,6 +289,23 @@ class PredictionLog(Section):
     """Features that are kept with a prediction. One that is not named here is never written: name no personal data that is not needed."""
 
 
+class Monitor(Section):
+    """How the served model is watched. What counts as drift and which columns may move is said in `validation`, and holds here too."""
+
+    slices: list[str] = []
+    """Features whose values are looked at by themselves too. The gateway must log them (`deployment.log`)."""
+    min_rows: int = Field(default=100, ge=20)
+    """Fewer predictions than this are shown, and raise no alarm."""
+    drift: float | None = Field(default=None, gt=0, le=1)
+    """Distance to the training rows from which a change matters; `validation.drift`, or else 0.1, where not set."""
+    false_alarms: float = Field(default=0.001, gt=0, lt=0.5)
+    """The chance that one look alarms about drift where only chance was at work, over all columns and slices together."""
+    floor: float | None = Field(default=None, gt=0, lt=1)
+    """Alarm when accuracy (`detection`: recall at the capacity) is surely below this; `evaluation.floor` of such a metric, where not set."""
+    label_delay_hours: float | None = Field(default=None, gt=0)
+    """Alarm when labels take longer than this to come."""
+
+
 class Deployment(Section):
     """What happens to a blessed model."""
 
@@ -376,6 +393,7 @@ class Project(Section):
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
     deployment: Deployment = Deployment()
+    monitor: Monitor = Monitor()
     resources: dict[Step, Resources] = {}
     """By step."""
     schedule: Schedule | None = None
@@ -391,6 +409,7 @@ class Project(Section):
             "split.balance": self.split.balance,
             "evaluation.baseline.column": self.evaluation.baseline.column,
             **{f"evaluation.slices.{i}.column": s.column for i, s in enumerate(self.evaluation.slices)},
+            **{f"monitor.slices.{i}": c for i, c in enumerate(self.monitor.slices)},
             **{f"split.near_duplicates.{i}": c for i, c in enumerate(self.split.near_duplicates)},
         }
         for field, column in mentioned.items():
@@ -459,7 +478,7 @@ _SECTIONS_READ: dict[str, tuple[str, ...]] = {
     "train": ("training",),
     "evaluate": ("evaluation", "split", "deployment", "training"),
     "register": ("deployment", "training", "evaluation"),
-    "publish": ("deployment",),
+    "publish": ("deployment", "monitor", "validation", "evaluation"),
     "report": ("source", "split", "validation", "beam", "training", "evaluation", "deployment", "notifications"),
 }
 _OPTIONAL_SECTIONS = (
@@ -469,6 +488,7 @@ _OPTIONAL_SECTIONS = (
     "training",
     "evaluation",
     "deployment",
+    "monitor",
     "resources",
     "schedule",
     "retraining",

@@ -33,7 +33,11 @@ GOLDEN_REQUESTS = Path(EXTRA, "golden_requests.jsonl")
 """In a version folder: one `{"inputs": …, "outputs": …}` a line, requests with the answers of the version as it was published."""
 
 TRAINING_STATISTICS = Path(EXTRA, "training_statistics.pb")
-"""In a version folder: TFDV's DatasetFeatureStatisticsList of the rows that trained it, which drift is measured against."""
+"""In a version folder: TFDV's DatasetFeatureStatisticsList of the rows that trained it, which drift is measured against. A second data set
+in it, named `predictions`, describes what the version answered on the sealed test set.
+"""
+MONITOR_SETTINGS = Path(EXTRA, "monitor.json")
+"""In a version folder: how it wants to be watched (`mlserving.monitor.settings`)."""
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LOCK = ".lock"

@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from mlpipelines.artifacts import KEY, Evaluation, Model
+from mlpipelines.artifacts import KEY, Evaluation, Model, Statistics
 from mlpipelines.errors import ConfigError, Conflict, ModelRejected, Unavailable
 from mlpipelines.evaluation.served_model import answer_rows, load_model
 from mlpipelines.evaluation.verdict import Verdict, from_json
@@ -35,7 +35,9 @@ from mlpipelines.publishing import registry
 from mlpipelines.steps.evaluate import evaluate
 from mlpipelines.steps.publish import publish
 from mlpipelines.steps.register import register
+from mlpipelines.steps.statistics import describe
 from mlpipelines.workspace import Workspace, write_json
+from mlserving.monitor.reference import read_reference
 from mlserving.store import GOLDEN_REQUESTS, WARMUP_REQUESTS, versions
 
 CLASSES = ("food", "fuel", "rail")
@@ -147,6 +149,13 @@ class Room:
         write_json(self.root / "test/manifest.json", seal)
         write_json(self.workspace.project("cards").sealed / "manifest.json", seal)
         (self.root / "schema.pbtxt").write_text("feature { name: 'merchant' }")
+        Statistics(self.statistics).root.mkdir()
+        described = describe(some_rows(900, 1).drop_columns([KEY]).to_batches(), "train")
+        Statistics(self.statistics).of("train").write_bytes(described.SerializeToString())
+
+    @property
+    def statistics(self) -> Path:
+        return self.root / "statistics"
 
     @property
     def workspace(self) -> Workspace:
@@ -202,7 +211,16 @@ class Room:
         )
 
     def publish(self, model: Path, version: int) -> Path:
-        return publish(project=self.project, workspace=self.workspace, test=self.test, model=model, version=version)
+        return publish(
+            project=self.project,
+            workspace=self.workspace,
+            data=self.root / "data",
+            test=self.test,
+            model=model,
+            statistics=self.statistics,
+            evaluation=self.evaluation,
+            version=version,
+        )
 
     def crown(self, skill: float) -> Path:
         """Take a model all the way to champion."""
@@ -346,6 +364,26 @@ def test_a_published_version_has_the_model_and_requests_with_their_answers(room:
         room.publish(room.model(0.5), 1)
 
 
+def test_a_published_version_carries_what_the_monitor_holds_it_against(room: Room) -> None:
+    project = a_project(floor=0.6)
+    merchant = some_rows(900, 1)["merchant"].value_counts().to_pylist()
+    often = max(merchant, key=lambda entry: entry["counts"])
+    monitor = project.monitor.model_copy(update={"slices": ["merchant"], "min_rows": often["counts"]})
+    room.project = project.model_copy(update={"monitor": monitor})
+    model = room.model(0.9)
+    assert room.evaluate(model, floor=0.6).blessed
+    reference = read_reference(room.publish(model, room.register(model)))
+    assert set(reference.features) == {"merchant", "amount"}
+    assert reference.features["amount"].missing == some_rows(900, 1)["amount"].null_count
+    assert {"label", "confidence"} <= set(reference.outputs)
+    answered = reference.outputs["label"].texts
+    assert answered is not None
+    given = pq.read_table(Evaluation(room.evaluation).predictions)["predicted/label"].value_counts().to_pylist()
+    assert dict(answered.counts) == {entry["values"]: entry["counts"] for entry in given}
+    assert {piece: columns["amount"].rows for piece, columns in reference.slices.items()}[f"merchant={often['values']}"] == often["counts"]
+    assert (reference.settings.floor, reference.settings.task, reference.settings.drift) == (0.6, "classification", 0.12)
+
+
 def test_old_versions_leave_the_store_but_not_the_champion_or_the_one_before(room: Room) -> None:
     for skill in (0.6, 0.7, 0.8, 0.9):
         room.crown(skill)
@@ -446,9 +484,19 @@ PUBLISHER = """
     from mlpipelines.project_file import from_json
     from mlpipelines.steps.publish import publish
     from mlpipelines.workspace import Workspace
-    project, workspace, test, model = sys.argv[1:]
+    project, workspace, *paths = sys.argv[1:]
+    data, test, model, statistics, evaluation = map(Path, paths)
     try:
-        publish(project=from_json(project), workspace=Workspace(Path(workspace)), test=Path(test), model=Path(model), version=1)
+        publish(
+            project=from_json(project),
+            workspace=Workspace(Path(workspace)),
+            data=data,
+            test=test,
+            model=model,
+            statistics=statistics,
+            evaluation=evaluation,
+            version=1,
+        )
     except MillraceError as error:
         print(f"{type(error).__name__}: {error}")
         raise SystemExit(error.exit_code)
@@ -459,7 +507,10 @@ def publisher(room: Room, model: Path, **how: Any) -> subprocess.Popen[str]:
     """`publish` in a process of its own."""
     from mlpipelines.project_file import to_json
 
-    arguments = [to_json(room.project), str(room.workspace.root), str(room.test), str(model)]
+    arguments = [
+        to_json(room.project),
+        *map(str, (room.workspace.root, room.root / "data", room.test, model, room.statistics, room.evaluation)),
+    ]
     return subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(PUBLISHER), *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, **how
     )

@@ -24,6 +24,7 @@ from mlpipelines.project import Project
 from mlpipelines.publishing import registry
 from mlpipelines.publishing.parity import compare_answers
 from mlpipelines.publishing.warmup import write_requests
+from mlpipelines.publishing.watching import write_watching
 from mlpipelines.workspace import Workspace
 from mlserving import errors as serving_errors
 from mlserving.store import prune, publish_version
@@ -35,7 +36,9 @@ _OURS: dict[type[serving_errors.ServingError], type[MillraceError]] = {
 }
 
 
-def publish(*, project: Project, workspace: Workspace, test: Path, model: Path, version: int) -> Path:
+def publish(
+    *, project: Project, workspace: Workspace, data: Path, test: Path, model: Path, statistics: Path, evaluation: Path, version: int
+) -> Path:
     """Publish the model as `<store>/<model>/<version>` and make it the champion.
 
     On the track `canary` the alias `champion` stays where it is, unless there is none: a rollout promotes the version.
@@ -43,8 +46,11 @@ def publish(*, project: Project, workspace: Workspace, test: Path, model: Path, 
     Args:
         project: its features and its deployment section count.
         workspace: model store and registry.
+        data: the `Data` artifact that it learned from.
         test: the `TestSet` artifact; warm-up and golden requests are rows of it.
         model: the `Model` artifact.
+        statistics: the `Statistics` artifact of the rows that it learned from; they travel with the version.
+        evaluation: the `Evaluation` artifact; so does how the model answered there.
         version: its number in the registry.
 
     Returns:
@@ -60,7 +66,11 @@ def publish(*, project: Project, workspace: Workspace, test: Path, model: Path, 
     progress("copying the model into the store", 0.0)
     with _translated():
         target = publish_version(
-            store, name, version, Model(model).saved_model, lambda copied: _check_and_complete(project, copied, reference, first)
+            store,
+            name,
+            version,
+            Model(model).saved_model,
+            lambda copied: _complete(project, copied, reference, first, data=data, statistics=statistics, evaluation=evaluation),
         )
     progress("published; moving the alias", 0.9)
     if project.deployment.track == "stable" or registry.champion_of(workspace, name) is None:
@@ -69,6 +79,12 @@ def publish(*, project: Project, workspace: Workspace, test: Path, model: Path, 
         pruned = prune(store, name, project.deployment.keep_versions, {version, *registry.aliases_of(workspace, name).values()})
     note(published=str(target), pruned=pruned, summary=f"{name} version {version} in {target}")
     return target
+
+
+def _complete(project: Project, copied: Path, reference: pa.Table, first: pa.Table, **learned_from: Path) -> None:
+    _check_and_complete(project, copied, reference, first)
+    progress("describing what it learned from and how it answers", 0.8)
+    write_watching(copied, project, **learned_from)
 
 
 def _check_and_complete(project: Project, copied: Path, reference: pa.Table, first: pa.Table) -> None:

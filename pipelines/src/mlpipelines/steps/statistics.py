@@ -10,7 +10,7 @@ Importing TFDV brings TensorFlow and Beam in; nothing else here costs more than 
 from __future__ import annotations
 
 import pickle
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,11 @@ from mlpipelines.artifacts import KEY, Data, SplitName, Statistics
 from mlpipelines.errors import DataRejected
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
-from mlpipelines.validation.columns import RANKED_VALUES, read_snapshot
+from mlpipelines.validation.columns import read_snapshot
+from mlpipelines.validation.piles import Piles
 from mlpipelines.validation.statistics_page import statistics_page
 from mlpipelines.workspace import replace_file
+from mlserving.statistics.columns import RANKED_VALUES
 
 BATCH_ROWS = 131_072
 _SPLITS: tuple[SplitName, ...] = ("train", "validation")
@@ -53,11 +55,13 @@ def compute_statistics(*, project: Project, data: Path, statistics: Path, page: 
     """
     progress("importing TensorFlow Data Validation")
     generators = _generators()
-    split_accumulators = [_read_split(data, split, generators) for split in _SPLITS]
+    read = [_read_split(data, split, generators) for split in _SPLITS]
+    split_accumulators, piles = [accumulators for accumulators, _ in read], [values for _, values in read]
     merged = _merge(generators, split_accumulators)
     target = Statistics(statistics)
-    for path, accumulators in zip((target.whole, *(target.of(split) for split in _SPLITS)), (merged, *split_accumulators), strict=True):
-        replace_file(path, _extract(generators, accumulators, path.stem))
+    paths = (target.whole, *(target.of(split) for split in _SPLITS))
+    for path, accumulators, values in zip(paths, (merged, *split_accumulators), (piles[0] + piles[1], *piles), strict=True):
+        replace_file(path, _extract(generators, accumulators, values, path.stem).SerializeToString(deterministic=True))
     snapshot = read_snapshot(statistics)
     replace_file(page, statistics_page(project, snapshot))
     note(
@@ -65,6 +69,21 @@ def compute_statistics(*, project: Project, data: Path, statistics: Path, page: 
         columns=len(snapshot.whole),
         **{f"{split}_rows": rows for split, rows in snapshot.rows.items()},
     )
+
+
+def describe(rows: Iterable[pa.RecordBatch], name: str) -> Any:
+    """Statistics of any rows, by the same generators: a `DatasetFeatureStatisticsList` of one data set, called `name`."""
+    generators, piles = _generators(), Piles()
+    accumulators = [generator.create_accumulator() for generator in generators]
+    for batch in rows:
+        accumulators = _added(generators, accumulators, piles, batch)
+    return _extract(generators, accumulators, piles, name)
+
+
+def _added(generators: Sequence[Any], accumulators: Accumulators, piles: Piles, batch: pa.RecordBatch) -> Accumulators:
+    described = _as_lists(batch)
+    piles.add(described)
+    return [generator.add_input(accumulator, described) for generator, accumulator in zip(generators, accumulators, strict=True)]
 
 
 def _generators() -> Sequence[Any]:
@@ -81,18 +100,16 @@ def _generators() -> Sequence[Any]:
     return generators
 
 
-def _read_split(data: Path, split: SplitName, generators: Sequence[Any]) -> Accumulators:
+def _read_split(data: Path, split: SplitName, generators: Sequence[Any]) -> tuple[Accumulators, Piles]:
+    piles = Piles()
     accumulators = [generator.create_accumulator() for generator in generators]
     folder = data / split
     files = Data(data).files(split) if folder.is_dir() else []
     for done, file in enumerate(files):
         progress(f"describing {split} rows, {file.parent.name}", done / len(files))
         for batch in _batches(file):
-            described = _as_lists(batch)
-            accumulators = [
-                generator.add_input(accumulator, described) for generator, accumulator in zip(generators, accumulators, strict=True)
-            ]
-    return accumulators
+            accumulators = _added(generators, accumulators, piles, batch)
+    return accumulators, piles
 
 
 def _batches(file: Path) -> Iterator[pa.RecordBatch]:
@@ -109,13 +126,13 @@ def _merge(generators: Sequence[Any], splits: Sequence[Accumulators]) -> Accumul
     return [generator.merge_accumulators(parts) for generator, parts in zip(generators, zip(*copies, strict=True), strict=True)]
 
 
-def _extract(generators: Sequence[Any], accumulators: Accumulators, name: str) -> bytes:
+def _extract(generators: Sequence[Any], accumulators: Accumulators, piles: Piles, name: str) -> Any:
     from tensorflow_data_validation.statistics import stats_impl
 
     statistics = stats_impl.extract_statistics_output(accumulators, generators)
     statistics.datasets[0].name = name
-    serialised: bytes = statistics.SerializeToString(deterministic=True)
-    return serialised
+    piles.write(statistics.datasets[0].features)
+    return statistics
 
 
 def _as_lists(batch: pa.RecordBatch) -> pa.RecordBatch:

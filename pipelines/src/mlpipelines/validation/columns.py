@@ -1,122 +1,22 @@
-"""What the statistics say about each column, free of protocol buffers.
+"""The statistics of a data set's splits, as the rules read them.
 
-`steps.statistics` leaves TensorFlow Data Validation's statistics behind. Everything that reads them (rules, drift, pages)
-reads these classes, so that the rules are pure functions and a test can write a column in one line.
+`steps.statistics` leaves TensorFlow Data Validation's statistics behind. What one says about a column is
+`mlserving.statistics.columns`, which the monitor of a served model shares; here the splits are put together.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from tensorflow_metadata.proto.v0 import statistics_pb2
 
 from mlpipelines.artifacts import Statistics
 from mlpipelines.errors import ConfigError
-
-RANKED_VALUES = 2000
-"""So many of a text column's most frequent values are counted one by one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Bucket:
-    """`count` values lie above `low` and not above `high`; `low == high` is a pile of equal values."""
-
-    low: float
-    high: float
-    count: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Numbers:
-    """The distribution of a numeric column's values, missing ones left out, as buckets of about equal count."""
-
-    buckets: tuple[Bucket, ...]
-    minimum: float = math.nan
-    maximum: float = math.nan
-    mean: float = math.nan
-
-    @property
-    def total(self) -> float:
-        """How many values there are."""
-        return sum(bucket.count for bucket in self.buckets)
-
-    def share_up_to(self, value: float) -> float:
-        """The share of values that are not above `value`, even inside a bucket."""
-        return self._share(value, pile=True)
-
-    def share_below(self, value: float) -> float:
-        """The share of values below `value`; differs from `share_up_to` where values pile up."""
-        return self._share(value, pile=False)
-
-    def quantile(self, share: float) -> float:
-        """The value that `share` (0 to 1) of the values do not exceed, even inside a bucket."""
-        wanted = share * self.total
-        for bucket in self.buckets:
-            if wanted <= bucket.count and bucket.count > 0:
-                width = bucket.high - bucket.low
-                return bucket.low + width * wanted / bucket.count if math.isfinite(width) else bucket.low
-            wanted -= bucket.count
-        return self.buckets[-1].high
-
-    def _share(self, value: float, *, pile: bool) -> float:
-        held = sum(bucket.count * _part_up_to(bucket, value, pile=pile) for bucket in self.buckets)
-        return held / self.total if self.total else 0.0
-
-
-def _part_up_to(bucket: Bucket, value: float, *, pile: bool) -> float:
-    if bucket.low == bucket.high == value:
-        return 1.0 if pile else 0.0
-    if bucket.high <= value:
-        return 1.0
-    if bucket.low >= value:
-        return 0.0
-    width = bucket.high - bucket.low
-    return (value - bucket.low) / width if math.isfinite(width) else 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Texts:
-    """How often each value of a text column occurs: all of them, or the `RANKED_VALUES` most frequent."""
-
-    counts: Mapping[str, float]
-    total: float
-    """How many values there are, those not in `counts` among them."""
-    distinct: int = 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether `counts` holds every value."""
-        return self.distinct <= len(self.counts)
-
-    @property
-    def cutoff(self) -> float:
-        """No value outside `counts` occurs more often than this."""
-        return 0.0 if self.complete else min(self.counts.values())
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Column:
-    """One column of one set of rows. It has `numbers` or `texts`, or neither where every row lacks it."""
-
-    name: str
-    rows: int
-    missing: int = 0
-    numbers: Numbers | None = None
-    texts: Texts | None = None
-
-    @property
-    def present(self) -> int:
-        """Rows that have a value."""
-        return self.rows - self.missing
-
-    @property
-    def missing_share(self) -> float:
-        """The share of rows without a value; 0 without rows."""
-        return self.missing / self.rows if self.rows else 0.0
+from mlserving import errors as serving_errors
+from mlserving.statistics import columns
+from mlserving.statistics.columns import Column, columns_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,8 +43,13 @@ def read_snapshot(folder: Path) -> Snapshot:
     """
     files = Statistics(folder)
     whole, train, validation = (read_statistics(path) for path in (files.whole, files.of("train"), files.of("validation")))
-    rows = {"train": _rows(train), "validation": _rows(validation)}
-    return Snapshot(whole=_columns(whole), train=_columns(train), validation=_columns(validation), rows=rows)
+    rows = {"train": int(train.datasets[0].num_examples), "validation": int(validation.datasets[0].num_examples)}
+    return Snapshot(
+        whole=columns_of(whole.datasets[0]),
+        train=columns_of(train.datasets[0]),
+        validation=columns_of(validation.datasets[0]),
+        rows=rows,
+    )
 
 
 def read_statistics(path: Path) -> statistics_pb2.DatasetFeatureStatisticsList:
@@ -153,44 +58,7 @@ def read_statistics(path: Path) -> statistics_pb2.DatasetFeatureStatisticsList:
     Raises:
         ConfigError: it is missing or damaged.
     """
-    from google.protobuf.message import DecodeError
-
     try:
-        return statistics_pb2.DatasetFeatureStatisticsList.FromString(path.read_bytes())
-    except (OSError, DecodeError) as error:
-        raise ConfigError(f"{path} cannot be read as statistics: {error}. Run `millrace run PROJECT_DIR` again.") from error
-
-
-def _rows(statistics: Any) -> int:
-    return int(statistics.datasets[0].num_examples)
-
-
-def _columns(statistics: Any) -> dict[str, Column]:
-    rows = _rows(statistics)
-    return {feature.path.step[0]: _column(feature, rows) for feature in statistics.datasets[0].features}
-
-
-def _column(feature: Any, rows: int) -> Column:
-    numeric = feature.WhichOneof("stats") == "num_stats"
-    common = feature.num_stats.common_stats if numeric else feature.string_stats.common_stats
-    present = int(common.num_non_missing)
-    return Column(
-        name=feature.path.step[0],
-        rows=rows,
-        missing=rows - present,
-        numbers=_numbers(feature.num_stats) if numeric and present else None,
-        texts=_texts(feature.string_stats) if not numeric and present else None,
-    )
-
-
-def _numbers(stats: Any) -> Numbers | None:
-    quantiles = [h for h in stats.histograms if h.type == statistics_pb2.Histogram.QUANTILES]
-    if not quantiles:
-        return None
-    buckets = tuple(Bucket(low=b.low_value, high=b.high_value, count=b.sample_count) for b in quantiles[0].buckets)
-    return Numbers(buckets=buckets, minimum=stats.min, maximum=stats.max, mean=stats.mean)
-
-
-def _texts(stats: Any) -> Texts:
-    counts = {bucket.label: bucket.sample_count for bucket in stats.rank_histogram.buckets}
-    return Texts(counts=counts, total=float(stats.common_stats.tot_num_values), distinct=int(stats.unique))
+        return columns.read_statistics(path)
+    except serving_errors.ConfigError as error:
+        raise ConfigError(str(error)) from error

@@ -12,8 +12,9 @@ from datetime import UTC, datetime, timedelta
 from mlpipelines.artifacts import SplitName
 from mlpipelines.project import Project
 from mlpipelines.validation.anomalies import Anomaly, Pick, told_only
-from mlpipelines.validation.columns import Column, Snapshot
-from mlpipelines.validation.drift import Shift, pooled_share, share_noise, shift
+from mlpipelines.validation.columns import Snapshot
+from mlserving.statistics.columns import Column
+from mlserving.statistics.distances import Shift, pooled_share, share_noise, shift
 
 Compared = Mapping[str, tuple[Shift, float]]
 """By column: how far it moved, and its threshold."""

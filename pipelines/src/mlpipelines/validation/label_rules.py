@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from mlpipelines.project import LabelRules
 from mlpipelines.validation.anomalies import Anomaly, Pick, shortened, told_only
-from mlpipelines.validation.drift import pooled_share, share_noise
+from mlserving.statistics.distances import pooled_share, share_noise
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

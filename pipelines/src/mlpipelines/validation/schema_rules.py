@@ -13,8 +13,8 @@ from tensorflow_metadata.proto.v0 import anomalies_pb2, schema_pb2, statistics_p
 
 from mlpipelines.validation import tfdv_core
 from mlpipelines.validation.anomalies import Anomaly, Pick, told_only
-from mlpipelines.validation.columns import Column
 from mlpipelines.validation.schemas import domain_of, feature_of
+from mlserving.statistics.columns import Column
 
 _Type = anomalies_pb2.AnomalyInfo
 _MISSING = {

@@ -18,8 +18,8 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from mlpipelines.errors import ConfigError
 from mlpipelines.project import Project
 from mlpipelines.validation import tfdv_core
-from mlpipelines.validation.columns import Column, Texts
 from mlpipelines.workspace import ProjectState, replace_file
+from mlserving.statistics.columns import Column, Texts
 
 DOMAIN_VALUES = 100
 """Text with more values than this gets no domain, unless it is the label."""

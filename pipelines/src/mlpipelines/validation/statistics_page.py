@@ -14,7 +14,8 @@ from itertools import pairwise
 from mlpipelines.pages import Markup, page, table
 from mlpipelines.project import Project
 from mlpipelines.validation.anomalies import shortened
-from mlpipelines.validation.columns import Column, Numbers, Snapshot, Texts
+from mlpipelines.validation.columns import Snapshot
+from mlserving.statistics.columns import Column, Numbers, Texts
 
 _BARS = 24
 _WIDTH, _HEIGHT = 240, 44

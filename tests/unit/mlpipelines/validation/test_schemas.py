@@ -13,7 +13,6 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from mlpipelines.errors import ConfigError
 from mlpipelines.project import Project
 from mlpipelines.project_file import parse_project
-from mlpipelines.validation.columns import Column, Numbers, Texts
 from mlpipelines.validation.schemas import (
     accept_schema,
     describe_schema,
@@ -26,6 +25,7 @@ from mlpipelines.validation.schemas import (
     render_schema,
 )
 from mlpipelines.workspace import ProjectState, replace_file
+from mlserving.statistics.columns import Column, Numbers, Texts
 
 ROWS = 1000
 

@@ -16,7 +16,7 @@ from mlpipelines.project import Project
 from mlpipelines.project_file import parse_project
 from mlpipelines.steps.statistics import compute_statistics
 from mlpipelines.validation.columns import Snapshot, read_snapshot, read_statistics
-from mlpipelines.validation.drift import shift
+from mlserving.statistics.distances import shift
 
 SEEDS = 20
 Write = Callable[..., None]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpipelines.validation.columns import RANKED_VALUES, Bucket, Column, Numbers, Texts
-from mlpipelines.validation.drift import Shift, jensen_shannon, l_infinity, shift
+from mlserving.statistics.columns import RANKED_VALUES, Bucket, Column, Numbers, Texts
+from mlserving.statistics.distances import Shift, jensen_shannon, l_infinity, shift
 
 THRESHOLD = 0.12
 
