@@ -1,12 +1,13 @@
-"""`python -m mlserving serve|predict …`: what the images run, without the `millrace` command."""
+"""`python -m mlserving serve|predict|review …`: what the images run, without the `millrace` command."""
 
 import sys
 
-from mlserving.commands import compact, labels, predict, predictions, record, serve
+from mlserving.commands import compact, labels, predict, predictions, record, review, serve
 from mlserving.errors import ServingError
 
 _COMMANDS = {"predict": predict, "serve": serve}
 _COMMANDS |= {"record": record, "compact": compact, "labels": labels, "predictions": predictions}
+_COMMANDS |= {"review": review}
 
 
 def main(argv: list[str]) -> int:

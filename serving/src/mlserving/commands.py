@@ -17,6 +17,13 @@ def predict(argv: list[str]) -> int:
     return main(argv)
 
 
+def review(argv: list[str]) -> int:
+    """Have people look at a few predictions a day; what they say becomes labels"""
+    from mlserving.review.command import main
+
+    return main(argv)
+
+
 def labels(argv: list[str]) -> int:
     """Add labels of predictions from a file"""
     from mlserving.predictions.labels_command import main
