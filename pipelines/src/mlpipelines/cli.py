@@ -6,6 +6,13 @@
 from __future__ import annotations
 
 
+def batch(argv: list[str]) -> int:
+    """Score Parquet files with the champion, each exactly once"""
+    from mlpipelines.commands.batch import main
+
+    return main(argv)
+
+
 def new(argv: list[str]) -> int:
     """Write a new project that runs at once"""
     from mlpipelines.commands.new import main
