@@ -37,7 +37,7 @@ from mlserving.predictions.spool import SpoolReader, size_of
 
 MOST_ROWS, MOST_SECONDS, MOST_VALUE_BYTES = 200_000, 60.0, 65_536
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_SEGMENT_BYTES = 64 << 20
+_SEGMENT_BYTES = 32 << 20
 _LABEL_SECONDS, _CONFIG_SECONDS, _UPKEEP_SECONDS = 2.0, 1.0, 3600.0
 _PAUSE = 0.1
 
@@ -135,13 +135,15 @@ class Recorder:
         if not self._ahead:
             return False
         path = self._ahead[0]
-        size = path.stat().st_size
+        size, torn = path.stat().st_size, self._reader.torn
         try:
             decoded = [(exchange, self._decoded(exchange)) for exchange in self._reader.read(path)]
         except Unavailable:
             return False
         for exchange, rows in decoded:
             self._add(exchange, rows)
+        if self._reader.torn > torn:  # the gateway was killed while it wrote
+            self._metrics.dropped.labels("", "torn").inc()
         if not self._taken:
             self._since = time.monotonic()
         self._taken.append(self._ahead.popleft())
