@@ -58,6 +58,7 @@ tools: ## build the real programs that tests run against, once for all checkouts
 generate: setup ## reference pages, JSON Schemas and the dashboard from their definitions
 	@$(BIN)/python -m mlpipelines.reference docs/reference
 	@$(BIN)/python -m gpuqueue.reference docs/reference
+	@$(BIN)/python -m mlserving.reference docs/reference
 	@$(BIN)/python tools/gpu_queue_dashboard.py
 	@$(BIN)/python tools/model_serving_dashboard.py
 	@$(BIN)/python tools/chart_values.py
@@ -83,6 +84,9 @@ benchmark: setup ## a million rows through every step; results in benchmarks/res
 	@$(BIN)/python benchmarks/pipeline.py
 	@$(BIN)/python benchmarks/input_pipeline.py
 
+benchmark-gateway: setup ## what the gateway adds to a 1 KB Predict, and how many a second one core carries
+	@$(BIN)/python benchmarks/gateway.py
+
 benchmark-gpu-queue: setup ## the queue's controller on a real control plane: latency, rate, requests, memory
 	@$(BIN)/python benchmarks/gpu_queue_controller.py
 
@@ -90,4 +94,4 @@ benchmark-gpu-queue: setup ## the queue's controller on a real control plane: la
 clean: ## remove what set-up and runs made
 	@rm -rf .venv .tools .millrace
 
-.PHONY: help setup demo format verify test test-unit test-integration tools generate golden lock export benchmark benchmark-gpu-queue clean
+.PHONY: help setup demo format verify test test-unit test-integration tools generate golden lock export benchmark benchmark-gateway benchmark-gpu-queue clean

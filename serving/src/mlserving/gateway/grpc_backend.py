@@ -262,7 +262,7 @@ class GrpcPool:
         return best if best is not None and best.room else None
 
     def _connect(self) -> None:
-        if self._connecting is None and not self._closed:
+        if self._connecting is None and (not self._closed or self._queue):  # what waited before we were closed is still sent
             self._connecting = asyncio.get_running_loop().create_task(self._open())
 
     async def _open(self) -> None:
@@ -276,9 +276,9 @@ class GrpcPool:
             return
         self._connecting = None
         self._links.append(link)
+        self.fill()
         if self._closed:
             link.close_when_done()
-        self.fill()
 
     def _give_up(self, error: Exception) -> None:
         self._endpoint.unreachable(str(error) or type(error).__name__)

@@ -74,6 +74,7 @@ class Recorder:
             return
         process = self._process
         if process is not None and process.returncode is None:
+            await self._begun(process)
             process.terminate()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(process.wait(), _FAREWELL_SECONDS)
@@ -85,6 +86,12 @@ class Recorder:
         with contextlib.suppress(asyncio.CancelledError):
             await self._task
         self._folder.cleanup()
+
+    async def _begun(self, process: asyncio.subprocess.Process) -> None:
+        """Wait until it says something: one that is still starting would die of SIGTERM and leave the spool as it is."""
+        until = time.monotonic() + _FAREWELL_SECONDS
+        while not self._figures.exists() and process.returncode is None and time.monotonic() < until:  # noqa: ASYNC110  a file
+            await asyncio.sleep(0.05)
 
     async def _keep_running(self) -> None:
         pause = _FIRST_PAUSE

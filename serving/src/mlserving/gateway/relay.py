@@ -78,6 +78,7 @@ class Relay:
         self.connections: set[Connection] = set()
         self.in_flight = 0
         self.leaving = False
+        """Whether callers are told to go elsewhere; what they ask is still answered."""
         self.most_body = 0
         self._limits = Limits()
         self._wheel = Wheel()

@@ -227,10 +227,7 @@ class RestPool:
         queued = QueuedRest(waiting, self)
         waiting.upstream = queued
         self._queue.append(queued)
-        if len(self._links) + len(self._opening) < _CONNECTIONS:
-            task = asyncio.get_running_loop().create_task(self._open())
-            self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+        self._connect()
 
     async def get(self, path: str) -> tuple[int, bytes]:
         """Ask one thing on our own account.
@@ -259,6 +256,8 @@ class RestPool:
     def leave(self, link: RestLink) -> None:
         """A connection is gone."""
         self._links.discard(link)
+        if len(self._opening) < len(self._queue):
+            self._connect()
         if link in self._idle:
             self._idle.remove(link)
             self.lost()
@@ -279,6 +278,12 @@ class RestPool:
         idle, self._idle = self._idle, []
         for link in idle:
             link.transport.close()
+
+    def _connect(self) -> None:
+        if len(self._links) + len(self._opening) < _CONNECTIONS:
+            task = asyncio.get_running_loop().create_task(self._open())
+            self._opening.add(task)
+            task.add_done_callback(self._opening.discard)
 
     async def _open(self) -> None:
         try:

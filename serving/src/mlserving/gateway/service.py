@@ -162,8 +162,8 @@ class Gateway:
         self.ready = False
         if self._options.ready_file:
             self._options.ready_file.unlink(missing_ok=True)
+        self.relay.leaving = True  # from now on answers say that their connection closes
         await asyncio.sleep(self._options.drain)
-        self.relay.leaving = True
         for server in servers:
             server.close()
         until = time.monotonic() + self._options.grace

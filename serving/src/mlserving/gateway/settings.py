@@ -89,14 +89,14 @@ class Limits(_Strict):
     in_flight: Annotated[int, Field(gt=0)] = 1024
     """Requests under way at a time; more are refused at once (503, UNAVAILABLE)."""
     buffered_mb: Annotated[float, Field(gt=0)] = 256.0
-    """Bytes of requests and answers held in memory, in MiB, before the gateway stops reading."""
+    """Bytes of requests and answers held in memory at a time, in MiB; what would go beyond is refused (503, RESOURCE_EXHAUSTED)."""
 
 
 class Spool(_Strict):
     """Between the gateway and the recorder."""
 
     most_mb: Annotated[float, Field(gt=0)] = 512.0
-    """Exchanges beyond so many MiB that the recorder has not taken yet are dropped, and counted."""
+    """Exchanges beyond so many MiB that the recorder has not taken yet are dropped, and counted. Read when the gateway starts."""
 
 
 class GatewaySettings(_Strict):
