@@ -1,173 +1,109 @@
-"""What may stand in the values of `helm/gpu-queue`: modelled here, once; `make verify` writes the chart's values.schema.json from it.
+"""`make generate`: each chart's values.schema.json, from the one place where its values are modelled.
 
-values.yaml holds the defaults and says why one would change them; a test holds that it has these fields and no others. The controller's own
-settings are not repeated: their schema comes from the class that reads them.
+values.yaml holds the defaults and says why one would change them; a test holds that it has these fields and no others. A value that was
+renamed keeps a line in the model's `MOVED`: the schema lets the old spelling pass, and the chart refuses it with the new one.
 """
 
 from __future__ import annotations
 
+import copy
+import json
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import msgspec
-from msgspec import Meta, Struct
+import yaml
 
-from gpuqueue.controller.settings import Settings
+import gpu_queue_values
+import model_serving_values
 
-CHART = Path(__file__).resolve().parent.parent / "helm" / "gpu-queue"
-
-Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")]
-OptionalName = Annotated[str, Meta(pattern=r"^([a-z0-9]([-a-z0-9.]*[a-z0-9])?)?$")]
-Group = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9:@._/-]*$")]
-ResourcePrefix = Annotated[str, Meta(pattern=r"^[a-z0-9.-]+/[A-Za-z0-9._-]*$")]
-Digest = Annotated[str, Meta(pattern=r"^(sha256:[0-9a-f]{64})?$")]
-Port = Annotated[int, Meta(ge=1, le=65535)]
-Hours = Annotated[str, Meta(pattern=r"^[1-9][0-9]*h$")]
-Replicas = Annotated[int, Meta(ge=1, le=10)]
-Object = dict[str, Any]
-"""Kubernetes' own; the API server looks at it."""
+ROOT = Path(__file__).resolve().parent.parent
+CHARTS = ROOT / "helm"
+REFERENCE = ROOT / "docs" / "reference" / "model-serving-values.md"
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
-class Closed(Struct, forbid_unknown_fields=True, rename="camel"):
-    """A name that is not modelled is refused: a misspelt value would otherwise do nothing, silently."""
+def schemas() -> dict[str, dict[str, Any]]:
+    """By chart, what Helm holds values against."""
+    found = {
+        "gpu-queue": gpu_queue_values.schema(),
+        "model-serving": with_moved(model_serving_values.schema(), model_serving_values.MOVED),
+    }
+    return {chart: {"$schema": DIALECT, **schema} for chart, schema in found.items()}
 
 
-class Image(Closed):
-    """Which image, by tag or by digest."""
-
-    repository: Annotated[str, Meta(min_length=1)]
-    tag: str
-    digest: Digest
-    pull_policy: Literal["IfNotPresent", "Always", "Never"]
-    pull_secrets: list[Object]
-
-
-class Pods(Closed):
-    """What the pods of the controller and of the webhook have in common."""
-
-    replicas: Replicas
-    resources: Object
-    priority_class_name: OptionalName
-    node_selector: dict[str, str]
-    tolerations: list[Object]
+def with_moved(schema: dict[str, Any], moved: Iterable[str]) -> dict[str, Any]:
+    """The schema, which lets old spellings pass: it can only say "not allowed", and the chart's template says what to write."""
+    found = copy.deepcopy(schema)
+    for path in moved:
+        *parents, name = path.split(".")
+        place = found
+        for parent in parents:
+            place = _resolved(place["properties"][parent], found)
+        place["properties"].setdefault(name, {"deprecated": True})
+    return found
 
 
-class Tls(Closed):
-    """Of the page and the API."""
-
-    secret_name: OptionalName
-
-
-class Controller(Pods):
-    """The Deployment that decides."""
-
-    annotations: dict[str, str]
-    tls: Tls
-    settings: Settings
-
-
-class CertManager(Closed):
-    """Whether it looks after the webhook's certificate."""
-
-    enabled: bool
-    issuer_ref: Object
-
-
-class Certificates(Closed):
-    """How long the webhook's certificates and their authorities live."""
-
-    authority_life: Hours
-    life: Hours
-    renew_before: Hours
+def reference(schema: Mapping[str, Any], defaults: Mapping[str, Any]) -> str:
+    """The values as a page: path, default, and what it is for."""
+    rows = [f"| `{path}` | {default} | {about} |" for path, default, about in _rows(schema, schema, defaults, "")]
+    moved = [f"| `{old}` | {new} |" for old, new in model_serving_values.MOVED.items()]
+    return "\n".join(
+        [
+            "# Values of `helm/model-serving`",
+            "",
+            "Written by `make generate` from `tools/model_serving_values.py` and the chart's `values.yaml`, which says more about each.",
+            "",
+            "| Value | Default | |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "Spellings that are refused, with what to write:",
+            "",
+            "| Value | |",
+            "|---|---|",
+            *moved,
+            "",
+        ]
+    )
 
 
-class Webhook(Pods):
-    """The Deployment that sets the gate where the API server cannot."""
-
-    port: Port
-    certificates: Certificates
-    cert_manager: CertManager
-
-
-class Service(Closed):
-    """Where the page and the API are reached."""
-
-    port: Port
-
-
-class NetworkPolicy(Closed):
-    """Who may speak with our pods, and with whom they speak."""
-
-    enabled: bool
-    api_from: list[Object]
-    metrics_from: list[Object]
-    api_server: list[Object]
-    more_egress: list[Object]
+def _rows(schema: Mapping[str, Any], whole: Mapping[str, Any], defaults: Any, path: str) -> list[tuple[str, str, str]]:
+    found: list[tuple[str, str, str]] = []
+    for name, item in schema.get("properties", {}).items():
+        if item.get("deprecated"):
+            continue
+        resolved = {**_resolved(item, whole), **{key: value for key, value in item.items() if key != "$ref"}}
+        default = defaults.get(name) if isinstance(defaults, dict) else None
+        if "properties" in resolved and isinstance(default, dict):
+            found += _rows(resolved, whole, default, f"{path}{name}.")
+        else:
+            shown = "" if default in ("", None) else f"`{json.dumps(default, ensure_ascii=False)}`"
+            found.append((f"{path}{name}", shown, " ".join(resolved.get("description", "").split()).replace("|", "\\|")))
+    return found
 
 
-class Rules(Closed):
-    """Alert rules."""
-
-    enabled: bool
-    kind: Literal["PrometheusRule", "Rules"]
-    labels: dict[str, str]
-    runbooks: Annotated[str, Meta(pattern="^(https?://.*[^/])?$")]
-
-
-class Scrape(Closed):
-    """Who scrapes the replicas."""
-
-    enabled: bool
-    kind: Literal["PodMonitor", "PodMonitoring"]
-    port: Annotated[str, Meta(pattern="^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$")]
-    interval: Annotated[str, Meta(pattern="^[1-9][0-9]*(s|m)$")]
-    labels: dict[str, str]
-
-
-class Dashboard(Closed):
-    """The Grafana dashboard."""
-
-    enabled: bool
-    labels: dict[str, str]
-
-
-class Monitoring(Closed):
-    """What watches the controller."""
-
-    rules: Rules
-    scrape: Scrape
-    dashboard: Dashboard
-
-
-class Values(Closed, kw_only=True):
-    """All of it."""
-
-    image: Image
-    break_glass_group: Group
-    service_account: Name
-    gpu_resources: Annotated[list[ResourcePrefix], Meta(min_length=1)]
-    gate_resource_claims: bool
-    may_evict: bool
-    admission: Literal["auto", "policy", "webhook"]
-    controller: Controller
-    webhook: Webhook
-    service: Service
-    network_policy: NetworkPolicy
-    monitoring: Monitoring
-    global_: Object = msgspec.field(name="global", default_factory=dict)
-    """Helm's own: a chart that includes this one may set it."""
-
-
-def schema() -> bytes:
-    """The JSON Schema that Helm holds values against."""
-    found = {"$schema": "https://json-schema.org/draft/2020-12/schema", **msgspec.json.schema(Values)}
-    return msgspec.json.format(msgspec.json.encode(found), indent=2) + b"\n"
+def _resolved(item: dict[str, Any], whole: Mapping[str, Any]) -> dict[str, Any]:
+    """What a reference points to: the object itself, so that a change of it is seen."""
+    if "$ref" in item:
+        found: dict[str, Any] = whole["$defs"][item["$ref"].rpartition("/")[2]]
+        return found
+    return item
 
 
 def main() -> int:
-    """Write the schema into the chart."""
-    (CHART / "values.schema.json").write_bytes(schema())
+    """Write the schemas, what moved, and the reference page."""
+    for chart, schema in schemas().items():
+        (CHARTS / chart / "values.schema.json").write_text(json.dumps(schema, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    serving = CHARTS / "model-serving"
+    moved = yaml.safe_dump(dict(model_serving_values.MOVED), allow_unicode=True, width=200)
+    (serving / "moved.yaml").write_text(
+        f"# Values that are spelled otherwise, and how. Written by tools/chart_values.py; templates/moved.yaml refuses them.\n{moved}",
+        "utf-8",
+    )
+    defaults = yaml.safe_load((serving / "values.yaml").read_text(encoding="utf-8"))
+    REFERENCE.write_text(reference(schemas()["model-serving"], defaults), encoding="utf-8")
     return 0
 
 

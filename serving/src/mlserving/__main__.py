@@ -2,10 +2,11 @@
 
 import sys
 
-from mlserving.commands import predict, serve
+from mlserving.commands import digest, fetch, golden, predict, serve
 from mlserving.errors import ServingError
 
 _COMMANDS = {"predict": predict, "serve": serve}
+_COMMANDS |= {"digest": digest, "fetch": fetch, "golden": golden}  # for pods: not sub-commands of `millrace`
 
 
 def main(argv: list[str]) -> int:

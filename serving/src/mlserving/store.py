@@ -101,11 +101,37 @@ def publish_version(store: Path, model: str, version: int, source: Path, complet
     """
     _check(model, version, source)
     target = store / model / str(version)
+
+    def fill(fresh: Path) -> None:
+        copy_folder(source, fresh)
+        if complete is not None:
+            complete(fresh)
+
     try:
         with _writing(store, model):
             if target.exists():
                 return _same_or_conflict(source, target)
-            _write_then_rename(source, target, complete)
+            _write_then_rename(target, fill)
+    except OSError as error:
+        raise _unavailable(error, target) from error
+    return target
+
+
+def place_version(store: Path, model: str, version: int, fill: Callable[[Path], None]) -> Path:
+    """Have `fill` write `<store>/<model>/<version>`, so that it appears whole or not at all; what is there already is replaced.
+
+    For whoever brings a version from elsewhere (`mlserving.fetch`). `fill` gets a folder that does not exist yet and makes it; what it raises
+    stops the placing, with nothing left behind.
+
+    Raises:
+        Unavailable: the disk is full or cannot be written, or `fill` met an OSError.
+    """
+    target = store / model / str(version)
+    try:
+        with _writing(store, model):
+            if target.exists():
+                _remove(target)
+            _write_then_rename(target, fill)
     except OSError as error:
         raise _unavailable(error, target) from error
     return target
@@ -142,12 +168,10 @@ def _writing(store: Path, model: str) -> Iterator[None]:
         yield
 
 
-def _write_then_rename(source: Path, target: Path, complete: Callable[[Path], None] | None) -> None:
+def _write_then_rename(target: Path, fill: Callable[[Path], None]) -> None:
     fresh = _dotted(target)
     try:
-        _copy(source, fresh)
-        if complete is not None:
-            complete(fresh)
+        fill(fresh)
         _flush_all(fresh)
         fresh.rename(target)
         _flush(target.parent)
@@ -155,12 +179,12 @@ def _write_then_rename(source: Path, target: Path, complete: Callable[[Path], No
         shutil.rmtree(fresh, ignore_errors=True)
 
 
-def _copy(source: Path, target: Path) -> None:
+def copy_folder(source: Path, target: Path) -> None:
     """Copy a folder. shutil.copytree would go on after a full disk and then hide its error number."""
     target.mkdir()
     for entry in source.iterdir():
         if entry.is_dir():
-            _copy(entry, target / entry.name)
+            copy_folder(entry, target / entry.name)
         else:
             shutil.copyfile(entry, target / entry.name)
 

@@ -12,10 +12,12 @@ import pytest
 import yaml
 
 import binaries
-from chart_values import CHART, Values
+from chart_values import CHARTS
+from gpu_queue_values import Values
 from gpuqueue.controller.settings import Settings, read
 
 Helm = Callable[..., subprocess.CompletedProcess[str]]
+CHART = CHARTS / "gpu-queue"
 
 
 @pytest.fixture
