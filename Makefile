@@ -59,10 +59,12 @@ generate: setup ## reference pages, JSON Schemas and the dashboard from their de
 	@$(BIN)/python -m mlpipelines.reference docs/reference
 	@$(BIN)/python -m gpuqueue.reference docs/reference
 	@$(BIN)/python tools/gpu_queue_dashboard.py
+	@$(BIN)/python tools/model_serving_dashboard.py
 	@$(BIN)/python tools/chart_values.py
 
-golden: setup ## compile the projects' pipelines again; read the diff as code
+golden: setup ## compile the projects' pipelines and render the serving chart again; read the diff as code
 	@$(BIN)/millrace compile pipelines/projects/*
+	@$(BIN)/python tools/chart_renders.py
 
 lock: | $(UV) ## resolve again and write requirements/*.txt
 	@$(UV) lock --quiet --upgrade

@@ -18,7 +18,8 @@ WRITE = {
     "reference pages": ["python", "-m", "mlpipelines.reference", "docs/reference"],
     "reference pages of the queue": ["python", "-m", "gpuqueue.reference", "docs/reference"],
     "dashboard of the queue": ["python", "tools/gpu_queue_dashboard.py"],
-    "what the chart's values may be": ["python", "tools/chart_values.py"],
+    "dashboard of served models": ["python", "tools/model_serving_dashboard.py"],
+    "what the charts' values may be": ["python", "tools/chart_values.py"],
     "compiled pipelines": [
         "millrace",
         "compile",

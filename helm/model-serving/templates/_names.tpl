@@ -106,7 +106,7 @@ imagePullSecrets: {{ toJson . }}
 {{- $source := "/store" }}
 {{- if eq $store.kind "gcs-copy" }}
 {{- $source = printf "gs://%s%s" (required "Name the store's bucket: store.bucket.name" $store.bucket.name) ($store.bucket.path | empty | ternary "" (printf "/%s" $store.bucket.path)) }}
-{{- end }}
+{{- end -}}
 - name: fetch
   image: {{ include "model-serving.ourImage" .root }}
   imagePullPolicy: {{ .root.Values.gateway.image.pullPolicy }}

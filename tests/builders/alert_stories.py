@@ -1,0 +1,69 @@
+"""Stories in which an alert fires or stays silent, judged by the real promtool: what people get is compared word for word."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+import binaries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """Series in promtool's notation, a sample a minute, and at which minutes an alert with which labels fires or is silent."""
+
+    told: str
+    alert: str
+    series: Mapping[str, str]
+    fires: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+    silent: tuple[int, ...] = ()
+    value: str = ""
+    """What people read where the alert tells its value."""
+
+    def __str__(self) -> str:
+        return f"{self.alert}: {self.told}"
+
+
+def alerts(rules: Path) -> dict[str, Any]:
+    """The alerts of a rules file by name."""
+    return {rule["alert"]: rule for group in yaml.safe_load(rules.read_text())["groups"] for rule in group["rules"] if "alert" in rule}
+
+
+def judge(rules: Path, story: Story, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What promtool says about one story."""
+    rule = alerts(rules)[story.alert]
+    moments: dict[int, list[dict[str, Any]]] = {minute: [] for minute in story.silent}
+    moments |= {minute: [_expected(rule, story, labels)] for minute, labels in story.fires.items()}
+    asked = [{"alertname": story.alert, "eval_time": f"{minute}m", "exp_alerts": found} for minute, found in moments.items()]
+    series = [{"series": name, "values": values} for name, values in story.series.items()]
+    case = {
+        "rule_files": [str(rules)],
+        "evaluation_interval": "1m",
+        "tests": [{"interval": "1m", "input_series": series, "alert_rule_test": asked}],
+    }
+    (folder / "story.yaml").write_text(yaml.safe_dump(case))
+    return promtool("test", "rules", str(folder / "story.yaml"))
+
+
+def _expected(rule: Mapping[str, Any], story: Story, labels: Mapping[str, str]) -> dict[str, Any]:
+    """The alert as people get it, its templates filled in by hand."""
+
+    def filled(text: str) -> str:
+        text = re.sub(r"\{\{ \$value[^}]*\}\}", story.value or "(say which value)", text)
+        return re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda found: labels[found[1]], text)
+
+    return {
+        "exp_labels": {"severity": rule["labels"]["severity"], **labels},
+        "exp_annotations": {name: filled(text) for name, text in rule["annotations"].items()},
+    }
+
+
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """One promtool command."""
+    return subprocess.run([binaries.paths(["promtool"])["promtool"], *arguments], capture_output=True, text=True, check=False)
