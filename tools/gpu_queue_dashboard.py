@@ -6,37 +6,12 @@ Grafana's JSON says forty things for each panel that nobody decides; here is wha
 
 from __future__ import annotations
 
-import json
 import sys
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from grafana import Choice, Panel, Row, dashboard, write
 
 TARGET = Path(__file__).resolve().parent.parent / "helm" / "gpu-queue" / "dashboards" / "gpu-queue.json"
-GRID = 24
-HEIGHT = 8
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Panel:
-    """A question, and the queries that answer it, by legend."""
-
-    title: str
-    queries: dict[str, str]
-    about: str = ""
-    unit: str = "short"
-    kind: str = "timeseries"
-    stacked: bool = False
-    alarm: float | None = None
-    """From this value on it is red."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
-    """Panels side by side."""
-
-    title: str
-    panels: tuple[Panel, ...] = field(default=())
 
 
 def lanes(metric: str, by: str = "queue, lane") -> str:
@@ -183,78 +158,10 @@ ROWS = (
 )
 
 
-def dashboard() -> dict[str, Any]:
-    """All of it, as Grafana wants it."""
-    panels: list[dict[str, Any]] = []
-    top = 0
-    for row in ROWS:
-        panels.append({"type": "row", "title": row.title, "collapsed": False, "panels": [], "gridPos": _place(0, top, GRID, 1)})
-        width = GRID // len(row.panels)
-        panels += [_panel(panel, _place(n * width, top + 1, width, HEIGHT)) for n, panel in enumerate(row.panels)]
-        top += 1 + HEIGHT
-    for number, panel in enumerate(panels, start=1):
-        panel["id"] = number
-    return {
-        "uid": "gpu-queue",
-        "title": "GPU queue",
-        "tags": ["gpu-queue"],
-        "schemaVersion": 39,
-        "editable": False,
-        "refresh": "1m",
-        "time": {"from": "now-24h", "to": "now"},
-        "templating": {"list": [_DATA_SOURCE, _QUEUES]},
-        "panels": panels,
-    }
-
-
-_SOURCE = {"type": "prometheus", "uid": "${source}"}
-_DATA_SOURCE = {"name": "source", "label": "Prometheus", "type": "datasource", "query": "prometheus"}
-_QUEUES = {
-    "name": "queue",
-    "label": "Queue",
-    "type": "query",
-    "datasource": _SOURCE,
-    "query": "label_values(gpuqueue_quota_gpus, queue)",
-    "refresh": 2,  # whenever the time range changes
-    "includeAll": True,
-    "allValue": ".*",
-    "multi": True,
-    "current": {"text": "All", "value": "$__all"},
-}
-
-
-def _place(left: int, top: int, width: int, height: int) -> dict[str, int]:
-    return {"x": left, "y": top, "w": width, "h": height}
-
-
-def _panel(panel: Panel, place: dict[str, int]) -> dict[str, Any]:
-    steps: list[dict[str, Any]] = [{"color": "green", "value": None}]
-    if panel.alarm is not None:
-        steps.append({"color": "red", "value": panel.alarm})
-    drawing: dict[str, Any] = {"fillOpacity": 20 if panel.stacked else 0, "stacking": {"mode": "normal" if panel.stacked else "none"}}
-    if panel.alarm is not None:
-        drawing["thresholdsStyle"] = {"mode": "line"}
-    return {
-        "type": panel.kind,
-        "title": panel.title,
-        "description": panel.about,
-        "datasource": _SOURCE,
-        "gridPos": place,
-        "fieldConfig": {
-            "defaults": {"unit": panel.unit, "min": 0, "thresholds": {"mode": "absolute", "steps": steps}, "custom": drawing},
-            "overrides": [],
-        },
-        "targets": [
-            {"refId": chr(ord("A") + n), "expr": query, "legendFormat": legend, "datasource": _SOURCE}
-            for n, (legend, query) in enumerate(panel.queries.items())
-        ],
-    }
-
-
 def main() -> int:
     """Write the file that the chart ships."""
-    TARGET.parent.mkdir(exist_ok=True)
-    TARGET.write_text(json.dumps(dashboard(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    queue = Choice(name="queue", label="Queue", metric="gpuqueue_quota_gpus")
+    write(TARGET, dashboard(uid="gpu-queue", title="GPU queue", rows=ROWS, choices=[queue]))
     return 0
 
 

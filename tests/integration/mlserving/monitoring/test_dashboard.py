@@ -1,0 +1,152 @@
+"""Every query of the serving dashboard, asked of a real Prometheus; and TensorFlow Serving's names, after the rules that the chart gives Prometheus."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from prometheus_server import PrometheusServer, Series
+
+pytestmark = pytest.mark.prometheus
+
+ROOT = Path(__file__).resolve().parents[4]
+DASHBOARD = json.loads((ROOT / "helm" / "model-serving" / "dashboards" / "model-serving.json").read_text())
+QUERIES = {
+    f"{panel['title']}: {target['legendFormat']}": target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())
+}
+NOON = 1_793_620_800.0
+VERSION = {"model": "cards", "track": "canary", "version": "8"}
+REQUEST = {**VERSION, "protocol": "grpc"}
+COUNTERS: list[tuple[str, dict[str, str]]] = [
+    ("gateway_requests_total", {**REQUEST, "code": "OK"}),
+    ("gateway_requests_total", {**REQUEST, "code": "INTERNAL"}),
+    ("gateway_requests_total", {"model": "cards", "track": "", "version": "", "protocol": "rest", "code": "503"}),
+    *(("gateway_request_seconds_bucket", {**REQUEST, "le": le}) for le in ("0.01", "0.1", "+Inf")),
+    *(("gateway_added_seconds_bucket", {"protocol": "grpc", "le": le}) for le in ("0.001", "0.01", "+Inf")),
+    *(("prediction_confidence_bucket", {**VERSION, "le": le}) for le in ("0.5", "0.9", "+Inf")),
+    *(("prediction_class_total", {**VERSION, "class": name}) for name in ("tools", "travel")),
+    ("gateway_shadow_total", {"model": "cards", "outcome": "late"}),
+    ("gateway_retries_total", {"model": "cards", "track": "stable"}),
+    ("gateway_fallbacks_total", {"model": "cards", "track": "canary"}),
+    ("gateway_spooled_total", {"model": "cards", "track": "stable"}),
+    ("gateway_spool_dropped_total", {"reason": "full"}),
+    ("predictions_logged_total", VERSION),
+    ("predictions_dropped_total", {"model": "cards", "reason": "unreadable"}),
+    ("labels_total", {"model": "cards", "source": "api"}),
+    ("gateway_config_errors_total", {}),
+    ("gateway_recorder_restarts_total", {}),
+]
+GAUGES: list[tuple[str, dict[str, str]]] = [
+    ("gateway_track_weight", {"model": "cards", "track": "canary"}),
+    ("gateway_in_flight", {"model": "cards", "track": "canary"}),
+    ("gateway_endpoint_up", {**VERSION, "endpoint": "10.0.0.5:8500"}),
+]
+
+
+def history() -> list[Series]:
+    """An hour of two gateways."""
+    minutes = range(60)
+    return [
+        Series(
+            name=f"millrace_{name}",
+            labels={**labels, "instance": instance},
+            values={NOON - 3600 + 60 * minute: float(minute if counts else 1) for minute in minutes},
+        )
+        for counts, found in ((True, COUNTERS), (False, GAUGES))
+        for name, labels in found
+        for instance in ("a", "b")
+    ]
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
+    with PrometheusServer(tmp_path_factory.mktemp("prometheus"), history()) as running:
+        yield running
+
+
+def ask(server: PrometheusServer, query: str, at: float | None = None) -> list[Any]:
+    form = {"query": query} | ({} if at is None else {"time": str(at)})
+    with urllib.request.urlopen(f"{server.url}/api/v1/query", data=urllib.parse.urlencode(form).encode(), timeout=10) as answer:
+        result: list[Any] = json.load(answer)["data"]["result"]
+        return result
+
+
+@pytest.mark.parametrize("question", QUERIES)
+def test_a_panel_shows_something_under_a_name_that_tells_its_lines_apart(server: PrometheusServer, question: str) -> None:
+    found = ask(server, QUERIES[question].replace("$__rate_interval", "5m").replace("$model", "cards|scam"), NOON - 60)
+    assert found
+    assert all(row["value"][1] != "NaN" for row in found)
+    wanted = {part.partition("}}")[0] for part in question.partition(": ")[2].split("{{")[1:]}
+    assert all(row["metric"].keys() - {"__name__"} == wanted for row in found)
+
+
+def test_panels_lie_side_by_side_and_none_on_another() -> None:
+    cells = [
+        (panel["gridPos"]["x"] + x, panel["gridPos"]["y"] + y)
+        for panel in DASHBOARD["panels"]
+        for x in range(panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    assert max(x for x, _ in cells) < 24
+
+
+PAGE = b"""\
+:tensorflow:serving:request_count{model_name="cards",status="OK"} 7
+:tensorflow:serving:request_latency_bucket{model_name="cards",API="predict",entrypoint="REST",le="+Inf"} 7
+:tensorflow:serving:batching_session:queuing_latency_count{thread_pool_name="x"} 3
+:tensorflow:cc:saved_model:load_attempt_count{model_path="/models/cards/7",status="success"} 1
+"""
+
+
+class Page(BaseHTTPRequestHandler):
+    """What TensorFlow Serving's metrics look like."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; version=0.0.4")
+        self.send_header("Content-Length", str(len(PAGE)))
+        self.end_headers()
+        self.wfile.write(PAGE)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  its name in the class above
+        """Nobody reads it."""
+
+
+def renaming() -> list[dict[str, Any]]:
+    """The operator's rules as Prometheus spells them."""
+    rendered = yaml.safe_load_all((ROOT / "tests" / "golden" / "model-serving" / "claim.yaml").read_text())
+    monitor = next(thing for thing in rendered if thing and thing["kind"] == "PodMonitor" and thing["metadata"]["name"] == "cards-server")
+    spelled = {"sourceLabels": "source_labels", "targetLabel": "target_label"}
+    return [
+        {spelled.get(key, key): value for key, value in rule.items()}
+        for rule in monitor["spec"]["podMetricsEndpoints"][0]["metricRelabelings"]
+    ]
+
+
+def test_tensorflow_serving_s_names_lose_their_colons(tmp_path: Path) -> None:
+    with HTTPServer(("127.0.0.1", 0), Page) as page:
+        threading.Thread(target=page.serve_forever, daemon=True).start()
+        target = {"job_name": "server", "scrape_interval": "1s", "static_configs": [{"targets": [f"127.0.0.1:{page.server_port}"]}]}
+        with PrometheusServer(tmp_path, [], [{**target, "metric_relabel_configs": renaming()}]) as running:
+            deadline = time.monotonic() + 60
+            while not (found := {row["metric"]["__name__"] for row in ask(running, '{__name__=~".*tensorflow.*"}')}):
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+        page.shutdown()
+    assert found == {
+        "tensorflow_serving_request_count",
+        "tensorflow_serving_request_latency_bucket",
+        "tensorflow_serving_batching_session_queuing_latency_count",
+        "tensorflow_cc_saved_model_load_attempt_count",
+    }
