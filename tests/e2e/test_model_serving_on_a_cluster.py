@@ -1,0 +1,167 @@
+"""Serving as its owner meets it: helm install, a canary, weights, a new version, killed servers, a version that is not what was promised.
+
+On any cluster, with a folder that its nodes see under the same or another path:
+
+MILLRACE_E2E_KUBECONFIG=… MILLRACE_E2E_SERVING_IMAGE=REPOSITORY:TAG MILLRACE_E2E_SERVER_IMAGE=REPOSITORY:TAG \
+MILLRACE_E2E_STORE=OUR_PATH=NODES_PATH pytest tests/e2e/test_model_serving_on_a_cluster.py
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import served_models
+from mlserving import store
+from serving_release import NAME, ServingRelease, Steady, eventually
+
+KUBECONFIG = os.environ.get("MILLRACE_E2E_KUBECONFIG", "")
+IMAGES = (os.environ.get("MILLRACE_E2E_SERVING_IMAGE", ""), os.environ.get("MILLRACE_E2E_SERVER_IMAGE", ""))
+STORE = os.environ.get("MILLRACE_E2E_STORE", "")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(
+        not (KUBECONFIG and all(IMAGES) and STORE),
+        reason="name a cluster, images and a store: MILLRACE_E2E_KUBECONFIG, MILLRACE_E2E_SERVING_IMAGE, MILLRACE_E2E_SERVER_IMAGE, MILLRACE_E2E_STORE",
+    ),
+]
+SMALL = '{"requests":{"cpu":"50m","memory":"128Mi"}}'
+DRAIN = "server.drainSeconds=12,server.graceSeconds=10,gateway.drainSeconds=8,gateway.graceSeconds=10"
+
+
+@pytest.fixture(scope="module")
+def digests(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """Versions 1 and 2, published."""
+    ours = Path(STORE.partition("=")[0])
+    folder = tmp_path_factory.mktemp("saved")
+    for version in (1, 2):
+        if not (ours / NAME / str(version)).exists():
+            store.publish_version(ours, NAME, version, served_models.save(folder / str(version), version))
+    for path in [ours, *ours.rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0o644)  # the pods are not us
+    return {version: store.digest(ours / NAME / str(version)) for version in (1, 2)}
+
+
+def stable(digests: dict[int, str], version: int, weight: int = 100) -> str:
+    return f"tracks.stable.version={version},tracks.stable.digest={digests[version]},tracks.stable.weight={weight}"
+
+
+def canary(digests: dict[int, str], version: int, weight: int) -> str:
+    return (
+        f"tracks.canary.enabled=true,tracks.canary.version={version},tracks.canary.digest={digests[version]},tracks.canary.weight={weight}"
+    )
+
+
+@pytest.fixture(scope="module")
+def release(digests: dict[int, str]) -> Iterator[ServingRelease]:
+    """The chart with version 1; gone afterwards with its namespace."""
+    values = (DRAIN, stable(digests, 1), "gateway.settings.log.share=1", "gateway.settings.log.features={amount}")
+    with ServingRelease(kubeconfig=KUBECONFIG, images=IMAGES, store=STORE.partition("=")[2], values=values) as installed:
+        installed.install()
+        yield installed
+
+
+@pytest.fixture
+def one(release: ServingRelease, digests: dict[int, str]) -> Iterator[ServingRelease]:
+    """The release with version 1 on both of its servers and nothing else, as every test leaves it."""
+    yield release
+    release.upgrade()
+
+
+def test_what_is_installed_answers_as_it_was_published(release: ServingRelease) -> None:
+    assert len(release.ready_pods("server")) == 2
+    assert len(release.ready_pods("gateway")) == 2
+    said = release.helm("test", NAME, "--logs", "--timeout", "150s")
+    assert said.returncode == 0, said.stdout + said.stderr
+    assert said.stdout.count("3 golden requests of cards version 1") == 2, said.stdout
+    assert said.stdout.count("all are answered as published") == 2
+
+
+def test_a_weight_takes_effect_within_seconds_and_no_pod_is_started(one: ServingRelease, digests: dict[int, str]) -> None:
+    one.upgrade(stable(digests, 1), canary(digests, 2, 0))
+    before = {component: one.containers(component) for component in ("server", "gateway")}
+    with Steady(one, "weights") as steady:
+        one.upgrade(stable(digests, 1, 50), canary(digests, 2, 50))
+        changed = time.time()
+        time.sleep(8)
+        one.upgrade(stable(digests, 1), canary(digests, 2, 0))
+        rolled_back = time.time()
+        time.sleep(8)
+    assert {component: one.containers(component) for component in before} == before
+    assert not steady.failures
+    assert steady.versions == {"1", "2"}
+    assert steady.first(2) - changed < 5
+    assert steady.last(2) - rolled_back < 5
+    print(
+        f"\nversion 2 answered first {steady.first(2) - changed:+.1f} s after helm upgrade, last {steady.last(2) - rolled_back:+.1f} s after the next"
+    )
+
+
+def test_a_new_version_takes_over_without_a_failed_request(one: ServingRelease, digests: dict[int, str]) -> None:
+    with Steady(one, "update") as steady:
+        one.upgrade(stable(digests, 2))
+        eventually("the old pods are gone", lambda: len(one.of_track("stable")) == 2, 90)
+        done = time.time()
+        time.sleep(3)
+    assert not steady.failures
+    assert steady.count > 200
+    assert steady.versions == {"1", "2"}
+    assert steady.last(2) > done
+    assert steady.last(1) < done
+
+
+def test_a_server_that_is_killed_costs_nobody_an_answer(one: ServingRelease) -> None:
+    victim = one.of_track("stable")[0]
+    with Steady(one, "killed") as steady:
+        if not one.kill_container(victim):
+            pytest.skip("the cluster's node is another machine: nobody here can kill its processes")
+        name = victim["metadata"]["name"]
+        eventually("it is started again", lambda: one.containers("server")[name][1] == 1, 60)
+        eventually("it is ready again", lambda: len(one.ready_pods("server")) == 2, 120)
+        time.sleep(3)
+    assert not steady.failures
+    assert steady.count > 200
+
+
+def test_pods_that_are_told_to_go_finish_what_they_have_begun(one: ServingRelease) -> None:
+    with Steady(one, "drained") as steady:
+        for component in ("server", "gateway"):
+            leaving = sorted(one.ready_pods(component))[0]
+            assert one.kubectl("--namespace", NAME, "delete", "pod", leaving, "--timeout=90s").returncode == 0
+            eventually(f"two of {component} are ready", lambda part=component: len(one.ready_pods(part)) == 2, 120)  # type: ignore[misc] # a default binds
+        time.sleep(3)
+    assert not steady.failures
+    assert steady.count > 200
+
+
+def test_a_version_that_is_not_what_was_promised_is_never_served(one: ServingRelease) -> None:
+    with Steady(one, "promise") as steady:
+        wrong = f"tracks.stable.version=2,tracks.stable.digest={'0' * 64}"
+        refused = one.helm("upgrade", NAME, str(served_chart()), "--reuse-values", "--set", wrong, "--wait", "--timeout", "25s")
+        assert refused.returncode != 0
+        logs = one.kubectl("--namespace", NAME, "logs", "--selector", "millrace.dev/version=2", "--container", "fetch", "--tail=5").stdout
+        assert "cards version 2 in /store is not what was promised" in logs
+    assert not steady.failures
+    assert steady.versions == {"1"}
+
+
+def served_chart() -> Path:
+    return Path(__file__).resolve().parents[2] / "helm" / "model-serving"
+
+
+def test_what_is_asked_is_logged_by_the_recorder_beside_the_gateway(release: ServingRelease) -> None:
+    with Steady(release, "logged"):
+        time.sleep(2)
+    count = "import pathlib; print(sum(1 for _ in pathlib.Path('/predictions').rglob('*.parquet')))"
+    gateways = sorted(release.ready_pods("gateway"))
+
+    def files() -> int:
+        said = [release.kubectl("--namespace", NAME, "exec", pod, "--", "/usr/bin/python3", "-c", count).stdout for pod in gateways]
+        return sum(int(text or 0) for text in said)
+
+    eventually("a file of predictions is written", lambda: files() > 0, 120)
