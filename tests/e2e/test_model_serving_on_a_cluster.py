@@ -131,7 +131,7 @@ def test_a_server_that_is_killed_costs_nobody_an_answer(one: ServingRelease) -> 
 def test_pods_that_are_told_to_go_finish_what_they_have_begun(one: ServingRelease) -> None:
     with Steady(one, "drained") as steady:
         for component in ("server", "gateway"):
-            leaving = sorted(one.ready_pods(component))[0]
+            leaving = min(one.ready_pods(component))
             assert one.kubectl("--namespace", NAME, "delete", "pod", leaving, "--timeout=90s").returncode == 0
             eventually(f"two of {component} are ready", lambda part=component: len(one.ready_pods(part)) == 2, 120)  # type: ignore[misc] # a default binds
         time.sleep(3)
