@@ -31,10 +31,11 @@ class HelmRelease:
         name: of the release and of its namespace.
         kubeconfig: of somebody who administers the cluster.
         values: NAME=VALUE,NAME=VALUE.
+        seconds: that an installation or an upgrade may take.
     """
 
-    def __init__(self, *, chart: str, name: str, kubeconfig: str, values: Iterable[str] = ()) -> None:
-        self.chart, self.name = chart, name
+    def __init__(self, *, chart: str, name: str, kubeconfig: str, values: Iterable[str] = (), seconds: int = SECONDS) -> None:
+        self.chart, self.name, self._seconds = chart, name, seconds
         self._environment = os.environ | {"KUBECONFIG": kubeconfig}
         self._programs = binaries.paths(["helm", "kubectl"])
         self._values = list(values)
@@ -72,7 +73,7 @@ class HelmRelease:
 
     def _installed(self, verb: str, *arguments: str) -> None:
         chart = str(CHARTS / self.chart)
-        done = self.helm(verb, self.name, chart, *_set(self._values), *arguments, "--wait", "--timeout", f"{SECONDS}s")
+        done = self.helm(verb, self.name, chart, *_set(self._values), *arguments, "--wait", "--timeout", f"{self._seconds}s")
         assert done.returncode == 0, f"{done.stderr}\n{self.logs()}"
 
     def logs(self) -> str:
@@ -105,7 +106,7 @@ class HelmRelease:
 
     def _run(self, program: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [str(self._programs[program]), *arguments]
-        return subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False, timeout=SECONDS + 60)
+        return subprocess.run(command, env=self._environment, capture_output=True, text=True, check=False, timeout=self._seconds + 60)
 
 
 class Release(HelmRelease):

@@ -51,7 +51,7 @@ class ServingRelease(HelmRelease):
             f"server.kind=millrace,server.image.repository={server},server.image.tag={server_tag}",
             f"model.name={NAME},store.claim.name={CLAIM}",
         )
-        super().__init__(chart="model-serving", name=NAME, kubeconfig=kubeconfig, values=[*chosen, *values])
+        super().__init__(chart="model-serving", name=NAME, kubeconfig=kubeconfig, values=[*chosen, *values], seconds=400)
 
     def __enter__(self) -> Self:
         super().__enter__()

@@ -30,7 +30,11 @@ pytestmark = [
         reason="name a cluster, images and a store: MILLRACE_E2E_KUBECONFIG, MILLRACE_E2E_SERVING_IMAGE, MILLRACE_E2E_SERVER_IMAGE, MILLRACE_E2E_STORE",
     ),
 ]
-SMALL = '{"requests":{"cpu":"50m","memory":"128Mi"}}'
+SMALL = ",".join(
+    f"{owner}.resources.requests.cpu=20m,{owner}.resources.requests.memory=64Mi"
+    for owner in ("tracks.stable", "tracks.canary", "gateway", "store")
+)
+"""One node has room for all of it, and for the pods that an update adds."""
 DRAIN = "server.drainSeconds=12,server.graceSeconds=10,gateway.drainSeconds=8,gateway.graceSeconds=10"
 
 
@@ -60,7 +64,7 @@ def canary(digests: dict[int, str], version: int, weight: int) -> str:
 @pytest.fixture(scope="module")
 def release(digests: dict[int, str]) -> Iterator[ServingRelease]:
     """The chart with version 1; gone afterwards with its namespace."""
-    values = (DRAIN, stable(digests, 1), "gateway.settings.log.share=1", "gateway.settings.log.features={amount}")
+    values = (DRAIN, SMALL, stable(digests, 1), "gateway.settings.log.share=1", "gateway.settings.log.features={amount}")
     with ServingRelease(kubeconfig=KUBECONFIG, images=IMAGES, store=STORE.partition("=")[2], values=values) as installed:
         installed.install()
         yield installed
