@@ -321,16 +321,16 @@ STORIES = [
     Story(
         told="whoever sends them has stopped",
         alert="ServingLabelsOverdue",
-        series=told("labels_total", f"0+1x{DAY} {DAY}x{8 * DAY}", model="cards", source="api"),
+        series=told("labels_total", f"0+1x{DAY} {DAY}x{3 * DAY}", model="cards", source="api"),
         value="1.44k",
-        fires={4 * DAY: MODEL},
+        fires={3 * DAY + 90: MODEL},
         silent=(DAY, 2 * DAY, 3 * DAY + 30),
     ),
     Story(
         told="a batch each night",
         alert="ServingLabelsOverdue",
-        series=told("labels_total", f"0x{DAY} 100x{DAY} 200x{DAY} 300x{DAY}", model="cards", source="import"),
-        silent=(DAY + 60, 2 * DAY + 60, 4 * DAY - 60),
+        series=told("labels_total", f"0x60 100x{DAY} 200x{DAY} 300x{DAY} 400x{DAY}", model="cards", source="import"),
+        silent=(DAY, 2 * DAY, 3 * DAY + 30),
     ),
 ]
 
