@@ -11,7 +11,8 @@ from grafana import Choice, Panel, Row, dashboard, write
 
 TARGET = Path(__file__).resolve().parent.parent / "helm" / "model-serving" / "dashboards" / "model-serving.json"
 CHOSEN = 'model=~"$model"'
-FAILED = f'{CHOSEN}, code=~"5..|INTERNAL|UNAVAILABLE|UNKNOWN|DEADLINE_EXCEEDED|ABORTED|DATA_LOSS"'
+ROUTED = f'{CHOSEN}, track!=""'
+FAILED = f'{ROUTED}, code=~"5..|INTERNAL|UNAVAILABLE|UNKNOWN|DEADLINE_EXCEEDED|ABORTED|DATA_LOSS"'
 """As in the alert ServingErrors."""
 VERSION = "{{model}} {{track}} {{version}}"
 WHO = "model, track, version"
@@ -36,9 +37,7 @@ ROWS = (
     Row(
         title="Who answers",
         panels=(
-            Panel(
-                title="Requests", queries={VERSION: rate("gateway_requests_total", WHO, f'{CHOSEN}, track!=""')}, unit="reqps", stacked=True
-            ),
+            Panel(title="Requests", queries={VERSION: rate("gateway_requests_total", WHO, ROUTED)}, unit="reqps", stacked=True),
             Panel(title="Weights", queries={"{{model}} {{track}}": gauge("gateway_track_weight", "model, track")}, unit="percent"),
             Panel(
                 title="Servers that are up",
@@ -52,7 +51,7 @@ ROWS = (
         panels=(
             Panel(
                 title="Requests that fail",
-                queries={VERSION: f"{rate('gateway_requests_total', WHO, FAILED)} / ({rate('gateway_requests_total', WHO)} > 0)"},
+                queries={VERSION: f"{rate('gateway_requests_total', WHO, FAILED)} / ({rate('gateway_requests_total', WHO, ROUTED)} > 0)"},
                 unit="percentunit",
                 alarm=0.01,
             ),

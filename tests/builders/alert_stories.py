@@ -16,7 +16,7 @@ import binaries
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Story:
-    """Series in promtool's notation, a sample a minute, and at which minutes an alert with which labels fires or is silent."""
+    """Series in promtool's notation, a sample each `step` minutes, and at which minutes an alert with which labels fires or is silent."""
 
     told: str
     alert: str
@@ -25,6 +25,9 @@ class Story:
     silent: tuple[int, ...] = ()
     value: str = ""
     """What people read where the alert tells its value."""
+
+    step: int = 1
+    """Minutes between samples, and between looks: days are long."""
 
     def __str__(self) -> str:
         return f"{self.alert}: {self.told}"
@@ -44,8 +47,8 @@ def judge(rules: Path, story: Story, folder: Path) -> subprocess.CompletedProces
     series = [{"series": name, "values": values} for name, values in story.series.items()]
     case = {
         "rule_files": [str(rules)],
-        "evaluation_interval": "1m",
-        "tests": [{"interval": "1m", "input_series": series, "alert_rule_test": asked}],
+        "evaluation_interval": f"{story.step}m",
+        "tests": [{"interval": f"{story.step}m", "input_series": series, "alert_rule_test": asked}],
     }
     (folder / "story.yaml").write_text(yaml.safe_dump(case))
     return promtool("test", "rules", str(folder / "story.yaml"))

@@ -107,13 +107,13 @@ STORIES = [
     Story(
         told="callers stay away",
         alert="ServingNoPredictions",
-        series=requests(f"0+10x60 600x{DAY}"),
-        value="600.4",
+        series=requests("0+10x60 600x120"),
+        value="600",
         fires={120: MODEL},
-        silent=(59, 95, 60 + DAY + 60),
+        silent=(59, 95),
     ),
-    Story(told="a few requests an hour", alert="ServingNoPredictions", series=requests(f"0+1x20 20x{DAY}"), silent=(30, 120, 600)),
-    Story(told="a steady stream", alert="ServingNoPredictions", series=requests(f"0+1x{DAY}"), silent=(300, DAY - 1)),
+    Story(told="a few requests an hour", alert="ServingNoPredictions", series=requests("0+1x20 20x200"), silent=(30, 120, 200)),
+    Story(told="a steady stream", alert="ServingNoPredictions", series=requests("0+1x300"), silent=(150, 299)),
     Story(
         told="a server that drops connections",
         alert="ServingRetries",
@@ -308,12 +308,12 @@ STORIES = [
     ),
     Story(told="nobody asked for a log", alert="ServingRecorderDead", series=requests("0+90x60"), silent=(50,)),
     Story(
-        told="it dies every few minutes",
+        told="it dies every minute",
         alert="ServingRecorderRestarts",
-        series=told("gateway_recorder_restarts_total", "0 0 0 1 1 1 2 2 2 3 3 3 4 4 4 5 5 5 6 6 6 7 7 7 8 8 8 9 9 9 10x60"),
-        value="10.34",
-        fires={30: JOB},
-        silent=(5,),
+        series=told("gateway_recorder_restarts_total", "0+1x60"),
+        value="30",
+        fires={40: JOB},
+        silent=(3,),
     ),
     Story(
         told="it died once", alert="ServingRecorderRestarts", series=told("gateway_recorder_restarts_total", "0x5 1x60"), silent=(20, 50)
@@ -321,16 +321,18 @@ STORIES = [
     Story(
         told="whoever sends them has stopped",
         alert="ServingLabelsOverdue",
-        series=told("labels_total", f"0+1x{DAY} {DAY}x{8 * DAY}", model="cards", source="api"),
+        series=told("labels_total", f"0+30x{DAY // 30} {DAY}x{3 * DAY // 30}", model="cards", source="api"),
+        step=30,
         value="1.44k",
-        fires={4 * DAY: MODEL},
+        fires={3 * DAY + 120: MODEL},
         silent=(DAY, 2 * DAY, 3 * DAY + 30),
     ),
     Story(
         told="a batch each night",
         alert="ServingLabelsOverdue",
-        series=told("labels_total", f"0x{DAY} 100x{DAY} 200x{DAY} 300x{DAY}", model="cards", source="import"),
-        silent=(DAY + 60, 2 * DAY + 60, 4 * DAY - 60),
+        series=told("labels_total", "0x1 100x48 200x48 300x48 400x48", model="cards", source="import"),
+        step=30,
+        silent=(DAY, 2 * DAY, 4 * DAY),
     ),
 ]
 
