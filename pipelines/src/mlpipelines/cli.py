@@ -60,3 +60,10 @@ def models(argv: list[str]) -> int:
     from mlpipelines.commands.models import main
 
     return main(argv)
+
+
+def batch(argv: list[str]) -> int:
+    """Score Parquet files with the champion, each exactly once"""
+    from mlpipelines.commands.batch import main
+
+    return main(argv)

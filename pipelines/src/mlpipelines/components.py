@@ -249,3 +249,53 @@ def report(project: str, project_dir: str, workspace: str, reason: str, status: 
             succeeded=status.state == "SUCCEEDED",
             message=status.error_message or "",
         )
+
+
+def batch(
+    project: str,
+    project_dir: str,
+    workspace: str,
+    input: str,
+    output: str,
+    since: str,
+    until: str,
+    version: int,
+    keep: list[str],
+    rank_by: str,
+    top: int,
+    per: str,
+    once_per: str,
+    log_share: float,
+    log_features: list[str],
+    max_rejected: float,
+    metrics: dsl.Output[dsl.Metrics],
+) -> None:
+    """Score files with the champion, each exactly once."""
+    from pathlib import Path
+
+    from mlpipelines.inside import step
+
+    Path(metrics.path).touch()
+    with step("batch", project=project, project_dir=project_dir, workspace=workspace) as at:
+        from mlpipelines.steps.batch import batch as run_step
+
+        outcome = run_step(
+            project=at.project,
+            project_dir=at.project_dir,
+            workspace=at.workspace,
+            input=input,
+            output=output,
+            since=since,
+            until=until,
+            version=version,
+            keep=keep,
+            rank_by=rank_by,
+            top=top,
+            per=per,
+            once_per=once_per,
+            log_share=log_share,
+            log_features=log_features,
+            max_rejected=max_rejected,
+        )
+        for name, value in {"rows": outcome.rows, "rejected": outcome.rejected, "cases": outcome.cases or 0}.items():
+            metrics.log_metric(name, value)

@@ -7,7 +7,6 @@ one signal to the process group. It is told what to do by `plan.json` in the run
 
 from __future__ import annotations
 
-import hashlib
 import os
 import signal
 import sys
@@ -73,14 +72,6 @@ def run_pipeline(run_dir: Path, plan: dict[str, Any], *, cache: Path) -> None:
         cache_root=str(cache),
     )
     components.load_component_from_file(str(run_dir / PIPELINE))(**plan["arguments"])
-
-
-def hash_millrace() -> str:
-    """Hash of our own source: a step's cached result is not reused by other code."""
-    digest = hashlib.sha256()
-    for file in sorted(Path(__file__).parent.rglob("*.py")):
-        digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from mlpipelines.project_file import to_json
 
 GPU_NODE_LABEL = "cloud.google.com/gke-accelerator"
 GPU_RESOURCE = "nvidia.com/gpu"
-ALWAYS_RUN: frozenset[Step] = frozenset({"validate", "evaluate", "register", "publish", "report"})
+ALWAYS_RUN: frozenset[Step] = frozenset({"validate", "evaluate", "register", "publish", "report", "batch"})
 """Steps that read or change what lies outside their inputs (the last accepted data, the champion, the registry, the store):
 never from a cache."""
 
@@ -61,7 +61,7 @@ def _pipeline(project: Project, project_dir: Path, target: Target) -> Any:
     }  # part of the cache key of what they produce
     reviewed = project_dir / project.schema_file
     schema_hash = hashlib.sha256(reviewed.read_bytes()).hexdigest()[:16] if reviewed.is_file() else ""
-    make = _ComponentFactory(project, target)
+    make = ComponentFactory(project, target)
 
     @dsl.pipeline(name=project.name, description=project.description or f"From raw rows to a gated, published {project.name} model")  # type: ignore[untyped-decorator]  # kfp ships no types
     def millrace_pipeline(
@@ -114,13 +114,14 @@ def _pipeline(project: Project, project_dir: Path, target: Target) -> Any:
     return millrace_pipeline
 
 
-class _ComponentFactory:
+class ComponentFactory:
     """Makes tasks of our components, each with the project scoped to it and the resources it asks for."""
 
     def __init__(self, project: Project, target: Target) -> None:
         self._project, self._target = project, target
 
     def __call__(self, step: Step, **arguments: Any) -> Any:
+        """The task of a step, with its place in the cluster."""
         component = dsl.component(base_image=self._target.image, install_kfp_package=False)(getattr(components, step))
         task = component(project=to_json(self._project.scoped(step)), **arguments)
         _place(task, step, self._project.resources_of(step))
@@ -128,7 +129,7 @@ class _ComponentFactory:
             task.set_env_variable(name, value)
         kubernetes.use_field_path_as_env(task, env_name="MILLRACE_RUN_ID", field_path="metadata.labels['pipeline/runid']")
         kubernetes.mount_pvc(task, pvc_name=self._target.workspace_claim, mount_path=self._target.workspace)
-        if step == "ingest":
+        if step in ("ingest", "batch"):
             for name in secrets_in(self._project.source.url or ""):
                 kubernetes.use_secret_as_env(task, secret_name=f"{self._project.name}-source", secret_key_to_env={name: name})
         return task

@@ -16,7 +16,7 @@ NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
 STEPS = ("ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish", "report")
 
 ColumnType = Literal["string", "integer", "float", "timestamp", "bytes", "[string]", "[integer]", "[float]"]
-Step = Literal["ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish", "report"]
+Step = Literal["ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish", "report", "batch"]
 
 
 class Section(BaseModel):
@@ -267,11 +267,11 @@ class Resources(Section):
     retries: int = Field(default=0, ge=0)
     timeout_minutes: int | None = Field(default=None, gt=0)
     cache: bool = True
-    """Reuse the last result for the same inputs. `validate`, `evaluate`, `register`, `publish` and `report` always run."""
+    """Reuse the last result for the same inputs. `validate`, `evaluate`, `register`, `publish`, `report` and `batch` always run."""
 
 
 class Beam(Section):
-    """Where `transform` runs."""
+    """Where `transform` and batch scoring run."""
 
     runner: Literal["direct", "dataflow", "flink", "spark"] = "direct"
     options: dict[str, Any] = {}
@@ -413,6 +413,7 @@ _SECTIONS_READ: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluation", "split", "deployment", "training"),
     "register": ("deployment", "training", "evaluation"),
     "publish": ("deployment",),
+    "batch": ("source", "beam", "evaluation", "deployment"),
     "report": ("source", "split", "validation", "beam", "training", "evaluation", "deployment", "notifications"),
 }
 _OPTIONAL_SECTIONS = (

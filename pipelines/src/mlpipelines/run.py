@@ -22,9 +22,10 @@ from typing import Any
 
 from mlpipelines.errors import ConfigError, Rejected
 from mlpipelines.freshness import mark_of
-from mlpipelines.localrun import PLAN, hash_millrace
+from mlpipelines.localrun import PLAN
 from mlpipelines.lock import only_run
 from mlpipelines.moments import moments
+from mlpipelines.own_code import hash_millrace
 from mlpipelines.progress import RUN_DIR, RUN_ID, emit
 from mlpipelines.project import Project
 from mlpipelines.project_file import to_json

@@ -284,7 +284,7 @@ def _parsed_lists(text: pa.Array) -> pa.Array:
 
 
 def _rejection(values: pa.Array, kind: ColumnType, *, name: str, theirs: str, origin: str, first_row: int) -> DataRejected:
-    found = [(first_row + at + 1, repr(values[at].as_py())[:60]) for at in _offenders(values, kind, EXAMPLES)]
+    found = [(first_row + at + 1, repr(values[at].as_py())[:60]) for at in offenders(values, kind, EXAMPLES)]
     shown = ", ".join(f"{value} in row {row}" for row, value in found) or "no single value: only all of them together"
     named = f"{name!r}" if name == theirs else f"{name!r} (there: {theirs!r})"
     return DataRejected(
@@ -300,16 +300,16 @@ def _hint(kind: ColumnType) -> str:
     return 'A list is a list type or a JSON array such as ["a", "b"]. ' if kind.startswith("[") else ""
 
 
-def _offenders(values: pa.Array, kind: ColumnType, limit: int) -> list[int]:
-    """The first `limit` positions whose value alone cannot be cast, by halving: the cast itself is the only judge."""
+def offenders(values: pa.Array, kind: ColumnType, limit: int) -> list[int]:
+    """The first `limit` positions of `values` whose value alone cannot be cast to `kind`, by halving: the cast itself is the only judge."""
     try:
         canonical_array(values, kind, Repairs())
     except _BROKEN:
         if len(values) <= 1:
             return [0] * len(values)
         half = len(values) // 2
-        found = _offenders(values[:half], kind, limit)
+        found = offenders(values[:half], kind, limit)
         if len(found) < limit:
-            found += [half + at for at in _offenders(values[half:], kind, limit - len(found))]
+            found += [half + at for at in offenders(values[half:], kind, limit - len(found))]
         return found
     return []

@@ -11,12 +11,8 @@ project's code.
 
 from __future__ import annotations
 
-import contextlib
-import logging
-import re
 import shutil
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,16 +23,15 @@ import tensorflow as tf
 import tensorflow_transform as tft
 import tensorflow_transform.beam as tft_beam
 from apache_beam.internal import cloudpickle
-from apache_beam.options.pipeline_options import PipelineOptions
 from tensorflow_transform.tf_metadata import schema_utils
 
 from mlpipelines.artifacts import Data, SplitName, Transformed
-from mlpipelines.errors import ConfigError, DataRejected, MillraceError
+from mlpipelines.errors import ConfigError, DataRejected
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
 from mlpipelines.transformation import beam_parquet, label_codes
 from mlpipelines.transformation.beam_analysis import Analysis
-from mlpipelines.transformation.beam_options import beam_arguments
+from mlpipelines.transformation.beam_pipeline import pipeline_options, quiet_beam, without_step_name
 from mlpipelines.transformation.preprocessing import analysis_hash, load_preprocessing, own_modules
 from mlpipelines.transformation.span_cache import Plan, Span, SpanCache, plan, prune
 from mlpipelines.workspace import ProjectState, read_json, write_json
@@ -44,26 +39,6 @@ from mlpipelines.workspace import ProjectState, read_json, write_json
 _SPLITS: tuple[SplitName, ...] = ("train", "validation")
 _FRACTIONS = (0.6, 0.98)
 """Shares of the whole step between which rows are transformed."""
-_BEAM_STEP = re.compile(r" \[while running '[^']*'\]")
-_LOG_LEVELS = {
-    "absl": logging.ERROR,
-    "tensorflow": logging.ERROR,
-    "apache_beam": logging.ERROR,
-    # these tell of an exception before raising it
-    "apache_beam.runners.common": logging.CRITICAL,
-    "apache_beam.runners.worker": logging.CRITICAL,
-}
-
-
-class _Options(PipelineOptions):  # type: ignore[misc]  # Beam ships no types
-    """Options that keep their views. Beam asks for one at every transform, and making one builds an argument parser."""
-
-    def view_as(self, cls: type) -> Any:
-        """The same view for the same class; all views share their values anyway."""
-        views = self.__dict__.setdefault("_views", {})
-        if cls not in views:
-            views[cls] = super().view_as(cls)
-        return views[cls]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,10 +81,8 @@ def transform(
     progress("reading features.py", 0.0)
     job = _prepared(project, project_dir, state, Data(data), Transformed(transformed))
     try:
-        with _quiet():
+        with quiet_beam():
             again = _run(job)
-    except MillraceError as error:
-        raise type(error)(_BEAM_STEP.sub("", str(error))) from error
     except (ValueError, RuntimeError, TypeError, tf.errors.OpError) as error:  # what Beam and TensorFlow make of a failing graph
         raise _explained(job, error) from error
     finally:
@@ -155,7 +128,7 @@ def _classes(project: Project, source: Data) -> tuple[str, ...]:
 
 def _run(job: _Job) -> bool:
     """Build and run the pipeline. Returns whether rows of cached spans had to be read again."""
-    pipeline = beam.Pipeline(options=_pipeline_options(job.project))
+    pipeline = beam.Pipeline(options=pipeline_options(job.project, "transform"))
     job.temporary.mkdir(parents=True)
     with tft_beam.Context(temp_dir=str(job.temporary)):
         progress("tracing preprocessing_fn", 0.05)
@@ -165,16 +138,6 @@ def _run(job: _Job) -> bool:
         _apply(job, pipeline, transform_fn)
     pipeline.run().wait_until_finish()
     return again
-
-
-def _pipeline_options(project: Project) -> PipelineOptions:
-    options = _Options(beam_arguments(project.beam, job_name=f"millrace-{project.name}-transform"))
-    unknown = options.get_all_options(retain_unknown_options=True).keys() - options.get_all_options().keys()
-    if unknown:
-        raise ConfigError(
-            f"beam.options.{min(unknown)}: Apache Beam knows no such option. Correct project.yaml, then `millrace run` again."
-        )
-    return options
 
 
 def _apply(job: _Job, pipeline: beam.Pipeline, transform_fn: Any) -> None:
@@ -193,23 +156,10 @@ def _apply(job: _Job, pipeline: beam.Pipeline, transform_fn: Any) -> None:
 
 def _explained(job: _Job, error: Exception) -> ConfigError:
     """The failure of a graph that was traced well, for example of `tf.strings.to_number` on a text."""
-    text = _BEAM_STEP.sub("", str(error)).split("Batch instances:")[0]
+    text = without_step_name(str(error)).split("Batch instances:")[0]
     text = text.removeprefix("An error occurred while trying to apply the transformation:").strip().rstrip(".").strip('"')
     file = job.analysis.preprocessing.file
     return ConfigError(f"{file}: what preprocessing_fn builds fails on the rows: {text[:2000]}\nCorrect it, then `millrace run` again.")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Beam and TensorFlow Transform say only what is wrong."""
-    before = {name: logging.getLogger(name).level for name in _LOG_LEVELS}
-    for name, level in _LOG_LEVELS.items():
-        logging.getLogger(name).setLevel(level)
-    try:
-        yield
-    finally:
-        for name, level in before.items():
-            logging.getLogger(name).setLevel(level)
 
 
 def _report(job: _Job, *, read_again: bool, seconds: float) -> None:

@@ -27,13 +27,13 @@ PREDICTION_FIELDS = pa.schema(
     [
         pa.field("prediction_id", pa.string(), nullable=False),
         pa.field("row", pa.int32(), nullable=False),  # index of the instance in its request
-        pa.field("time", TIME, nullable=False),  # when the request had arrived
+        pa.field("time", TIME, nullable=False),  # when the request had arrived; when the batch run began
         pa.field("model", pa.string(), nullable=False),
         pa.field("version", pa.int64(), nullable=False),
-        pa.field("track", pa.string(), nullable=False),  # stable, canary, shadow
-        pa.field("protocol", pa.string(), nullable=False),  # grpc, rest
+        pa.field("track", pa.string(), nullable=False),  # stable, canary, shadow; stable for `millrace batch`
+        pa.field("protocol", pa.string(), nullable=False),  # grpc, rest, batch
         pa.field("signature", pa.string(), nullable=False),
-        pa.field("latency_ms", pa.float32(), nullable=False),  # until the backend's answer was complete
+        pa.field("latency_ms", pa.float32(), nullable=False),  # until the backend's answer was complete; 0 for batch
         pa.field("label", pa.string()),  # the predicted class, where the model says one
         pa.field("confidence", pa.float32()),
     ]

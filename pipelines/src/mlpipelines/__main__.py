@@ -1,0 +1,36 @@
+"""`python -m mlpipelines batch …`: what the steps image runs where nobody has the `millrace` command, an Airflow pod for one."""
+
+import sys
+
+from mlpipelines import cli
+from mlpipelines.errors import MillraceError
+
+_COMMANDS = {
+    "batch": cli.batch,
+    "compare": cli.compare,
+    "compile": cli.compile_,
+    "models": cli.models,
+    "new": cli.new,
+    "run": cli.run,
+    "runs": cli.runs,
+    "schema": cli.schema,
+    "submit": cli.submit,
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run one of this package's commands. Exit codes as in `millrace --help`."""
+    if not argv or argv[0] not in _COMMANDS:
+        print(f"usage: python -m mlpipelines {'|'.join(_COMMANDS)} …", file=sys.stderr)
+        return 2
+    try:
+        return _COMMANDS[argv[0]](argv[1:])
+    except MillraceError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
