@@ -61,7 +61,7 @@ def deliver(rule: Rule, project: Project, output: Output, run: str, scored: Mapp
         DataRejected: the times cannot be read.
         ConfigError: files carry a column along in types that do not go together.
     """
-    target = output.deliveries / f"{run}.parquet"
+    target = output.delivery(run)
     if not target.is_file():
         files = sorted(scored.items())
         candidates = _candidates(rule, project, [path for _, path in files])

@@ -121,6 +121,10 @@ class Output:
         """What each run delivered."""
         return self.root / "_cases"
 
+    def delivery(self, run: str) -> Path:
+        """What one run delivered."""
+        return self.deliveries / f"{run}.parquet"
+
     @property
     def state(self) -> Path:
         """What one call leaves to the next."""
@@ -130,6 +134,11 @@ class Output:
     def open_run(self) -> Path:
         """The run that has not ended: what was asked for, with which model, since when, for which files."""
         return self.state / "run.json"
+
+    @property
+    def staged(self) -> Path:
+        """Rows of the project's own source, for as long as they are being scored."""
+        return self.state / "source"
 
     @property
     def work(self) -> Path:

@@ -124,14 +124,20 @@ class OpenRun:
 
 
 def open_run(output: Output, asked: Mapping[str, Any]) -> OpenRun:
-    """The run that was killed, if it asked for the same; else a new one that has no version yet."""
+    """The run that was killed, if it asked for the same; else a new one that has no version yet.
+
+    A new one takes over the files of the killed one, which may be scored already and not yet ranked.
+    """
+    inherited: tuple[str, ...] = ()
     if output.open_run.is_file():
         found = read_json(output.open_run)
         if found["asked"] == asked:
             return replace(OpenRun(**found), files=tuple(found["files"]), resumed=True)
+        if not output.delivery(found["run"]).is_file():
+            inherited = tuple(found["files"])
     now = time.time_ns() // 1000
     run = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now // 1_000_000))}-{secrets.token_hex(2)}"
-    return OpenRun(run=run, asked=asked, version=None, fingerprint="", started_us=now)
+    return OpenRun(run=run, asked=asked, version=None, fingerprint="", started_us=now, files=inherited)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

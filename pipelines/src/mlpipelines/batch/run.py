@@ -25,7 +25,7 @@ from mlpipelines.batch.pinned import PinnedModel, pin_model
 from mlpipelines.batch.request import BatchOutcome, BatchRequest, OpenRun, Understood, open_run, understand
 from mlpipelines.batch.scoring import FileTask, Job, open_parquet
 from mlpipelines.batch.source_window import stage_window
-from mlpipelines.errors import Conflict, DataRejected
+from mlpipelines.errors import ConfigError, Conflict, DataRejected
 from mlpipelines.evaluation.served_model import ServedModel, project_for
 from mlpipelines.own_code import hash_millrace
 
@@ -57,8 +57,7 @@ def run_batch(request: BatchRequest, say: Say = lambda _: None) -> BatchOutcome:
     """
     began = time.monotonic()
     understood, output = understand(request), Output(request.output.absolute())
-    files = find_inputs(request.input) if request.input else []
-    refuse_overlap(request.input, files, output.root)
+    files = _inputs(request, understood, output)
     with alone_in(output):
         manifest = Manifest.read(output.manifest)
         if not request.input:
@@ -73,6 +72,8 @@ def run_batch(request: BatchRequest, say: Say = lambda _: None) -> BatchOutcome:
         manifest = _scored(call, plan, manifest)
         cases = _delivered(call, manifest)
         output.open_run.unlink(missing_ok=True)
+        drop(output.work)
+        drop(output.staged)
         return replace(_outcome(call, plan, manifest), cases=cases, seconds=round(time.monotonic() - began, 2))
 
 
@@ -127,6 +128,17 @@ def _written_down(call: _Call, plan: _Plan) -> OpenRun:
     if opened.files:
         opened.write(call.output)
     return opened
+
+
+def _inputs(request: BatchRequest, understood: Understood, output: Output) -> list[InputFile]:
+    """The files that `--input` means; none where the project's own source is meant, which is read later."""
+    if not request.input:
+        return []
+    files = find_inputs(request.input)
+    refuse_overlap(request.input, files, output.root)
+    if understood.rule is not None and any(output.root / file.name == output.cases for file in files):
+        raise ConfigError(f"--input {request.input} has a file {output.cases.name}, and so will --output with --rank-by. Rename the file.")
+    return files
 
 
 def _pin(request: BatchRequest, opened: OpenRun) -> PinnedModel:
@@ -237,13 +249,18 @@ def _record(call: _Call, task: FileTask, done: Finished) -> FileRecord:
 
 def _delivered(call: _Call, manifest: Manifest) -> int | None:
     """The number of cases; None where there was nothing to rank."""
-    mine = {name: call.output.root / name for name, record in manifest.files.items() if record.run == call.opened.run}
+    mine = {name: call.output.root / name for name in _mine(call, manifest)}
     rule = call.understood.rule
     return deliver(rule, call.request.project, call.output, call.opened.run, mine) if rule and mine else None
 
 
+def _mine(call: _Call, manifest: Manifest) -> dict[str, FileRecord]:
+    """The files of this run that are scored."""
+    return {name: manifest.files[name] for name in call.opened.files if name in manifest.files and name not in manifest.failed}
+
+
 def _outcome(call: _Call, plan: _Plan, manifest: Manifest) -> BatchOutcome:
-    mine = [record for record in manifest.files.values() if record.run == call.opened.run]
+    mine = list(_mine(call, manifest).values())
     reasons: Counter[str] = Counter()
     for record in mine:
         reasons.update(record.reasons)

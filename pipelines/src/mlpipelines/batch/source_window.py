@@ -37,7 +37,7 @@ def stage_window(request: BatchRequest, output: Output) -> InputFile:
     window = window_of(project, since, until)
     rows = read_source(open_source(project.source, request.project_dir), project, window).rows.sort_by(KEY).drop_columns([KEY])
     named = re.sub(r"[^0-9A-Za-z+-]", "", f"{request.since or 'beginning'}_{request.until or 'now'}".replace("_", "-to-"))
-    path = output.state / "source" / f"{named}.parquet"
+    path = output.staged / f"{named}.parquet"
     with written_whole(path, rows.schema) as writer:
         writer.write_table(rows, row_group_size=_ROW_GROUP)
     return InputFile(name=path.name, path=path)

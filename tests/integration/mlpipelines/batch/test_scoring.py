@@ -304,7 +304,10 @@ def test_nothing_is_logged_at_a_share_of_zero(world: Path, score: Score) -> None
     assert not (world / "workspace" / "predictions").exists()
 
 
-def test_the_projects_own_source_is_scored_for_a_window_without_its_label(world: Path, score: Score) -> None:
+def test_the_projects_own_source_is_scored_for_a_window_without_its_label(
+    world: Path, score: Score, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world)
     write(world / "payments" / "source.parquet", payments(72))  # three days of 24; it has no column `fraud`
     window: dict[str, Any] = {"input": "", "since": "2025-03-02", "until": "2025-03-03", "settings": ["rename=null"]}
     outcome = score(**window)
@@ -331,6 +334,8 @@ def test_overlapping_folders_and_options_that_do_not_go_together_are_refused(wor
         score(keep=("prediction_id",))
     with pytest.raises(ConfigError, match=r"ranked by confidence, score, tags_seen"):
         score(rank_by="label")
+    with pytest.raises(ConfigError, match=r"has a file cases\.parquet"):
+        score(input=str(write(world / "cases.parquet", payments(5))), rank_by="score")
     with pytest.raises(ConfigError, match="--log-feature nothing"):
         score(log_features=("nothing",))
     assert list((world / "in").iterdir()) == [file]
