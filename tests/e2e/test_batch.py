@@ -29,14 +29,7 @@ FEATURES = ("merchant", "amount", "booked_at", "vat", "team", "cost_centre")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A workspace with a champion that was trained on few rows."""
     folder = tmp_path_factory.mktemp("transactions")
-    settings = [
-        "source.options.rows=5000",
-        "training.epochs=1",
-        "evaluation.rule=not_worse",
-        "evaluation.margin=0.9",
-        "evaluation.guards=[]",
-    ]
-    settings += ["evaluation.slices=[]"]
+    settings = ["source.options.rows=5000", "training.epochs=1", "evaluation.baseline.kind=majority", "evaluation.baseline.column="]
     record = run(PROJECT, "--accept-schema", *(f"--set={each}" for each in settings), workspace=folder)
     assert record["status"] == "blessed", record["failure"]
     return folder

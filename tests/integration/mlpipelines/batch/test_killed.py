@@ -37,7 +37,7 @@ CONTEXT.set_forkserver_preload(["mlpipelines.preloaded", "mlpipelines.batch.run"
 
 def call(request: BatchRequest, renames: int) -> None:
     """In a process of its own: score, and die by SIGKILL at the rename with this number; 0 lives on."""
-    run_module._ROWS_AT_ONCE = 2500
+    run_module._ROWS_AT_ONCE = 1000
     count = 0
     real = Path.replace
 
@@ -61,9 +61,9 @@ def start(request: BatchRequest, renames: int = 0) -> ForkServerProcess:
 
 
 def fill(world: Path) -> None:
-    for number in range(4):
-        rows = changed(payments(2000, seed=number, start=2000 * number), {5: {"age": None}, 1500: {"merchant": "boom"}})
-        write(world / "in" / f"{number}.parquet", rows, row_group=500)
+    for number in range(3):
+        rows = changed(payments(800, seed=number, start=800 * number), {5: {"age": None}, 700: {"merchant": "boom"}})
+        write(world / "in" / f"{number}.parquet", rows, row_group=400)
 
 
 RANKED: dict[str, Any] = {"rank_by": "score", "top": 7, "once_per": "account", "log_share": 0.5}
@@ -93,7 +93,7 @@ def test_killed_at_renames_and_typed_again_the_output_is_the_same(world: Path, r
 
     dice, deaths = random.Random(11), 0
     for _ in range(60):
-        process = start(request_for(**RANKED), renames=dice.randint(1, 25))
+        process = start(request_for(**RANKED), renames=dice.randint(3, 20))
         process.join()
         if process.exitcode == 0:
             break
@@ -101,7 +101,7 @@ def test_killed_at_renames_and_typed_again_the_output_is_the_same(world: Path, r
         deaths += 1
         registry.promote(Workspace(world / "workspace"), "payments", 1)  # what is begun is finished with the version it was begun with
     assert process.exitcode == 0
-    assert deaths > 3
+    assert deaths > 1
     found = told(world / "out", world / "workspace" / "predictions")
     assert found == expected
     assert found["log"]["prediction_id"].to_pylist() == sorted(set(found["log"]["prediction_id"].to_pylist()))
@@ -121,9 +121,9 @@ def test_killed_at_random_moments_and_typed_again_the_output_is_the_same(world: 
     expected = told(world / "whole", world / "workspace" / "predictions")
     (world / "workspace" / "predictions").rename(world / "predictions-of-the-whole-run")
     dice, deaths = random.Random(5), 0
-    for attempt in range(12):
+    for attempt in range(9):
         process = start(request_for(**RANKED))
-        process.join(timeout=dice.uniform(0.2, 1.0) * takes if attempt < 8 else None)
+        process.join(timeout=dice.uniform(0.2, 1.0) * takes if attempt < 4 else None)
         if process.exitcode == 0:
             break
         process.kill()
@@ -141,8 +141,8 @@ def test_a_call_with_other_options_begins_anew_after_a_kill(world: Path, request
     assert process.exitcode == -signal.SIGKILL
     outcome = run_batch(request_for(keep=("account",)))
     assert not outcome.resumed
-    assert (outcome.files, outcome.rows) == (4, 8000)
-    assert "account" in pq.read_schema(world / "out" / "3.parquet").names
+    assert (outcome.files, outcome.rows) == (3, 2400)
+    assert "account" in pq.read_schema(world / "out" / "2.parquet").names
 
 
 def test_what_was_scored_and_not_ranked_before_a_kill_is_ranked_by_the_next_call_even_with_another_cut(
