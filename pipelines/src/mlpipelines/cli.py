@@ -6,6 +6,13 @@
 from __future__ import annotations
 
 
+def batch(argv: list[str]) -> int:
+    """Score Parquet files with the champion, each exactly once"""
+    from mlpipelines.commands.batch import main
+
+    return main(argv)
+
+
 def new(argv: list[str]) -> int:
     """Write a new project that runs at once"""
     from mlpipelines.commands.new import main
@@ -58,12 +65,5 @@ def compare(argv: list[str]) -> int:
 def models(argv: list[str]) -> int:
     """List registered models, or the versions of one"""
     from mlpipelines.commands.models import main
-
-    return main(argv)
-
-
-def batch(argv: list[str]) -> int:
-    """Score Parquet files with the champion, each exactly once"""
-    from mlpipelines.commands.batch import main
 
     return main(argv)

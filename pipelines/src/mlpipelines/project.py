@@ -405,6 +405,7 @@ class Project(Section):
 
 
 _SECTIONS_READ: dict[str, tuple[str, ...]] = {
+    "batch": ("source", "beam", "evaluation", "deployment"),
     "ingest": ("source", "split"),
     "statistics": (),
     "validate": ("validation", "schema_file"),
@@ -413,7 +414,6 @@ _SECTIONS_READ: dict[str, tuple[str, ...]] = {
     "evaluate": ("evaluation", "split", "deployment", "training"),
     "register": ("deployment", "training", "evaluation"),
     "publish": ("deployment",),
-    "batch": ("source", "beam", "evaluation", "deployment"),
     "report": ("source", "split", "validation", "beam", "training", "evaluation", "deployment", "notifications"),
 }
 _OPTIONAL_SECTIONS = (
