@@ -33,7 +33,7 @@ TRAINED_ON = 20_000
 def main() -> int:
     """Measure, print, write. `--child` is how it starts its own other processes."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 1_000_000])
+    parser.add_argument("--rows", type=int, nargs="*", default=[100_000, 1_000_000])
     parser.add_argument("--most", type=int, default=5_000_000, help="rows of the largest file, for the small model")
     parser.add_argument("--folder", type=Path, help="keep the model and the files here, and use those that are there")
     parser.add_argument("--prepare", action="store_true", help="make them and measure nothing")
