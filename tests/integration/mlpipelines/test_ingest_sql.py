@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,10 +24,10 @@ from mlpipelines.project import Project
 from mlpipelines.project_file import parse_project, to_json
 from mlpipelines.steps.ingest import ingest
 from mlpipelines.workspace import ProjectState
+from postgres import PASSWORD, postgres_server
 
 DAY = 86_400
 START = int(datetime(2020, 1, 1, tzinfo=UTC).timestamp())
-PASSWORD = "p@ss:w/rd 1"
 
 
 def project(source: dict[str, Any], **changes: Any) -> Project:
@@ -282,52 +278,11 @@ def test_a_kill_while_sealing_seals_nothing(tmp_path: Path) -> None:
 # PostgreSQL
 
 
-def binaries() -> Path | None:
-    found = [Path(path).parent for name in ("pg_ctl",) if (path := shutil.which(name))]
-    found += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    return next((folder for folder in found if (folder / "initdb").exists() and (folder / "postgres").exists()), None)
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
-    """The URL of a fresh server, with `PASSWORD` as the password of the user `owner`."""
-    folder = binaries()
-    if folder is None:
-        pytest.skip("no PostgreSQL binaries (Debian's package postgresql): neither pg_ctl on PATH nor /usr/lib/postgresql/*/bin")
-    as_user: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}  # it refuses root
-    place = Path(tempfile.mkdtemp(prefix="millrace-postgres-"))
-    (place / "password").write_text(PASSWORD)
-    if as_user:
-        for path in (place, place / "password"):
-            shutil.chown(path, as_user["user"], as_user["group"])
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    quiet: dict[str, Any] = {"stdout": subprocess.DEVNULL, "cwd": place, **as_user}
-    data, settings = place / "data", f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={place} -c fsync=off"
-    try:
-        subprocess.run(
-            [
-                folder / "initdb",
-                "-D",
-                data,
-                "-U",
-                "owner",
-                "-A",
-                "scram-sha-256",
-                f"--pwfile={place / 'password'}",
-                "-E",
-                "UTF8",
-                "--no-sync",
-            ],
-            check=True,
-            **quiet,
-        )
-        subprocess.run([folder / "pg_ctl", "-D", data, "-l", place / "log", "-w", "-o", settings, "start"], check=True, **quiet)
+    """The URL of a fresh server, as a project file writes it."""
+    with postgres_server() as port:
         yield f"postgresql+psycopg://owner:${{PG_PASSWORD}}@127.0.0.1:{port}/postgres"
-    finally:
-        subprocess.run([folder / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=False, **quiet)
-        shutil.rmtree(place, ignore_errors=True)
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""What starts a retraining, once, and writes down why, or why not."""

@@ -1,0 +1,138 @@
+"""Decisions on retraining, written once whatever happens: on SQLite and on PostgreSQL, from several processes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+from sqlalchemy import Engine
+
+from mlpipelines.errors import MillraceError
+from mlpipelines.triggers.decide import Cause, Freeze, Policy, Reason, Signal
+from mlpipelines.triggers.ledger import Facts, Ledger
+from mlserving.database import open_database
+from postgres import postgres_server, url_of
+
+NOW = 1_800_000_000.0
+POLICY = Policy(cooldown=3600.0, budget_runs=3)
+FACTS = Facts(policy=POLICY, new_labels=10)
+TELL = """
+import sys
+from mlpipelines.triggers.decide import Cause, Policy, Signal
+from mlpipelines.triggers.ledger import Facts, Ledger
+from mlserving.database import open_database
+ledger = Ledger(open_database(sys.argv[1]))
+for n in range(int(sys.argv[3])):
+    cause = Cause(model=sys.argv[2], signal=Signal.DRIFT, fingerprint=f"f{n}", starts_at=1.0)
+    print(ledger.settle(cause, lambda: Facts(policy=Policy(cooldown=0.0, budget_runs=3)), 1_800_000_000.0 + n).reason)
+"""
+
+
+@pytest.fixture(scope="module", params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path_factory.mktemp('ledger') / 'serving.db'}"
+        return
+    with postgres_server() as port:
+        yield url_of(port)
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Engine]:
+    engine = open_database(url)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
+def ledger(database: Engine) -> Ledger:
+    return Ledger(database)
+
+
+@pytest.fixture
+def cause(request: pytest.FixtureRequest) -> Cause:
+    """Each test has a model of its own in the shared database."""
+    return Cause(model=request.node.name, signal=Signal.DRIFT, fingerprint="f", starts_at=NOW - 60, summary="amount drifted")
+
+
+def names(ledger: Ledger, model: str) -> list[str]:
+    return [run.name for run in ledger.wanted() if run.model == model]
+
+
+def test_a_start_leaves_a_decision_and_a_wanted_run(ledger: Ledger, cause: Cause) -> None:
+    assert ledger.settle(cause, lambda: FACTS, NOW).starts
+    assert names(ledger, cause.model) == [cause.run_name]
+    (told,) = ledger.decisions(cause.model)
+    assert (told.reason, told.summary, told.at) == (Reason.STARTED, "amount drifted", NOW)
+
+
+def test_what_is_told_again_starts_nothing_and_is_written_once(ledger: Ledger, cause: Cause) -> None:
+    for later in range(5):
+        ledger.settle(cause, lambda: FACTS, NOW + later)
+    assert [told.reason for told in ledger.decisions(cause.model)] == [Reason.DUPLICATE, Reason.STARTED]
+    assert len(names(ledger, cause.model)) == 1
+
+
+def test_an_alert_that_came_too_early_starts_its_run_when_it_is_repeated_later(ledger: Ledger, cause: Cause) -> None:
+    first, second = cause, replace(cause, fingerprint="g")
+    ledger.settle(first, lambda: FACTS, NOW)
+    ledger.note_started(first.run_name)
+    ledger.note_ended(first.run_name, "blessed")
+    assert ledger.settle(second, lambda: FACTS, NOW + 60).reason is Reason.COOLDOWN
+    assert ledger.settle(second, lambda: FACTS, NOW + 3600).starts
+
+
+def test_a_run_that_has_not_ended_holds_the_next_one_back(ledger: Ledger, cause: Cause) -> None:
+    ledger.settle(cause, lambda: FACTS, NOW)
+    other = replace(cause, fingerprint="g")
+    assert ledger.settle(other, lambda: FACTS, NOW + 7200).reason is Reason.RUN_OPEN
+    ledger.note_started(cause.run_name)
+    assert (cause.run_name, cause.model) in ledger.open_runs()
+    ledger.note_ended(cause.run_name, "rejected")
+    assert ledger.settle(other, lambda: FACTS, NOW + 7201).starts
+
+
+def test_what_could_not_be_started_stays_wanted_and_says_why(ledger: Ledger, cause: Cause) -> None:
+    ledger.settle(cause, lambda: FACTS, NOW)
+    ledger.note_trouble(cause.run_name, "Kubeflow does not answer")
+    (wanted,) = [run for run in ledger.wanted() if run.model == cause.model]
+    assert (wanted.trouble, wanted.cause["summary"]) == ("Kubeflow does not answer", "amount drifted")
+
+
+def test_a_freeze_holds_until_it_is_lifted(ledger: Ledger, cause: Cause) -> None:
+    ledger.freeze(cause.model, Freeze(by="Ada", why="month end"), NOW)
+    assert ledger.settle(cause, lambda: FACTS, NOW).reason is Reason.FROZEN
+    assert ledger.thaw(cause.model, "Ada", NOW + 1)
+    assert not ledger.thaw(cause.model, "Ada", NOW + 2)
+    assert ledger.settle(cause, lambda: FACTS, NOW + 3).starts
+
+
+def test_nothing_is_decided_when_the_facts_cannot_be_had(ledger: Ledger, cause: Cause) -> None:
+    def not_there() -> Facts:
+        raise MillraceError("labels cannot be counted")
+
+    with pytest.raises(MillraceError):
+        ledger.settle(cause, not_there, NOW)
+    assert not ledger.decisions(cause.model)
+    assert not names(ledger, cause.model)
+
+
+def test_two_that_are_told_the_same_at_once_start_one_run_for_each_cause(url: str, ledger: Ledger, cause: Cause) -> None:
+    """Both halves of a pair of Alertmanagers post to both replicas of the trigger."""
+    told = 20
+    replicas = [
+        subprocess.Popen([sys.executable, "-c", TELL, url, cause.model, str(told)], stdout=subprocess.PIPE, text=True) for _ in range(4)
+    ]
+    answers = Counter(line for replica in replicas for line in replica.communicate(timeout=200)[0].split())
+    assert sum(answers.values()) == 4 * told
+    assert answers["started"] == 1  # the first run is open, so whatever else is told waits for it
+    assert len(names(ledger, cause.model)) == 1
+
+
+def test_a_new_ledger_on_an_old_database_goes_on(url: str, ledger: Ledger, cause: Cause) -> None:
+    ledger.settle(cause, lambda: FACTS, NOW)
+    assert Ledger(open_database(url)).settle(cause, lambda: FACTS, NOW).reason is Reason.DUPLICATE
