@@ -2,10 +2,11 @@
 
 import sys
 
-from mlserving.commands import monitor, predict, serve
+from mlserving.commands import compact, labels, monitor, predict, predictions, record, serve
 from mlserving.errors import ServingError
 
 _COMMANDS = {"monitor": monitor, "predict": predict, "serve": serve}
+_COMMANDS |= {"record": record, "compact": compact, "labels": labels, "predictions": predictions}
 
 
 def main(argv: list[str]) -> int:
