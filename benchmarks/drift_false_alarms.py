@@ -16,8 +16,8 @@ import json
 import os
 import platform
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -230,10 +230,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--splits", type=int, default=5, help="random halves of each table")
     parser.add_argument("--trials", type=int, default=40, help="of each number of rows, for each split")
+    parser.add_argument("--workers", type=int, default=os.cpu_count(), help="processes, each with its halves of a table")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "drift_false_alarms.json")
     arguments = parser.parse_args()
     began = time.monotonic()
-    results = [row for world in WORLDS for row in tried(world, arguments.splits, arguments.trials)]
+    tasks = [(place, split) for split in range(arguments.splits) for place in range(len(WORLDS))]
+    with ProcessPoolExecutor(arguments.workers) as workers:
+        found = [workers.submit(tried, place, split, arguments.trials) for place, split in tasks]
+        results = summed([(place, each.result()) for (place, _), each in zip(tasks, found, strict=True)])
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
     arguments.output.parent.mkdir(parents=True, exist_ok=True)
     shape = {"splits": arguments.splits, "trials": arguments.trials, "seconds": round(time.monotonic() - began)}
@@ -248,28 +252,41 @@ def main() -> int:
     return 0
 
 
-def tried(world: World, splits: int, trials: int) -> Iterator[dict[str, Any]]:
-    """Every case of a table: nothing changed, then each change."""
-    table, settings = world.read(), MonitorSettings()
+Counts = dict[tuple[str, int], tuple[int, int, int]]
+"""By what was done and the number of rows: trials, those that alarmed, those that the threshold alone alarmed in."""
+
+
+def tried(place: int, split: int, trials: int) -> Counts:
+    """Every case of one pair of halves of a table: nothing changed, then each change."""
+    world, settings = WORLDS[place], MonitorSettings()
+    before, after = halves(world.read(), split)
+    training = described(before)
     cases: list[tuple[str, str | None, Change]] = [
         ("nothing changed", None, sampled),
         *((i.told, i.column, i.change) for i in world.injected),
     ]
-    trials_of: Counter[tuple[str, int]] = Counter()
-    counts = {(told, rows): [0, 0] for told, _, _ in cases for rows in ROWS}
-    for split in range(splits):
-        before, after = halves(table, split)
-        training = described(before)
-        for rows in ROWS:
-            for trial in range(trials):
-                for told, column, change in cases if trial % CHANGED_ONCE_IN == 0 else cases[:1]:
-                    trials_of[told, rows] += 1
-                    random = np.random.default_rng([split, rows, trial])
-                    found = measured(training, change(after, random, rows), settings)
-                    for place, said in enumerate((alarms(found), naive(found))):
-                        counts[told, rows][place] += bool(said) if column is None else column in said
-    for (told, rows), (alarmed, bare) in counts.items():
-        yield {"table": world.name, "what": told, "rows": rows, "trials": trials_of[told, rows], "alarmed": alarmed, "naive": bare}
+    counts: Counts = {(told, rows): (0, 0, 0) for told, _, _ in cases for rows in ROWS}
+    for rows in ROWS:
+        for trial in range(trials):
+            for told, column, change in cases if trial % CHANGED_ONCE_IN == 0 else cases[:1]:
+                found = measured(training, change(after, np.random.default_rng([split, rows, trial]), rows), settings)
+                said = [bool(each) if column is None else column in each for each in (alarms(found), naive(found))]
+                known = counts[told, rows]
+                counts[told, rows] = (known[0] + 1, known[1] + said[0], known[2] + said[1])
+    return counts
+
+
+def summed(all_counts: list[tuple[int, Counts]]) -> list[dict[str, Any]]:
+    """Over the splits of each table."""
+    rows: dict[tuple[int, str, int], list[int]] = {}
+    for place, counts in all_counts:
+        for (told, n), found in counts.items():
+            known = rows.setdefault((place, told, n), [0, 0, 0])
+            rows[place, told, n] = [a + b for a, b in zip(known, found, strict=True)]
+    return [
+        {"table": WORLDS[place].name, "what": told, "rows": n, "trials": trials, "alarmed": alarmed, "naive": bare}
+        for (place, told, n), (trials, alarmed, bare) in rows.items()
+    ]
 
 
 if __name__ == "__main__":
