@@ -30,8 +30,8 @@ _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Projects", ("new", "schema")),
     ("Pipeline", ("run", "compile", "submit")),
     ("Results", ("runs", "compare", "models")),
-    ("Serving", ("serve", "predict", "rollout", "audit")),
-    ("Predictions", ("labels", "predictions")),
+    ("Serving", ("serve", "predict", "gateway", "rollout", "audit")),
+    ("Predictions", ("batch", "labels", "predictions", "monitor", "review")),
 )
 _OTHER = "More"
 

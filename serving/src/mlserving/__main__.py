@@ -7,7 +7,9 @@ from collections.abc import Callable
 from mlserving import commands
 from mlserving.errors import ServingError
 
-_COMMANDS: dict[str, Callable[[list[str]], int]] = {name.rstrip("_"): command for name, command in inspect.getmembers(commands, inspect.isfunction)}
+_COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    name.rstrip("_"): command for name, command in inspect.getmembers(commands, inspect.isfunction)
+}
 
 
 def main(argv: list[str]) -> int:
