@@ -217,7 +217,7 @@ class SpoolReader:
 
     def finished(self) -> list[Path]:
         """The segments that no writer holds any more, oldest first."""
-        return [path for path in segments(self.folder) if _is_finished(path)]
+        return [path for path in segments(self.folder) if is_finished(path)]
 
     def read(self, path: Path) -> Iterator[Exchange]:
         """What a segment holds, in the order of appending. An open one is read as far as it is whole."""
@@ -257,7 +257,8 @@ def _size(exchange: Exchange) -> int:
     return len(exchange.request) + len(exchange.response) + names + OVERHEAD
 
 
-def _is_finished(path: Path) -> bool:
+def is_finished(path: Path) -> bool:
+    """Whether nobody holds the lock of a segment that is there."""
     try:
         file = os.open(path, os.O_RDONLY)
     except FileNotFoundError:
