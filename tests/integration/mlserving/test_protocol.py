@@ -332,6 +332,8 @@ def test_our_messages_have_the_official_field_numbers_and_types() -> None:
         "TensorProto": "tensorflow.TensorProto", "TensorShapeProto": "tensorflow.TensorShapeProto", "Dim": "tensorflow.TensorShapeProto.Dim",
         "TensorInfo": "tensorflow.TensorInfo", "SignatureDef": "tensorflow.SignatureDef",
         "SignatureDefMap": "tensorflow.serving.SignatureDefMap", "Any": "google.protobuf.Any", "Int64Value": "google.protobuf.Int64Value",
+        "BytesList": "tensorflow.BytesList", "FloatList": "tensorflow.FloatList", "Int64List": "tensorflow.Int64List",
+        "Feature": "tensorflow.Feature", "Features": "tensorflow.Features", "Example": "tensorflow.Example",
     }  # fmt: skip
     from google.protobuf import descriptor_pool
 

@@ -67,7 +67,7 @@ def test_a_number_in_one_version_and_a_text_in_another_are_both_text(tmp_path: P
 def test_a_list_in_one_version_and_a_scalar_in_another_are_read_one_version_at_a_time(tmp_path: Path) -> None:
     write_log(tmp_path, [a_prediction(1, **{"feature/code": [7]})], {"feature/code": pa.list_(pa.int64())})
     write_log(tmp_path, [a_prediction(2, version=2, **{"feature/code": 8})], {"feature/code": pa.int64()})
-    with pytest.raises(Conflict, match="feature/code is list"):
+    with pytest.raises(Conflict, match="feature/code is "):
         log(tmp_path, "transactions")
     assert log(tmp_path, "transactions", versions=[2]).table()["feature/code"].to_pylist() == [8]
 
