@@ -36,7 +36,7 @@ class Journal:
         self._lock = threading.Lock()
         self._file: int | None = None
         self._size = 0
-        self._since = 0.0
+        self._timer: threading.Timer | None = None
 
     def append(self, labels: Sequence[dict[str, Any]]) -> None:
         """Write labels, as `LABEL_FIELDS` with times as microseconds. They are on the disk when this returns.
@@ -57,14 +57,8 @@ class Journal:
             if self._size >= _MOST_BYTES:
                 self._finish()
 
-    def age(self) -> None:
-        """Finish the journal if it is old, so that its labels become Parquet. Call it every second or so."""
-        with self._lock:
-            if time.monotonic() - self._since > self._most_seconds:
-                self._finish()
-
     def close(self) -> None:
-        """Finish the journal."""
+        """Finish the journal; the next label begins another."""
         with self._lock:
             self._finish()
 
@@ -81,7 +75,10 @@ class Journal:
         except OSError:
             os.close(file)
             raise
-        self._file, self._size, self._since = file, 0, time.monotonic()
+        self._file, self._size = file, 0
+        self._timer = threading.Timer(self._most_seconds, self.close)  # so that its labels become Parquet, though no more come
+        self._timer.daemon = True
+        self._timer.start()
         return file
 
     def _give_up(self, file: int) -> None:
@@ -91,7 +88,8 @@ class Journal:
             self._finish()
 
     def _finish(self) -> None:
-        if self._file is not None:
+        if self._timer is not None and self._file is not None:
+            self._timer.cancel()
             os.close(self._file)
         self._file = None
 
