@@ -2,10 +2,11 @@
 
 import sys
 
-from mlserving.commands import predict, serve
+from mlserving.commands import compact, labels, predict, predictions, record, serve
 from mlserving.errors import ServingError
 
 _COMMANDS = {"predict": predict, "serve": serve}
+_COMMANDS |= {"record": record, "compact": compact, "labels": labels, "predictions": predictions}
 
 
 def main(argv: list[str]) -> int:

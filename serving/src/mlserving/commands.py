@@ -15,3 +15,31 @@ def predict(argv: list[str]) -> int:
     from mlserving.client.predict_command import main
 
     return main(argv)
+
+
+def labels(argv: list[str]) -> int:
+    """Add labels of predictions from a file"""
+    from mlserving.predictions.labels_command import main
+
+    return main(argv)
+
+
+def predictions(argv: list[str]) -> int:
+    """Erase rows from the prediction log"""
+    from mlserving.predictions.predictions_command import main
+
+    return main(argv)
+
+
+def record(argv: list[str]) -> int:
+    """Write what the gateway spooled as Parquet (the gateway starts this)"""
+    from mlserving.predictions.record_command import record
+
+    return record(argv)
+
+
+def compact(argv: list[str]) -> int:
+    """Merge the prediction log's small files and delete old days (a CronJob starts this)"""
+    from mlserving.predictions.record_command import compact
+
+    return compact(argv)
