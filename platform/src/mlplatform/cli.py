@@ -31,6 +31,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Pipeline", ("run", "compile", "submit")),
     ("Results", ("runs", "compare", "models")),
     ("Serving", ("serve", "predict")),
+    ("Predictions", ("labels", "predictions")),
 )
 _OTHER = "More"
 

@@ -12,18 +12,22 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+from pyarrow.fs import LocalFileSystem
 
 from mlserving.errors import Conflict, Unavailable
 from mlserving.predictions import label_journal
-from mlserving.predictions.files import ALWAYS, ParquetFile, Window, listing
+from mlserving.predictions.files import ALWAYS, ParquetFile, Window, days, in_day
 from mlserving.predictions.records import LABEL_FIELDS, PREDICTION_FIELDS
 
 JOURNAL = ".journal"
@@ -40,6 +44,7 @@ TRUTH_FIELDS = pa.schema(
 )
 """What `joined` adds to the columns of the log. All null where there is no label."""
 _BATCH_ROWS = 16_384
+_TRIES, _MOST_OPEN = 5, 512
 _MOST_LABELS = 1_000_000
 _CLOCKS_DIFFER = timedelta(days=1)
 
@@ -49,7 +54,8 @@ class Rows:
     """Rows in Parquet files, not read yet."""
 
     schema: pa.Schema
-    _dataset: ds.Dataset
+    _days: Sequence[Callable[[], list[ParquetFile]]]
+    """Each lists the files of a day when that day is read: what was merged meanwhile is found merged."""
     _condition: ds.Expression | None = None
 
     def where(self, condition: ds.Expression) -> Rows:
@@ -57,19 +63,13 @@ class Rows:
         return replace(self, _condition=condition if self._condition is None else self._condition & condition)
 
     def batches(self, columns: Sequence[str] | None = None) -> Iterator[pa.RecordBatch]:
-        """The rows, in batches that fit in memory.
+        """The rows, in batches that fit in memory, day by day.
 
         Raises:
-            Unavailable: a file was merged or deleted meanwhile. Open the log again.
+            Unavailable: files were merged or deleted in the midst of reading them. Read again.
         """
-        scanner = self._dataset.scanner(
-            columns=list(columns) if columns is not None else None,
-            filter=self._condition, batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1,
-        )  # fmt: skip
-        try:
-            yield from (batch for batch in scanner.to_batches() if batch.num_rows)
-        except FileNotFoundError as error:
-            raise Unavailable(f"A file of the log went while it was read ({error}): it was merged or too old. Read again.") from error
+        for files_of_day in self._days:
+            yield from self._day(files_of_day, columns)
 
     def table(self, columns: Sequence[str] | None = None) -> pa.Table:
         """All of it at once, for windows that are known to be small."""
@@ -77,8 +77,39 @@ class Rows:
         return pa.Table.from_batches(self.batches(columns), schema)
 
     def count(self) -> int:
-        """How many rows there are; read from the files' own statistics where they tell."""
-        return int(self._dataset.count_rows(filter=self._condition))
+        """How many rows there are."""
+        return sum(batch.num_rows for batch in self.batches([self.schema.names[1]]))
+
+    def _day(self, files_of_day: Callable[[], list[ParquetFile]], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        """A day's rows. Its files are opened before the first row is given, so nothing that happens to them later is seen."""
+        with ExitStack() as opened:
+            for left in reversed(range(_TRIES)):
+                try:
+                    sources = [_opened(file, opened, number) for number, file in enumerate(files_of_day())]
+                    break
+                except FileNotFoundError as error:
+                    if not left:
+                        raise Unavailable("Files of the log are merged or deleted all the time. Read again later.") from error
+            try:
+                yield from self._scanned(sources, columns)
+            except FileNotFoundError as error:
+                raise Unavailable("Files of the log were merged or deleted while they were read. Read again.") from error
+
+    def _scanned(self, sources: list[Any], columns: Sequence[str] | None) -> Iterator[pa.RecordBatch]:
+        if not sources:
+            return
+        parquet, here = ds.ParquetFileFormat(), LocalFileSystem()
+        fragments = [parquet.make_fragment(source, here if isinstance(source, str) else None) for source in sources]
+        scanner = ds.FileSystemDataset(fragments, self.schema, parquet).scanner(
+            columns=None if columns is None else list(columns), filter=self._condition,
+            batch_size=_BATCH_ROWS, batch_readahead=2, fragment_readahead=1,
+        )  # fmt: skip
+        yield from (batch for batch in scanner.to_batches() if batch.num_rows)
+
+
+def _opened(file: ParquetFile, opened: ExitStack, number: int) -> Any:
+    """The file, open; or its path, where a process may not have so many files open: then a merge may get between us and it."""
+    return opened.enter_context(pa.OSFile(str(file.path))) if number < _MOST_OPEN else str(file.path)
 
 
 def log(predictions: Path, model: str, window: Window = ALWAYS, versions: Collection[int] = ()) -> Rows:
@@ -87,8 +118,7 @@ def log(predictions: Path, model: str, window: Window = ALWAYS, versions: Collec
     Raises:
         Conflict: a column is a list in one version and a scalar in another. Read one version at a time.
     """
-    files = [file for file in listing(predictions / "log", model, window) if not versions or file.version in {*versions, None}]
-    rows = _rows(files, PREDICTION_FIELDS, f"{model}'s log")
+    rows = _rows(predictions / "log", model, window, frozenset(versions), PREDICTION_FIELDS)
     for condition in _within("time", window):
         rows = rows.where(condition)
     return rows.where(ds.field("version").isin(sorted(versions))) if versions else rows
@@ -99,7 +129,7 @@ def labels(predictions: Path, model: str, received: Window = ALWAYS) -> Iterator
     found = label_journal.read(
         label_journal.journals(predictions / "labels" / JOURNAL)
     )  # first: one that becomes Parquet now is seen twice, not never
-    rows = _rows(listing(predictions / "labels", model, received), LABEL_FIELDS, f"{model}'s labels")
+    rows = _rows(predictions / "labels", model, received, frozenset(), LABEL_FIELDS)
     condition = pc.field("model") == model
     for each in _within("received_at", received):
         rows, condition = rows.where(each), condition & each
@@ -207,11 +237,12 @@ def _within(column: str, window: Window) -> Iterator[ds.Expression]:
         yield ds.field(column) < pa.scalar(window.end, kind)
 
 
-def _rows(files: Sequence[ParquetFile], least: pa.Schema, where: str) -> Rows:
-    schema = unified([least, *(file.schema for file in files)], where)
-    if not files:
-        return Rows(schema, ds.dataset(schema.empty_table()))
-    return Rows(schema, ds.dataset([str(file.path) for file in files], schema=schema, format="parquet"))
+def _rows(folder: Path, model: str, window: Window, versions: frozenset[int], least: pa.Schema) -> Rows:
+    def files_of(day: Path) -> list[ParquetFile]:
+        return [file for file in in_day(day) if not versions or file.version is None or file.version in versions]
+
+    found = [partial(files_of, path) for day, path in days(folder, model).items() if window.has_day(day)]
+    return Rows(unified([least, *(file.schema for listed in found for file in listed())], f"{folder.name} of {model}"), found)
 
 
 def unified(schemas: Sequence[pa.Schema], where: str) -> pa.Schema:

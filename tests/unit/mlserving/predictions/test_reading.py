@@ -13,12 +13,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlserving.errors import Conflict
-from mlserving.predictions import files
+from mlserving.errors import Conflict, Unavailable
+from mlserving.predictions import files, reading
 from mlserving.predictions.files import Window
 from mlserving.predictions.label_journal import Journal
 from mlserving.predictions.reading import JOURNAL, joined, labels, last_labels, log
 from mlserving.predictions.records import PREDICTION_FIELDS
+from mlserving.predictions.upkeep import keep_up
 from prediction_rows import NOON, a_label, a_prediction, write_labels, write_log
 
 
@@ -88,6 +89,37 @@ def test_a_merged_file_stands_for_those_that_it_replaces(tmp_path: Path) -> None
     for path in small:
         path.unlink()
     assert log(tmp_path, "transactions").count() == 3
+
+
+def test_files_that_are_merged_between_opening_and_reading_are_read_merged(tmp_path: Path) -> None:
+    for number in range(5):
+        write_log(tmp_path, [a_prediction(number)])
+    rows = log(tmp_path, "transactions")
+    assert keep_up(tmp_path, NOON + timedelta(days=2)) == (5, 0)
+    assert rows.count() == 5
+
+
+def test_files_that_are_merged_in_the_midst_of_reading_are_read_to_their_end(tmp_path: Path) -> None:
+    for number in range(40):
+        write_log(tmp_path, [a_prediction(number)])
+    batches = log(tmp_path, "transactions").batches()
+    seen = [next(batches)]
+    assert keep_up(tmp_path, NOON + timedelta(days=2)) == (40, 0)
+    seen += batches
+    assert sorted(each for batch in seen for each in batch["prediction_id"].to_pylist()) == sorted(f"id-{number}" for number in range(40))
+
+
+def test_more_files_than_may_be_open_are_read_or_the_reader_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reading, "_MOST_OPEN", 2)
+    for number in range(40):
+        write_log(tmp_path, [a_prediction(number)])
+    assert log(tmp_path, "transactions").count() == 40
+    batches = log(tmp_path, "transactions").batches()
+    next(batches)
+    for path in tmp_path.rglob("*.parquet"):
+        path.unlink()
+    with pytest.raises(Unavailable, match="Read again"):
+        list(batches)
 
 
 def test_files_that_are_being_written_are_not_read(tmp_path: Path) -> None:
