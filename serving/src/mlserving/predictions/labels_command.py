@@ -115,7 +115,7 @@ def _csv(file: Path) -> Iterator[Row]:
         reader = csv.DictReader(lines, restkey="(more)")
         _check(list(reader.fieldnames or []), file)
         for row in reader:
-            yield reader.line_num, {name: value for name, value in row.items() if value not in {"", None}}
+            yield reader.line_num, {name: value for name, value in row.items() if value is not None and value != ""}
 
 
 def _parquet(file: Path) -> Iterator[Row]:
