@@ -19,7 +19,7 @@ from mlserving.errors import ConfigError, Unavailable
 from mlserving.predictions import files, label_journal, labels
 from mlserving.predictions.commit import locked
 from mlserving.predictions.files import STAGING, ParquetFile
-from mlserving.predictions.reading import JOURNAL
+from mlserving.predictions.label_journal import JOURNAL
 from mlserving.predictions.records import FEATURE
 from mlserving.predictions.upkeep import KINDS, UPKEEP, clear_staging, finish
 

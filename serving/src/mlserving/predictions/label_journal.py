@@ -23,6 +23,8 @@ from mlserving.predictions.files import flush
 from mlserving.predictions.records import LABEL_FIELDS
 from mlserving.predictions.spool import is_finished
 
+JOURNAL = ".journal"
+"""Below `<predictions>/labels`: labels that are not Parquet yet."""
 SUFFIX = ".labels"
 _MOST_BYTES = 8 << 20
 

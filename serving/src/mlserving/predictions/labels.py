@@ -24,8 +24,8 @@ import pyarrow.compute as pc
 from mlserving.errors import ConfigError, Unavailable
 from mlserving.predictions import files, label_journal
 from mlserving.predictions.commit import Commits, locked
+from mlserving.predictions.label_journal import JOURNAL
 from mlserving.predictions.label_request import MOST_BYTES, parsed
-from mlserving.predictions.reading import JOURNAL
 from mlserving.predictions.records import label_folder
 
 _MOST_AT_ONCE = 64 << 20

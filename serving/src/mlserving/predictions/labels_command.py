@@ -16,8 +16,8 @@ import pyarrow.parquet as pq
 
 from mlserving.errors import ConfigError
 from mlserving.predictions import label_journal, labels
+from mlserving.predictions.label_journal import JOURNAL
 from mlserving.predictions.label_request import MOST_LABELS, Label
-from mlserving.predictions.reading import JOURNAL
 
 _PATIENCE = 3.0
 _SHOWN = 20

@@ -30,8 +30,6 @@ from mlserving.predictions import label_journal
 from mlserving.predictions.files import ALWAYS, ParquetFile, Window, days, in_day
 from mlserving.predictions.records import LABEL_FIELDS, PREDICTION_FIELDS
 
-JOURNAL = ".journal"
-"""Below `<predictions>/labels`: labels that are not Parquet yet."""
 TRUTH_FIELDS = pa.schema(
     [
         pa.field("truth", pa.string()),  # the last label
@@ -127,7 +125,7 @@ def log(predictions: Path, model: str, window: Window = ALWAYS, versions: Collec
 def labels(predictions: Path, model: str, received: Window = ALWAYS) -> Iterator[pa.RecordBatch]:
     """The labels that were received in a window, those too that are not Parquet yet; in no order, and one that was told twice comes twice."""
     found = label_journal.read(
-        label_journal.journals(predictions / "labels" / JOURNAL)
+        label_journal.journals(predictions / "labels" / label_journal.JOURNAL)
     )  # first: one that becomes Parquet now is seen twice, not never
     rows = _rows(predictions / "labels", model, received, frozenset(), LABEL_FIELDS)
     condition = pc.field("model") == model

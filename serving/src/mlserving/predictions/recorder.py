@@ -13,6 +13,7 @@ import re
 import threading
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,6 +73,7 @@ class Recorder:
         self._signatures = signatures or Signatures()
         self._settings = gateway_settings.read(options.config)
         self._batch, self._taken, self._taken_bytes, self._since = Batch(), list[Path](), 0, 0.0
+        self._ahead = deque[Path]()  # finished segments that are not taken yet
         self._recovered = False
         self._chores = [
             _Every(_CONFIG_SECONDS, self._read_settings), _Every(_LABEL_SECONDS, self._collect_labels),
@@ -116,6 +118,7 @@ class Recorder:
         if not self._recovered:
             self._commits.recover()
             self._recovered = True
+            self._ahead.clear()
             if not all(path.exists() for path in self._taken):
                 self._begin_anew()
 
@@ -127,9 +130,11 @@ class Recorder:
         """Decode the oldest finished segment that is not taken yet, if there is one and there is room for it."""
         if self._taken and (self._batch.rows >= self._options.most_rows or self._taken_bytes >= _SEGMENT_BYTES):
             return False
-        path = next((path for path in self._reader.finished() if path not in self._taken), None)
-        if path is None:
+        if not self._ahead:
+            self._ahead.extend(path for path in self._reader.finished() if path not in {*self._taken})
+        if not self._ahead:
             return False
+        path = self._ahead[0]
         size = path.stat().st_size
         try:
             decoded = [(exchange, self._decoded(exchange)) for exchange in self._reader.read(path)]
@@ -139,7 +144,7 @@ class Recorder:
             self._add(exchange, rows)
         if not self._taken:
             self._since = time.monotonic()
-        self._taken.append(path)
+        self._taken.append(self._ahead.popleft())
         self._taken_bytes += size
         return True
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import signal
@@ -24,6 +25,7 @@ from mlserving.predictions import files
 from mlserving.predictions.exchange import Exchange
 from mlserving.predictions.labels import LabelStore
 from mlserving.predictions.reading import joined, log
+from mlserving.predictions.record_command import record
 from mlserving.predictions.spool import SpoolWriter, segments
 from recording import gateway_yaml, recording, rows_in, until
 
@@ -92,21 +94,24 @@ def test_what_is_not_named_is_in_no_file_and_no_figure(tmp_path: Path) -> None:
 
 
 _GATEWAY = """
-import sys
-sys.path[:0] = sys.argv[3:]
+import os, sys, time
+sys.path[:0] = sys.argv[2:]
 from pathlib import Path
-from mlserving.predictions.spool import SpoolWriter
+from mlserving.predictions.spool import SpoolWriter, segments
 from test_recorder import by_grpc
-first, count = int(sys.argv[2].split(",")[0]), int(sys.argv[2].split(",")[1])
 writer = SpoolWriter(Path(sys.argv[1]), 1 << 30, segment_bytes=4000, segment_seconds=0.05)
-number = first
+os.set_blocking(0, False)
+number = 0
 print("ready", flush=True)
-while number < first + count:
+while sys.stdin.buffer.raw.read(1) is None:  # until it is closed
     for _ in range(10):
         assert writer.append(by_grpc(number))
         number += 1
     assert writer.drain(30)
+    while len(segments(Path(sys.argv[1]))) > 50:
+        time.sleep(0.01)
 writer.close()
+print(number, flush=True)
 """
 
 
@@ -114,23 +119,27 @@ writer.close()
 def test_a_recorder_that_is_killed_at_any_moment_leaves_each_exchange_in_the_log_exactly_once(tmp_path: Path) -> None:
     config = gateway_yaml(tmp_path, {"cards": {"features": FEATURES}})
     paths = [str(Path(__file__).parent), str(Path(sys.modules["exchanges"].__file__ or "").parent)]
-    chance, count, deaths = random.Random(7), 6000, 0
-    command = [sys.executable, "-c", _GATEWAY, str(tmp_path / "spool"), f"0,{count}", *paths]
-    with subprocess.Popen(command, stdout=subprocess.PIPE) as gateway:
+    chance, deaths = random.Random(7), 0
+    ready = multiprocessing.get_context("forkserver")  # processes that have imported what they need: they die while they write
+    ready.set_forkserver_preload(["mlserving.predictions.record_command"])
+    arguments = ["--spool", str(tmp_path / "spool"), "--predictions", str(tmp_path / "predictions"), "--config", str(config)]
+    arguments += ["--most-seconds", "0.02"]
+    command = [sys.executable, "-c", _GATEWAY, str(tmp_path / "spool"), *paths]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as gateway:
+        assert gateway.stdin is not None
         assert gateway.stdout is not None
         assert gateway.stdout.readline() == b"ready\n"
         for _ in range(20):
-            with recording(tmp_path, config, "--most-seconds", "0.05") as process:
-                before = rows_in(tmp_path / "predictions", "cards")
-                until(
-                    lambda before=before: (
-                        rows_in(tmp_path / "predictions", "cards") > before or rows_in(tmp_path / "predictions", "cards") == count
-                    )
-                )
-                time.sleep(chance.uniform(0, 0.3))
-                process.send_signal(signal.SIGKILL)
-                deaths += process.wait(10) == -signal.SIGKILL
-        assert gateway.wait(120) == 0
+            process = ready.Process(target=record, args=(arguments,))
+            process.start()
+            before = rows_in(tmp_path / "predictions", "cards")
+            until(lambda before=before: rows_in(tmp_path / "predictions", "cards") > before)
+            time.sleep(chance.uniform(0, 0.1))
+            process.kill()
+            process.join(10)
+            deaths += process.exitcode == -signal.SIGKILL
+        gateway.stdin.close()
+        count = int(gateway.stdout.readline())
     with recording(tmp_path, config):
         until(lambda: not segments(tmp_path / "spool"))
     assert deaths == 20

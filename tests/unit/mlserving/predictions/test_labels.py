@@ -20,9 +20,10 @@ from hypothesis import strategies as st
 from mlserving.errors import ConfigError, Unavailable
 from mlserving.predictions import files, label_journal
 from mlserving.predictions.commit import locked
+from mlserving.predictions.label_journal import JOURNAL
 from mlserving.predictions.label_request import MOST_BYTES, MOST_LABELS
 from mlserving.predictions.labels import LabelStore, collect
-from mlserving.predictions.reading import JOURNAL, labels, last_labels
+from mlserving.predictions.reading import labels, last_labels
 
 NOW = datetime(2026, 1, 1, 0, 0, 30, tzinfo=UTC)
 

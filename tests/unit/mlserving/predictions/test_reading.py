@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from mlserving.errors import Conflict, Unavailable
 from mlserving.predictions import files, reading
 from mlserving.predictions.files import Window
-from mlserving.predictions.label_journal import Journal
-from mlserving.predictions.reading import JOURNAL, joined, labels, last_labels, log
+from mlserving.predictions.label_journal import JOURNAL, Journal
+from mlserving.predictions.reading import joined, labels, last_labels, log
 from mlserving.predictions.records import PREDICTION_FIELDS
 from mlserving.predictions.upkeep import keep_up
 from prediction_rows import NOON, a_label, a_prediction, write_labels, write_log
