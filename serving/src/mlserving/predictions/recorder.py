@@ -135,13 +135,15 @@ class Recorder:
         if not self._ahead:
             return False
         path = self._ahead[0]
-        size = path.stat().st_size
+        size, torn = path.stat().st_size, self._reader.torn
         try:
             decoded = [(exchange, self._decoded(exchange)) for exchange in self._reader.read(path)]
         except Unavailable:
             return False
         for exchange, rows in decoded:
             self._add(exchange, rows)
+        if self._reader.torn > torn:  # the gateway was killed while it wrote
+            self._metrics.dropped.labels("", "torn").inc()
         if not self._taken:
             self._since = time.monotonic()
         self._taken.append(self._ahead.popleft())
