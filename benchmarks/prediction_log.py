@@ -1,6 +1,6 @@
 """What the prediction log costs: on the gateway's way, in the recorder, on the disk, and when labels arrive.
 
-Exchanges of about 1.5 KB (twelve inputs, one row; JSON over REST, tensors over gRPC) are appended to a spool, and recorded from there. Beside the
+Exchanges of about 1.2 KB (twelve inputs, one row; JSON over REST, tensors over gRPC) are appended to a spool, and recorded from there. Beside the
 spool's writer runs the obvious alternative, a line of JSON to a file that is flushed to the operating system each time; beside Parquet
 stand the bytes as they came. Labels are stored in a thread, as the gateway does, and on the event loop itself.
 
@@ -16,6 +16,7 @@ import dataclasses
 import json
 import os
 import platform
+import random
 import tempfile
 import threading
 import time
@@ -49,6 +50,7 @@ OUTPUTS = {
 SIGNATURE = {"serving_default": Signature(name="serving_default", method="tensorflow/serving/predict", inputs=INPUTS, outputs=OUTPUTS)}
 SPOOL_BYTES = 4 << 30
 LABELS = 20_000
+MOST_DISTINCT = 20_000
 
 
 class Known(Signatures):
@@ -67,7 +69,8 @@ def main() -> int:
     arguments = parser.parse_args()
     found: dict[str, Any] = {}
     for protocol in ("rest", "grpc"):
-        exchanges = [an_exchange(number, protocol) for number in range(1000)]
+        chance = random.Random(7)
+        exchanges = [an_exchange(chance, protocol) for _ in range(min(arguments.exchanges, MOST_DISTINCT))]
         with tempfile.TemporaryDirectory(prefix="millrace-benchmark-") as folder:
             found[protocol] = measure(Path(folder), exchanges, arguments.exchanges)
     with tempfile.TemporaryDirectory(prefix="millrace-benchmark-") as folder:
@@ -80,12 +83,12 @@ def main() -> int:
     return 0
 
 
-def an_exchange(number: int, protocol: str) -> Exchange:
-    """A request of one row and its answer."""
-    row: dict[str, Any] = {name: f"{name} {number % 97:04d} of some length" for name in NAMES}
-    row |= {name: float(f"{number * 0.37 % 1000:.2f}") for name in NUMBERS}
-    answer: dict[str, Any] = {"label": f"class {number % 60}", "confidence": 0.5 + number % 50 / 100}
-    answer["scores"] = [float(f"{(number * each) % 1000 / 1000:.4f}") for each in range(60)]
+def an_exchange(chance: random.Random, protocol: str) -> Exchange:
+    """A request of one row and its answer, like no other."""
+    row: dict[str, Any] = {name: f"{name} {chance.randrange(5000):04d} of some length, which varies" for name in NAMES}
+    row |= {name: round(chance.expovariate(0.01), 2) for name in NUMBERS}
+    answer: dict[str, Any] = {"label": f"class {chance.randrange(60)}", "confidence": round(chance.random(), 6)}
+    answer["scores"] = [round(chance.random(), 6) for _ in range(60)]
     if protocol == "rest":
         request, response = json.dumps({"instances": [row]}).encode(), json.dumps({"predictions": [answer]}).encode()
     else:
@@ -94,7 +97,7 @@ def an_exchange(number: int, protocol: str) -> Exchange:
             _message(wire.PredictResponse(), "outputs", answer, OUTPUTS),
         )
     return Exchange(
-        prediction_id=f"{number:032x}", time_us=1_767_182_400_000_000 + number, model="cards", version=3, track="stable",
+        prediction_id=f"{chance.getrandbits(128):032x}", time_us=1_767_182_400_000_000 + chance.randrange(3600 * 10**6), model="cards", version=3, track="stable",
         protocol="rest" if protocol == "rest" else "grpc", method="predict" if protocol == "rest" else "Predict", latency_us=2300,
         request=request, response=response,
     )  # fmt: skip
@@ -133,8 +136,8 @@ def _appending(exchanges: list[Exchange], count: int, append: Callable[[Exchange
     waited, processor = 0.0, time.process_time()
     for start in range(0, count, 1000):
         began = time.perf_counter()
-        for each in exchanges[: min(1000, count - start)]:
-            append(each)
+        for number in range(start, min(start + 1000, count)):
+            append(exchanges[number % len(exchanges)])
         waited += time.perf_counter() - began
         settle()
     return waited / count * 1e6, (time.process_time() - processor) / count * 1e6

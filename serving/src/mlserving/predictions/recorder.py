@@ -37,7 +37,7 @@ from mlserving.predictions.spool import SpoolReader, size_of
 
 MOST_ROWS, MOST_SECONDS, MOST_VALUE_BYTES = 200_000, 60.0, 65_536
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_SEGMENT_BYTES = 64 << 20
+_SEGMENT_BYTES = 32 << 20
 _LABEL_SECONDS, _CONFIG_SECONDS, _UPKEEP_SECONDS = 2.0, 1.0, 3600.0
 _PAUSE = 0.1
 

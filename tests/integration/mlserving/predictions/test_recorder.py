@@ -45,9 +45,8 @@ def by_grpc(number: int = 0, model: str = "cards", **changes: Any) -> Exchange:
     ):
         for name, (dtype, value) in values.items():
             messages[name].CopyFrom(tensor_to_wire(Tensor.of(dtype, value)))
-    changes = {"version": 0} | changes  # version 0: nobody is asked for signatures
-    request, response = asked.SerializeToString(), answered.SerializeToString()
-    return an_exchange(number, model=model, protocol="grpc", method="Predict", request=request, response=response, **changes)
+    fields = {"protocol": "grpc", "method": "Predict", "request": asked.SerializeToString(), "response": answered.SerializeToString()}
+    return an_exchange(number, **{"model": model, "version": 0} | fields | changes)  # version 0: nobody is asked for signatures
 
 
 def ids(predictions: Path, model: str = "cards") -> Counter[str]:
