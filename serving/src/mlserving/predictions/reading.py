@@ -165,7 +165,7 @@ def joined(
         where: a filter of the log's columns.
         unlabelled: whether predictions without a label come too.
         known_by: only labels that had been received before this time: what was known then.
-        most_labels: labels held in memory at a time, some 300 bytes each; beyond, the log is read several times, a part of the ids each.
+        most_labels: labels held in memory at a time; beyond, the log is read several times, a part of the ids each.
     """
     received = Window(start=window.start and window.start - _CLOCKS_DIFFER, end=known_by)
     rows = log(predictions, model, window, versions)
