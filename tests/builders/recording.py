@@ -33,7 +33,7 @@ def recording(folder: Path, config: Path, *options: str) -> Iterator[subprocess.
             yield process
             if process.poll() is None:
                 process.terminate()
-                assert process.wait(60) == 0, (folder / "recorder.log").read_text()
+                assert process.wait(120) == 0, (folder / "recorder.log").read_text()
         finally:
             process.kill()
 
@@ -43,7 +43,7 @@ def rows_in(predictions: Path, model: str) -> int:
     return log(predictions, model).count()
 
 
-def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+def until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
     """Wait for something that other processes bring about."""
     deadline = time.monotonic() + seconds
     while not condition():
