@@ -33,7 +33,7 @@ from mlserving.gateway import frames as f
 ROOT = Path(__file__).resolve().parent.parent
 MODEL, VERSION = "small", 7
 TICKS = os.sysconf("SC_CLK_TCK")
-START_SECONDS = 60
+START_SECONDS = 180
 FLOATS = 225  # make a request of 1 KB and an answer of 1 KB
 REST_FLOATS = 150
 
@@ -54,7 +54,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="millrace-benchmark-") as folder:
         rows = measure_all(Path(folder), arguments)
     machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
-    result = {"machine": machine, "seconds": arguments.seconds, "rounds": arguments.rounds, "load_before": os.getloadavg()[0], "runs": rows}
+    result = {"machine": machine, "seconds": arguments.seconds, "rounds": arguments.rounds, "load": os.getloadavg()[0], "runs": rows}
     if not arguments.profile:
         arguments.output.parent.mkdir(parents=True, exist_ok=True)
         arguments.output.write_text(json.dumps(result, indent=2) + "\n")
