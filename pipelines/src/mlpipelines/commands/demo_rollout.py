@@ -77,6 +77,7 @@ class Stream:
             self.failed += answer.status != 200  # noqa: PLR2004  HTTP's OK
             self.answers[version] += 1
             self.last[version] = time.monotonic()
+        connection.close()
 
 
 def show(millrace: Sequence[str], project: Sequence[str], model: str, workspace: str, stream: Stream) -> Mapping[str, str]:

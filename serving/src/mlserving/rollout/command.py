@@ -71,9 +71,7 @@ def add_verbs(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> Non
         each.set_defaults(run=verb)
         add_place(each)
         if name in {"approve", "promote", "abort", "rollback"}:
-            each.add_argument(
-                "--reason", default="", required=name in {"promote", "abort", "rollback"}, help="why; it goes into the audit log"
-            )
+            each.add_argument("--reason", default="", required=name == "promote", help="why; it goes into the audit log")
         if name in {"status", "history"}:
             each.add_argument("--json", action="store_true", help="print JSON")
         if name == "status":
@@ -172,7 +170,7 @@ def _end_of(desired: Desired) -> int | None:
     match rollout.phase:
         case Phase.PROMOTING:
             print(
-                f"Version {rollout.to_version} answers everything. Version {rollout.from_version} stays warm until {screen.moment(rollout.warm_until)}: `millrace rollout rollback {rollout.model} --reason …` takes seconds."
+                f"Version {rollout.to_version} answers everything. Version {rollout.from_version} stays warm until {screen.moment(rollout.warm_until)}: `millrace rollout rollback {rollout.model}` takes seconds."
             )
             return 0
         case Phase.DONE:

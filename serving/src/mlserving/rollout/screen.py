@@ -132,7 +132,7 @@ def _next(rollout: Rollout, seen: Observation | None, now: float) -> str:
         case Phase.STARTING:
             return "Next: the canary is being loaded; then its first step begins."
         case Phase.PROMOTING:
-            return f"Next: version {rollout.from_version} is let go at {moment(rollout.warm_until)}. Until then: millrace rollout rollback {rollout.model} --reason …"
+            return f"Next: version {rollout.from_version} is let go at {moment(rollout.warm_until)}. Until then: millrace rollout rollback {rollout.model}"
         case Phase.DONE | Phase.ABORTED | Phase.ROLLED_BACK:
             return f"Over at {moment(rollout.ended)}: {rollout.ended_because}"
         case Phase.AWAITING_APPROVAL if not rollout.approved:

@@ -167,7 +167,9 @@ class Supervisor:
                 child = self._servers.pop(member)
                 child.ask_to_end()
                 self._leaving.append(child)
-        self._leaving = [child for child in self._leaving if not child.ended()]
+        for child in [child for child in self._leaving if child.ended()]:
+            child.end(0)  # what it left of itself
+            self._leaving.remove(child)
 
     def _tell(self) -> None:
         if not self._ports:

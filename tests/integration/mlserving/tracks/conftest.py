@@ -66,6 +66,7 @@ class Load:
             self.last[version] = time.monotonic()
             if answer.status == 200 and json.loads(content)["predictions"][0]["version"] != int(version):
                 self.wrong.append(f"version {version} said: {content!r}")
+        connection.close()
 
     @contextlib.contextmanager
     def running(self, threads: int = 2) -> Iterator[None]:
