@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 WHO = ("model", "track", "version", "protocol")
 
@@ -16,11 +16,14 @@ class Page:
     """What a gateway has counted since it began."""
 
     def __init__(self) -> None:
+        self.starts = 0
         self.begin()
 
     def begin(self) -> None:
         registry = CollectorRegistry()
         self.registry = registry
+        self.starts += 1
+        Gauge("process_start_time_seconds", "", registry=registry).set(1_700_000_000.5 + self.starts)
         self.requests = Counter("millrace_gateway_requests", "", (*WHO, "code"), registry=registry)
         self.seconds = Histogram("millrace_gateway_request_seconds", "", WHO, buckets=(0.01, 0.1, 1), registry=registry)
         self.classes = Counter("millrace_prediction_class", "", ("model", "track", "version", "class"), registry=registry)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 
 if TYPE_CHECKING:
     from mlserving.gateway.service import Gateway
@@ -22,6 +22,7 @@ async def serving(listening: socket.socket, gateway: Gateway) -> AsyncIterator[N
     """Answer on `listening` while the context lasts."""
     registry = CollectorRegistry()
     registry.register(gateway.metrics)
+    ProcessCollector(registry=registry)  # when the process began: what it has counted is since then, which `millrace rollout` must know
 
     async def metrics(_: web.Request) -> web.Response:
         gateway.count_connections()

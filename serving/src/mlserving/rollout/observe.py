@@ -168,10 +168,15 @@ def _key(name: str, labels: Mapping[str, str], rollout: Rollout) -> str:
 
 
 def _since(mark: Mapping[str, Any] | None, started: float | None, counts: Counts) -> Counts:
-    """What one gateway has counted since it was marked."""
+    """What one gateway has counted since it was marked. Its recorder counts classes, and may begin anew while the gateway goes on."""
     before: Counts = mark["counts"] if mark else {}
-    anew = mark is None or mark.get("started") != started or any(counts.get(key, 0.0) < value for key, value in before.items())
-    return counts if anew else {key: value - before.get(key, 0.0) for key, value in counts.items()}
+    anew = mark is None or mark.get("started") != started
+    grown: dict[str, float] = {}
+    for recorder in (True, False):
+        now, then = ({key: value for key, value in each.items() if key.startswith("classes/") is recorder} for each in (counts, before))
+        reset = anew or any(now.get(key, 0.0) < value for key, value in then.items())
+        grown |= now if reset else {key: value - then.get(key, 0.0) for key, value in now.items()}
+    return grown
 
 
 def _add(total: dict[str, float], counts: Counts) -> None:

@@ -51,6 +51,19 @@ def test_a_gateway_that_begins_anew_counts_from_zero(pages: tuple[Page, Page, Ga
     second.answer(1)
     found = observe(source, mark)
     assert (found.canary.requests, found.canary.errors) == (6, 5)
+    first.answer(50)
+    assert observe(source, mark).canary.requests == 56, "also once it has counted past what it had before"
+
+
+def test_a_recorder_that_begins_anew_takes_nothing_from_what_the_gateway_counts(pages: tuple[Page, Page, Gateways]) -> None:
+    first, _, source = pages
+    first.answer(40)
+    mark = source.mark(rollout())
+    first.answer(5)
+    first.classes.clear()
+    first.classes.labels("demo", "canary", 2, "travel").inc(3)
+    found = observe(source, mark)
+    assert (found.canary.requests, found.canary.classes) == (5, {"travel": 3})
 
 
 def test_another_model_another_version_and_callers_who_went_away_are_not_counted(pages: tuple[Page, Page, Gateways]) -> None:
