@@ -94,6 +94,7 @@ class Child:
         self._started = self._now()
 
     def _bury(self, code: int) -> None:
+        self.ready_file.unlink(missing_ok=True)
         lived = self._now() - self._started
         self._process, self._exit = None, code
         self._deaths = 1 if lived > _STEADY else self._deaths + 1

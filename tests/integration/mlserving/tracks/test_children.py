@@ -51,6 +51,9 @@ def test_a_child_that_is_killed_is_started_again_and_its_old_address_is_forgotte
     until(one.ready)
     first = int((one.ready() or {})["pid"])
     os.kill(first, signal.SIGKILL)
+    until(one.ended)
+    one.tend()
+    assert not one.ready_file.exists(), "nobody is told of it while it is dead"
     until(lambda: (one.tend(), one.ready())[1] and int((one.ready() or {})["pid"]) != first)
     one.end(5)
     assert one.ended()
