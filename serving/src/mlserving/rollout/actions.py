@@ -66,6 +66,7 @@ def start(room: Room, wish: Wish) -> Desired:
     version = wish.version or _challenger(room, desired)
     if version == desired.stable.version:
         raise ConfigError(f"Version {version} of {wish.model} answers already. Name another one: --version N")
+    room.driver.await_in_force(desired, room.load_seconds)  # where nobody serves, nothing is begun
     canary = Wanted(version=version, digest=wish.digest or room.driver.digest(wish.model, version))
     rollout = _new(room, wish, desired.stable.version, version)
     fresh = document.begin(desired, rollout, canary).model_copy(update={"sticky": wish.sticky, "log": wish.log})

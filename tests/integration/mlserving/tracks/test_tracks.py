@@ -139,3 +139,11 @@ def test_killed_the_supervisor_leaves_no_process_behind(serving: Any) -> None:
     pids = [*servers(serving.workspace).values()]
     serving.process.kill()
     until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), 60)
+
+
+def test_where_nobody_serves_no_rollout_begins(serving: Any, room: Room) -> None:
+    """After the one above."""
+    before = room.driver.read("demo")
+    with pytest.raises(Unavailable, match="Nothing serves tracks"):
+        actions.start(room, WISH)
+    assert room.driver.read("demo") == before
