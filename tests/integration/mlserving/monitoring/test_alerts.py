@@ -325,7 +325,7 @@ STORIES = [
         step=30,
         value="1.44k",
         fires={3 * DAY + 120: MODEL},
-        silent=(DAY, 2 * DAY, 3 * DAY + 30),
+        silent=(DAY, 2 * DAY, 3 * DAY - 60),
     ),
     Story(
         told="a batch each night",
