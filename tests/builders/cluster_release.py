@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterable
@@ -99,14 +100,44 @@ class Release:
 
     def leader(self) -> str:
         """The pod that holds the lease; empty if none of those that are ready does."""
-        lease = self.client.request("GET", f"/apis/coordination.k8s.io/v1/namespaces/{RELEASE}/leases/gpu-queue")
-        holder = str(lease["spec"].get("holderIdentity") or "")
+        holder = str(self._lease()["spec"].get("holderIdentity") or "")
         return holder if holder in self.ready_pods() else ""
 
     def kill(self, pod: str) -> None:
         """Delete it without waiting: another comes at once, while the old process may live its last seconds on the node."""
         done = self.kubectl("--namespace", RELEASE, "delete", "pod", pod, "--grace-period=0", "--force")
         assert done.returncode == 0, done.stderr
+
+    def processes(self, pod: str) -> list[int]:
+        """The processes of its container, if they are this machine's; found by the container's name among their cgroups."""
+        statuses = self._pod(pod)["status"].get("containerStatuses", [])
+        container = str(statuses[0].get("containerID", "")).rpartition("/")[2] if statuses else ""
+        return [int(file.parent.name) for file in Path("/proc").glob("[0-9]*/cgroup") if container and container in _text(file)]
+
+    def sigkill(self, pod: str) -> None:
+        """Kill its process as a kernel that is out of memory does; returns when the kubelet has noticed."""
+        before = self._restarts(pod)
+        for process in self.processes(pod):
+            os.kill(process, signal.SIGKILL)
+        deadline = time.monotonic() + 60
+        while self._restarts(pod) == before:
+            assert time.monotonic() < deadline, f"{pod} was not restarted"
+            time.sleep(0.1)
+        ended = self._pod(pod)["status"]["containerStatuses"][0]["lastState"]["terminated"]
+        assert ended["exitCode"] == 128 + signal.SIGKILL, ended
+
+    def renewed(self) -> str:
+        """When the lease was last renewed, as the leader wrote it."""
+        return str(self._lease()["spec"].get("renewTime", ""))
+
+    def _pod(self, name: str) -> Any:
+        return self.client.request("GET", f"/api/v1/namespaces/{RELEASE}/pods/{name}")
+
+    def _restarts(self, pod: str) -> int:
+        return sum(status["restartCount"] for status in self._pod(pod)["status"].get("containerStatuses", []))
+
+    def _lease(self) -> Any:
+        return self.client.request("GET", f"/apis/coordination.k8s.io/v1/namespaces/{RELEASE}/leases/gpu-queue")
 
     def fresh_namespace(self) -> str:
         """A name that nobody has, to be forgotten later."""
@@ -130,6 +161,13 @@ class Release:
 
 def _set(values: Iterable[str]) -> list[str]:
     return [part for value in values for part in ("--set", value)]
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:  # it has ended meanwhile
+        return ""
 
 
 def _ready(pod: Any) -> bool:

@@ -213,6 +213,23 @@ def test_a_leader_that_is_killed_is_replaced(release: Release, team: Team) -> No
     eventually("two stand ready again", lambda: len(release.ready_pods()) == 2, 60)
 
 
+def test_a_leader_whose_process_is_killed_leaves_nothing_undone(release: Release, team: Team) -> None:
+    eventually("somebody leads", lambda: release.leader() != "", 60)
+    if not release.processes(release.leader()):
+        pytest.skip("the cluster's nodes are not this machine")
+
+    def kill_twice() -> None:
+        for _ in range(2):
+            eventually("somebody leads", lambda: release.leader() != "", 60)
+            release.sigkill(release.leader())
+            last = release.renewed()
+            eventually("somebody leads on", lambda last=last: release.renewed() > last, 60)  # type: ignore[misc] # a default binds
+            time.sleep(1)  # let it do some work
+
+    all_finish_within_the_quota(release, team, kill_twice)
+    eventually("two stand ready again", lambda: len(release.ready_pods()) == 2, 60)
+
+
 def test_uninstalling_stops_while_somebody_waits_and_loses_no_grant(release: Release, team: Team) -> None:
     team.submit("runs", gpus=4, seconds=600)
     team.submit("waits")

@@ -12,6 +12,7 @@ What holds of the result, whatever the input (tests explore it exhaustively in s
 - `strict`: nobody starts before somebody ahead of them in the lane. `easy`: somebody behind the head starts only if the head's
   expected start, by the declared limits, does not move (EASY backfilling: Lifka, "The ANL/IBM SP Scheduling System", 1995).
 - A request that can never start is told so and passed by; it is no cork.
+- A ledger never grows beyond what can be written (`LEDGER_BYTES`): where one is full, its line stands still until something ends.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from gpuqueue.queue import FOREVER, MOST_PODS, Grant, Lane, Queue, Reason, Request, Wait
+from gpuqueue.queue import FOREVER, LEDGER_BYTES, MOST_PODS, Grant, Lane, Queue, Reason, Request, Wait
 
 _AHEAD_NAMED = 20
 
@@ -65,6 +66,8 @@ class _Pool:
         self.lent: list[Grant] = []
         self.free: dict[str, int] = {}
         """By lane, once its own line is served."""
+        self.room = 0
+        """Bytes of its ledger, likewise."""
 
     def borrowed_by(self, owner: str) -> int:
         alive = [grant for grant in self.queue.ledger if grant.owner == owner and not _over(grant, self.queue.ended)]
@@ -78,8 +81,12 @@ class _Pool:
         """Grant `request` from this pool's ledger, if it is free and `owner` may still borrow so much."""
         if request.gpus > self.free.get(request.lane or "", 0) or self.borrowed_by(owner.name) + request.gpus > owner.max_borrow:
             return False
+        grant = _grant(request, owner, self.now, owner=owner.name)
+        if grant.weight > self.room:
+            return False
+        self.room -= grant.weight
         self.free[request.lane or ""] -= request.gpus
-        self.lent.append(_grant(request, owner, self.now, owner=owner.name))
+        self.lent.append(grant)
         return True
 
 
@@ -91,6 +98,9 @@ class _Line:
         self.released = tuple(grant for grant in queue.ledger if _over(grant, queue.ended))
         self.kept = [grant for grant in queue.ledger if grant not in self.released]
         self.granted: list[Grant] = []
+        self.room = LEDGER_BYTES - sum(grant.weight for grant in self.kept)
+        self.full = False
+        """Whether something was kept out of the ledger because it has no room."""
         self.waits: dict[str, Wait] = {}
         self.largest = {lane.name: lane.largest for lane in queue.lanes}
         self.lines: dict[str, list[Request]] = {lane.name: [] for lane in queue.lanes}
@@ -101,9 +111,9 @@ class _Line:
         known = {pod.uid for grant in self.kept for pod in grant.pods}
         for found in sorted(self.queue.found, key=lambda request: request.rank):
             pods = tuple(pod for pod in found.pods if pod.uid not in known and pod.uid not in self.queue.ended)
+            adopted = replace(_grant(found, self.queue, self.now), foreign=True, lane=found.lane or self._first_lane(), pods=pods)
             if pods:
-                adopted = replace(_grant(found, self.queue, self.now), foreign=True, lane=found.lane or self._first_lane(), pods=pods)
-                self.granted.append(adopted)
+                self._enter(adopted)
         held = {grant.key for grant in self.kept}
         for request in sorted(self.queue.waiting, key=lambda request: request.rank):
             if request.key in held:
@@ -130,6 +140,18 @@ class _Line:
 
     def _first_lane(self) -> str:
         return self.queue.lanes[0].name if self.queue.lanes else ""
+
+    def _enter(self, grant: Grant) -> bool:
+        """Put it into the ledger, if that has room for it; once something was kept out, nothing else gets in.
+
+        So nobody overtakes, and nobody starts while somebody holds GPUs who could not be counted.
+        """
+        self.full |= grant.weight > self.room
+        if self.full:
+            return False
+        self.room -= grant.weight
+        self.granted.append(grant)
+        return True
 
     @property
     def budget_spent(self) -> bool:
@@ -170,8 +192,9 @@ class _Line:
         """Grant from the front of a lane while it fits; then, in EASY order, from behind."""
         line, free = self.lines[lane.name], self.free(lane)
         while line and line[0].gpus <= free:
-            free -= line[0].gpus
-            self.granted.append(_grant(line.pop(0), self.queue, self.now))
+            if not self._enter(_grant(line[0], self.queue, self.now)):
+                return
+            free -= line.pop(0).gpus
         if line and self.queue.order == "easy" and free > 0:
             self._backfill(lane, line, free)
 
@@ -184,10 +207,11 @@ class _Line:
                 return
             over = self.now + (_limit(request, self.queue) or FOREVER) <= start < FOREVER
             if request.gpus <= free and (over or request.gpus <= spare):
+                if not self._enter(_grant(request, self.queue, self.now)):
+                    return
                 free -= request.gpus
                 spare -= 0 if over else request.gpus
                 line.remove(request)
-                self.granted.append(_grant(request, self.queue, self.now))
 
     def _tell_line(self, lane: Lane) -> None:
         line, free = self.lines[lane.name], self.free(lane)
@@ -195,9 +219,10 @@ class _Line:
             if self.budget_spent:
                 reason = Reason.BUDGET
             elif place == 1:
-                reason = Reason.FULL
+                reason = Reason.LEDGER if request.gpus <= free else Reason.FULL
             else:
-                reason = Reason.WOULD_DELAY if self.queue.order == "easy" and request.gpus <= free else Reason.BEHIND
+                could_pass = self.queue.order == "easy" and request.gpus <= free and not self.full
+                reason = Reason.WOULD_DELAY if could_pass else Reason.BEHIND
             ahead = tuple(other.key for other in line[: min(place - 1, _AHEAD_NAMED)])
             self._tell(request, reason, place=place, of=len(line), ahead=ahead, free=max(free, 0), quota=lane.now)
 
@@ -219,6 +244,7 @@ def _lend(lines: Sequence[_Line], pools: Mapping[str, _Pool]) -> None:
     """Let the heads of lines that are full borrow, whoever has waited longest first; each time the next in its line moves up."""
     for line in lines:
         if line.queue.name in pools:
+            pools[line.queue.name].room = 0 if line.full else line.room
             pools[line.queue.name].free = {lane.name: line.free(lane) for lane in line.queue.lanes if not line.lines[lane.name]}
     borrowers = [line for line in lines if line.pool is not None and line.queue.name not in pools and not line.budget_spent]
     while True:

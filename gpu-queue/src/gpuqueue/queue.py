@@ -6,6 +6,7 @@ knows nothing else.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -15,6 +16,14 @@ Order = Literal["strict", "easy"]
 FOREVER = float("inf")
 MOST_PODS = 1000
 """Of one group: an entry of the ledger has room for no more."""
+LEDGER_BYTES = 1_000_000
+"""How large a ledger may grow. It is one object, and etcd takes none above a million and a half bytes, policy and annotations included: a
+ledger that could not be written would hold up those who end, too."""
+_ENTRY_BYTES, _MEMBER_BYTES = 240, 48
+"""Of an entry and of one of its members, as they are written, without the words in them."""
+_PLAIN = re.compile(r"[\w./: -]*", re.ASCII)
+_WORST = 6
+"""Bytes that one letter can take when it is written down: `<` is \\u003c."""
 
 
 class Reason(Enum):
@@ -29,6 +38,7 @@ class Reason(Enum):
     NO_LANE = "NoLane"
     BUDGET = "BudgetSpent"
     BLOCKED = "GateCannotOpen"
+    LEDGER = "LedgerFull"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,14 +129,27 @@ class Grant:
     """When its request came."""
     gpus: int = field(init=False)
     """What it holds, of all its pods, ended ones included."""
+    weight: int = field(init=False)
+    """Bytes that its entry takes at most."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "gpus", sum(pod.gpus for pod in self.pods))
+        object.__setattr__(self, "weight", _weight(self))
 
     @property
     def ends(self) -> float:
         """When its limit is over."""
         return FOREVER if self.limit is None else self.at + self.limit
+
+
+def _weight(grant: Grant) -> int:
+    words = (grant.key, grant.namespace, grant.name, grant.lane, grant.family, grant.owner)
+    members = sum(_MEMBER_BYTES + _bytes(pod.uid) + _bytes(pod.name) for pod in grant.pods)
+    return _ENTRY_BYTES + sum(map(_bytes, words)) + members
+
+
+def _bytes(word: str) -> int:
+    return len(word) if _PLAIN.fullmatch(word) else _WORST * len(word)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -103,6 +103,11 @@ def _cause(wait: Wait, known: Known) -> str:  # noqa: PLR0911 (one sentence for 
             return f"it needs {gpus(asked)} and {lane} never has more than {most}. It is passed by; ask for fewer, or for a larger quota."
         case Reason.NO_LANE:
             return f"it names no kind of GPU that queue {known.queue.name} has. Give it a node selector: {_kinds(known.kinds or {})}."
+        case Reason.LEDGER:
+            return (
+                f"{line}. It needs {gpus(asked)}; {free} of {quota} are free, but queue {known.queue.name} holds {len(known.queue.ledger):,} grants "
+                "and has room for no more: it starts when some have ended. Give some namespaces a queue of their own: kubectl get gq."
+            )
         case Reason.BLOCKED:
             return f"its gate cannot be opened: {detail['blocked']}"
 

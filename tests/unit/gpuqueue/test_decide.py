@@ -7,7 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from gpuqueue.decide import Outcome, decide, expected_start
-from gpuqueue.queue import FOREVER, MOST_PODS, Budget, Grant, Lane, Pod, Queue, Reason, Request
+from gpuqueue.queue import FOREVER, LEDGER_BYTES, MOST_PODS, Budget, Grant, Lane, Pod, Queue, Reason, Request
 
 NOW = 1000.0
 
@@ -278,3 +278,55 @@ def test_in_the_end_everybody_who_can_start_has_started(one: Queue) -> None:
         one = replace(applied(one, found), ended=frozenset(pod.uid for grant in found.ledger for pod in grant.pods))
     assert begun == possible
     assert expected_start(one.lanes[0], [], 10**9, NOW) == (FOREVER, 0)
+
+
+LONG = "x" * 200
+"""Words that are long enough to fill a ledger."""
+
+
+def crowd(name: str, since: float = 0.0, pods: int = MOST_PODS) -> Request:
+    """A group that takes a quarter of a ledger, or so many pods' share of it."""
+    return request(name, since=since, pods=tuple(Pod(uid=f"{name}{number}", gpus=1, name=LONG) for number in range(pods)), size=pods)
+
+
+def test_a_ledger_that_has_no_room_lets_nobody_in_until_something_ends() -> None:
+    many = queue(*(crowd(name, since) for since, name in enumerate("abcdef")), request("small", since=9), lanes=(lane(10**5),))
+    first = outcome(many)
+    assert started(first) == ["a", "b", "c"]
+    assert sum(grant.weight for grant in first.ledger) <= LEDGER_BYTES
+    assert reasons(first) == {"d": Reason.LEDGER, "e": Reason.BEHIND, "f": Reason.BEHIND, "small": Reason.BEHIND}
+    rest = tuple(request for request in many.waiting if request.key not in started(first))
+    later = outcome(replace(many, ledger=first.ledger, waiting=rest, ended=frozenset(pod.uid for pod in first.ledger[0].pods)))
+    assert started(later) == ["d"]
+
+
+def test_who_runs_already_and_has_no_room_in_the_ledger_keeps_others_from_starting() -> None:
+    held = tuple(running(name, 0, pods=crowd(name).pods) for name in "abc")
+    found = outcome(queue(request("small"), lanes=(lane(10**5),), ledger=held, found=(crowd("foreign"),)))
+    assert started(found) == []
+    assert reasons(found) == {"small": Reason.LEDGER}
+
+
+def test_a_ledger_that_was_made_too_large_by_hand_is_kept_and_shrinks() -> None:
+    held = tuple(running(name, 0, pods=crowd(name).pods) for name in "abcdefgh")
+    found = outcome(queue(request("small"), lanes=(lane(10**5),), ledger=held, ended=frozenset(pod.uid for pod in held[0].pods)))
+    assert [grant.key for grant in found.ledger] == list("bcdefgh")
+
+
+def test_a_pool_lends_no_more_than_its_ledger_has_room_for() -> None:
+    pool = queue(name="pool", lanes=(lane(10**5),), ledger=tuple(running(name, 0, pods=crowd(name).pods) for name in "abc"))
+    team = queue(crowd("d"), name="team", lanes=(lane(MOST_PODS - 1),), pool="pool", max_borrow=10**5)
+    decided = decide([pool, team], NOW)
+    assert decided["pool"].granted == decided["team"].granted == ()
+
+
+@given(
+    st.lists(st.integers(1, MOST_PODS), max_size=12), st.lists(st.integers(1, MOST_PODS), max_size=6), st.sampled_from(["strict", "easy"])
+)
+@settings(max_examples=30, deadline=None)
+def test_no_ledger_grows_beyond_what_can_be_written(waiting: list[int], found: list[int], order: str) -> None:
+    requests = [crowd(f"w{place}", place, pods) for place, pods in enumerate(waiting)]
+    foreign = tuple(crowd(f"f{place}", place, pods) for place, pods in enumerate(found))
+    result = outcome(queue(*requests, lanes=(lane(sum(waiting) // 2 + sum(found)),), found=foreign, order=order))
+    assert sum(grant.weight for grant in result.ledger) <= LEDGER_BYTES
+    assert {grant.key for grant in result.granted} | reasons(result).keys() >= {request.key for request in requests}

@@ -163,19 +163,22 @@ def test_what_if_for_machines(trace: str, capsys: pytest.CaptureFixture[str]) ->
     assert found["as it was"]["use"][0] == {"queue": "a", "lane": "l4", "gpu_hours": held / HOUR, "share": held / (8 * end)}
 
 
+def drawn_in(file: Path) -> tuple[list[str], list[list[tuple[float, float]]]]:
+    """The words and the lines of a picture, in their order."""
+    drawn, space = ET.parse(file).getroot(), {"svg": "http://www.w3.org/2000/svg"}
+    lines = [line.attrib["points"].split() for line in drawn.iterfind("svg:polyline", space)]
+    points = [[(float(x), float(y)) for x, y in (point.split(",") for point in line)] for line in lines]
+    return [text.text or "" for text in drawn.iterfind("svg:text", space)], points
+
+
 def test_what_if_draws_a_panel_for_each_team_and_one_for_the_gpus(trace: str, tmp_path: Path) -> None:
     file = tmp_path / "out.svg"
     assert gpuq("what-if", "--trace", trace, "--quota", "a/l4=16", "--plot", str(file)) == 0
-    drawn = ET.parse(file).getroot()
-    space = {"svg": "http://www.w3.org/2000/svg"}
-    words = [text.text for text in drawn.iterfind("svg:text", space)]
-    assert [word for word in words if (word and "started" in word) or word == "GPUs in use"] == [
+    words, lines = drawn_in(file)
+    assert [word for word in words if "started" in word or word == "GPUs in use"] == [
         "a: started after a wait of at most",
         "b: started after a wait of at most",
         "GPUs in use",
-    ]
-    lines = [
-        [tuple(map(float, point.split(","))) for point in line.attrib["points"].split()] for line in drawn.iterfind("svg:polyline", space)
     ]
     assert len(lines) == 6
     for line in lines[:4]:  # the share that has started only grows, from the left to the right and upwards
@@ -195,6 +198,32 @@ def test_plan_says_the_smallest_quota(trace: str, capsys: pytest.CaptureFixture[
     assert "GPUs nineteen in twenty start within 10m." in capsys.readouterr().out
 
 
+def test_plan_prints_waits_by_team_and_the_gpus_in_use_under_the_quota_found(trace: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert gpuq("plan", "--trace", trace, "--lane", "a/l4", "--wait-p95", "10m", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    at_smallest = next(row for row in found["quotas"] if row["quota"] == found["smallest"])
+    assert found["planned"]["waits"]["a"] == {name: at_smallest[name] for name in ("jobs", "mean", "p50", "p95", "longest")} | {"never": 0}
+    assert gpuq("plan", "--trace", trace, "--lane", "a/l4", "--wait-p95", "10m") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["a", "planned", "60"] in [row[:3] for row in rows]
+    assert ["a/l4", "planned", str(found["smallest"])] in [row[:3] for row in rows]
+
+
+def test_plan_draws_waits_by_quota_and_then_what_what_if_draws(trace: str, tmp_path: Path) -> None:
+    file = tmp_path / "out.svg"
+    assert gpuq("plan", "--trace", trace, "--lane", "a/l4", "--wait-p95", "10m", "--plot", str(file)) == 0
+    words, lines = drawn_in(file)
+    assert [word for word in words if "wait" in word or word == "GPUs in use"] == [
+        "a/l4: what nineteen in twenty wait at most, by quota; they should wait 10m",
+        "a: started after a wait of at most",
+        "b: started after a wait of at most",
+        "GPUs in use",
+    ]
+    should, waits = lines[:2]
+    assert should[0][1] == should[1][1]
+    assert waits[0][1] < should[0][1] <= waits[-1][1]  # upwards is less on paper: the first quota is too small, the last is enough
+
+
 def test_the_clusters_own_history_is_read_where_no_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:
     assert gpuq("what-if", "--quota", "a/l4=16", "--json", load=lambda _: (BUSY, [policy("a", 8)])) == 0
     assert json.loads(capsys.readouterr().out)["as it was"]["waits"]["a"]["jobs"] == 60
@@ -210,6 +239,7 @@ def test_the_clusters_own_history_is_read_where_no_file_is_named(capsys: pytest.
         (["what-if", "--pool", "a:3"], "'a:3' is no pool; write TEAM=POOL:GPUS"),
         (["what-if", "--days", "0"], "--days 0: it must be above zero"),
         (["what-if", "--plot", "/nowhere/at/all.svg"], "/nowhere/at/all.svg cannot be written"),
+        (["plan", "--lane", "a/l4", "--wait-p95", "1m", "--plot", "/nowhere/at/all.svg"], "/nowhere/at/all.svg cannot be written"),
         (["plan", "--lane", "a/l4", "--wait-p95", "soon"], "'soon' is no duration above zero"),
         (["plan", "--lane", "a/h100", "--wait-p95", "1m"], "no job of this time asked for a/h100; there are a/l4, b/l4"),
     ],

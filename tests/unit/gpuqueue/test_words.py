@@ -16,7 +16,7 @@ NOON = 1_795_262_400.0
 """21 November 2026, 12:00 UTC."""
 HOUR = 3600.0
 QUEUE = Queue(name="fraud", lanes=(Lane(name="l4", quota=((0.0, 4), (NOON, 8))),))
-PLACED = {Reason.FULL, Reason.BEHIND, Reason.WOULD_DELAY, Reason.BUDGET}
+PLACED = {Reason.FULL, Reason.BEHIND, Reason.WOULD_DELAY, Reason.BUDGET, Reason.LEDGER}
 
 
 def wait(reason: Reason, *, place: int = 0, of: int = 0, ahead: tuple[str, ...] = (), **detail: object) -> Wait:
@@ -59,6 +59,7 @@ def test_of_a_long_line_the_nearest_are_named_and_the_others_counted() -> None:
         (Reason.BLOCKED, "istio says no"),
         (Reason.NO_LANE, "accelerator=nvidia-l4 (l4)"),
         (Reason.BUDGET, "50 of 40 GPU hours. It begins anew 14:00 UTC"),
+        (Reason.LEDGER, "has room for no more"),
         (Reason.CONFUSED, "create them again alike"),
         (Reason.WOULD_DELAY, "could delay the first in line"),
     ],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 from gpuqueue.durations import words_of
 from gpuqueue.planning import Outlook
-from gpuqueue.replayed import over_time
+from gpuqueue.replayed import Waits, over_time
 
 _WIDE, _HIGH, _LEFT, _GAP = 720, 130, 70, 50
 _COLOURS = ("#8a8a8a", "#0b6bcb")
@@ -32,10 +32,11 @@ class Panel:
     upwards: Mapping[str, float]
 
 
-def draw(file: Path, ways: Mapping[str, Outlook], window: tuple[float, float]) -> None:
-    """Write the picture of up to two replays of one history."""
+def draw(file: Path, ways: Mapping[str, Outlook], window: tuple[float, float], first: Sequence[Panel] = ()) -> None:
+    """Write the picture of up to two replays of one history, below what else should be in it."""
     teams = sorted({team for outlook in ways.values() for team in outlook.waits})
-    panels = [_waits_panel(team, [outlook.waits.get(team, ()) for outlook in ways.values()]) for team in teams]
+    panels = [*first]
+    panels += [_waits_panel(team, [outlook.waits.get(team, ()) for outlook in ways.values()]) for team in teams]
     panels.append(_use_panel(list(ways.values()), window))
     high = len(panels) * (_HIGH + _GAP) + _GAP
     svg = ET.Element("svg", {"xmlns": "http://www.w3.org/2000/svg", "viewBox": f"0 0 {_WIDE + 2 * _LEFT} {high}"})
@@ -49,18 +50,34 @@ def draw(file: Path, ways: Mapping[str, Outlook], window: tuple[float, float]) -
     file.write_text(ET.tostring(svg, encoding="unicode") + "\n", encoding="utf-8")
 
 
+def quotas_panel(lane: str, found: Mapping[int, Waits], target: float) -> Panel:
+    """What nineteen in twenty wait at most, by quota, and across it what they should."""
+    quotas = sorted(found)
+    place = _axis([target, *(waits.p95 for waits in found.values())])
+    span = max(1, quotas[-1] - quotas[0])
+    across = {quota: (quota - quotas[0]) / span for quota in quotas}
+    smallest = next((quota for quota in quotas if found[quota].p95 <= target), quotas[-1])
+    return Panel(
+        title=f"{lane}: what nineteen in twenty wait at most, by quota; they should wait {words_of(target)}",
+        lines=[[(0.0, place(target)), (1.0, place(target))], [(across[quota], place(found[quota].p95)) for quota in quotas]],
+        across={f"{quota:,}": across[quota] for quota in (quotas[0], smallest, quotas[-1])},
+        upwards={words_of(wait): place(wait) for wait in (0.0, *_WAITS) if place(wait) <= 1.0},
+    )
+
+
+def _axis(waits: Iterable[float]) -> Callable[[float], float]:
+    """Where waits lie on an axis with room for these, minutes and days alike: by the logarithm of a minute more."""
+    longest = max([60.0, *waits])
+    return lambda wait: math.log1p(wait / 60) / math.log1p(longest / 60)
+
+
 def _waits_panel(team: str, ways: Sequence[Sequence[float]]) -> Panel:
-    longest = max([60.0, *(wait for waits in ways for wait in waits)])
-
-    def place(wait: float) -> float:
-        """Minutes and days on one axis: the logarithm of a minute more."""
-        return math.log1p(wait / 60) / math.log1p(longest / 60)
-
+    place = _axis(wait for waits in ways for wait in waits)
     lines = [[(place(wait), (number + 1) / len(waits)) for number, wait in enumerate(sorted(waits))] for waits in ways]
     return Panel(
         title=f"{team}: started after a wait of at most",
         lines=[[(0.0, 0.0), *_thinned(line), (1.0, 1.0)] if line else [] for line in lines],
-        across={words_of(wait): place(wait) for wait in _WAITS if wait <= longest},
+        across={words_of(wait): place(wait) for wait in _WAITS if place(wait) <= 1.0},
         upwards={"0 %": 0.0, "50 %": 0.5, "95 %": 0.95},
     )
 

@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from gpuqueue.commands import reading
-from gpuqueue.commands.drawing import draw, used
+from gpuqueue.commands.drawing import draw, quotas_panel, used
 from gpuqueue.durations import seconds_of, words_of
 from gpuqueue.errors import ConfigError
 from gpuqueue.history import Past
@@ -52,6 +52,9 @@ def add_parsers(subparsers: argparse._SubParsersAction[argparse.ArgumentParser],
     plans.add_argument("--lane", required=True, metavar="TEAM/LANE")
     plans.add_argument("--wait-p95", required=True, metavar="DURATION", help="what nineteen in twenty should wait at most, such as 30m")
     plans.add_argument("--order", action="append", default=[], metavar="[TEAM=]ORDER", help="strict or easy, of one team or of all")
+    plans.add_argument(
+        "--plot", type=Path, metavar="FILE.svg", help="also draw waits by quota, and waits and GPUs in use under the one found"
+    )
     plans.set_defaults(run=partial(plan, load=load))
     for parser in (what, plans):
         parser.add_argument("--trace", type=Path, metavar="FILE", help="jobs of a file (.csv, or lines of a history), not of the cluster")
@@ -87,33 +90,48 @@ def what_if(arguments: argparse.Namespace, load: Load | None = None) -> int:
 
 
 def plan(arguments: argparse.Namespace, load: Load | None = None) -> int:
-    """Find the smallest quota that meets the target; 0, 3 if none does, or 2 if an argument or a file is wrong."""
+    """Find the smallest quota that meets the target, and replay with it; 0, 3 if none does, or 2 if an argument or a file is wrong."""
     again = "gpuq plan --help"
     try:
         history = _history(arguments, load, again)
         place, target = _place(arguments.lane), seconds_of(arguments.wait_p95)
         orders = _orders(arguments.order, history.policies)
-        history = replace(history, policies=changed(history.policies, Change(orders=orders)))
+        ordered = replace(history, policies=changed(history.policies, Change(orders=orders)))
         lanes = sorted({(past.queue, past.lane) for past in history.counted})
         if place not in lanes:
             raise ConfigError(f"no job of this time asked for {arguments.lane}; there are {', '.join('/'.join(lane) for lane in lanes)}")
     except (ConfigError, ValueError) as error:
         return _refuse(error, again)
-    found = sweep(history, place, target)
+    found = sweep(ordered, place, target)
     smallest = next((quota for quota, waits in found.items() if waits.p95 <= target), None)
+    ways = {"as it was": outlook(history, history.policies)}
+    if smallest is not None:
+        ways["planned"] = outlook(history, changed(ordered.policies, Change(quotas={place: smallest})))
+    if arguments.plot:
+        try:
+            draw(arguments.plot, ways, history.window, [quotas_panel(arguments.lane, found, target)])
+        except OSError as error:
+            return _refuse(ConfigError(f"{arguments.plot} cannot be written: {error}"), again)
     if arguments.json:
         rows = [{"quota": quota, **asdict(waits)} for quota, waits in found.items()]
-        _print_json({"lane": arguments.lane, "target": target, "smallest": smallest, "quotas": rows})
+        by_way = {way: _as_json(result) for way, result in ways.items()}
+        _print_json({"lane": arguments.lane, "target": target, "smallest": smallest, "quotas": rows, **by_way})
     else:
-        _print_table(
-            f"{arguments.lane}, {_words(history.window)}: waits by quota",
-            [{"quota": quota, **_cells(waits), "p95 within": waits.p95 <= target} for quota, waits in found.items()],
-        )
-        if smallest is None:
-            print(f"No quota lets nineteen in twenty start within {arguments.wait_p95}: look at the lane's windows.")
-        else:
-            print(f"With {smallest} GPUs nineteen in twenty start within {arguments.wait_p95}.")
+        _show_plan(arguments, history, found, target)
+        _show(history, ways, arguments.plot)
     return 0 if smallest is not None else 3
+
+
+def _show_plan(arguments: argparse.Namespace, history: Recorded, found: Mapping[int, Waits], target: float) -> None:
+    _print_table(
+        f"{arguments.lane}, {_words(history.window)}: waits by quota",
+        [{"quota": quota, **_cells(waits), "p95 within": waits.p95 <= target} for quota, waits in found.items()],
+    )
+    smallest = next((quota for quota, waits in found.items() if waits.p95 <= target), None)
+    if smallest is None:
+        print(f"No quota lets nineteen in twenty start within {arguments.wait_p95}: look at the lane's windows.\n")
+    else:
+        print(f"With {smallest} GPUs nineteen in twenty start within {arguments.wait_p95}.\n")
 
 
 def _history(arguments: argparse.Namespace, load: Load | None, again: str) -> Recorded:
