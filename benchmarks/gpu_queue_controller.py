@@ -19,16 +19,15 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import msgspec
-import numpy as np
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "builders")]
+
+from gpu_queue_load import GPUS, NODES, TEAMS, Row, Times, cpu, create, percentile, rss, version  # noqa: E402
 
 import binaries  # noqa: E402
 import gpu_objects as make  # noqa: E402
@@ -39,99 +38,10 @@ from gpuqueue.cluster.api import Api  # noqa: E402
 from mlpipelines.commands.screen import console, print_table  # noqa: E402
 from mlpipelines.workspace import write_json  # noqa: E402
 
-QUEUES = [f"team-{letter}" for letter in "abcde"]
-NODES = 50
-QUOTA = NODES * 8 // len(QUEUES)
+QUOTA = GPUS // len(TEAMS)
 SHORT = 8
 """The quota of a queue in which a long line waits."""
-L4 = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
-CLIENTS = 4
 PROBES = "127.0.0.1:28765"
-HELD = "test.millrace/succeeds-after"
-
-Row = dict[str, Any]
-
-
-class Meta(msgspec.Struct):
-    """Of a watched pod."""
-
-    name: str
-    namespace: str
-
-
-class Spec(msgspec.Struct, rename={"gates": "schedulingGates"}):
-    """Of a watched pod."""
-
-    gates: list[Any] | None = None
-
-
-class Status(msgspec.Struct):
-    """Of a watched pod."""
-
-    phase: str = ""
-
-
-class Pod(msgspec.Struct):
-    """A watched pod."""
-
-    metadata: Meta
-    spec: Spec
-    status: Status
-
-
-class Event(msgspec.Struct):
-    """Of a watch."""
-
-    type: str
-    object: Pod
-
-
-@dataclass(slots=True)
-class Times:
-    """When things happened, by the clock of this process."""
-
-    selector: str = "gpu-queue.dev/managed=true"
-    """Of the pods that are watched."""
-    created: dict[str, float] = field(default_factory=dict)
-    opened: dict[str, float] = field(default_factory=dict)
-    ended: dict[str, float] = field(default_factory=dict)
-    _moved: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def follow(self, api: Api, since: str) -> None:
-        """Watch every managed pod from `since` on, for ever."""
-        query = {"labelSelector": self.selector}
-        async for line in api.watch("/api/v1/pods", since=since, silence=120, lasting=3000, query=query):
-            if b'"BOOKMARK"' in line[:40]:
-                continue
-            event, now = msgspec.json.decode(line, type=Event), time.monotonic()
-            key = f"{event.object.metadata.namespace}/{event.object.metadata.name}"
-            if not event.object.spec.gates:
-                self.opened.setdefault(key, now)
-            if event.object.status.phase == "Succeeded":
-                self.ended.setdefault(key, now)
-            self._moved.set()
-
-    async def until(self, done: Callable[[], bool]) -> None:
-        """Return once `done()`, looked at whenever something was seen."""
-        while not done():
-            self._moved.clear()
-            await self._moved.wait()
-
-    def waits(self) -> list[float]:
-        """From the answer to the creation until the gate was seen open."""
-        return [opened - self.created[key] for key, opened in self.opened.items() if key in self.created]
-
-    def handovers(self, quota: int) -> list[float]:
-        """From seeing a pod end until the gate of the next in its line was seen open: the k-th end lets in the (quota + k)-th pod.
-
-        Only of pods that were waiting when the GPU became free.
-        """
-        found = []
-        for queue in QUEUES:
-            ends = sorted(at for key, at in self.ended.items() if key.startswith(f"{queue}/"))
-            opens = sorted((at, self.created.get(key, at)) for key, at in self.opened.items() if key.startswith(f"{queue}/"))[quota:]
-            found += [opened - ended for ended, (opened, created) in zip(ends, opens, strict=False) if created < ended]
-        return found
 
 
 def main() -> int:
@@ -157,6 +67,11 @@ def main() -> int:
     return 0
 
 
+def names(size: int) -> list[str]:
+    """Of so many pods."""
+    return [f"job-{number:05}" for number in range(size)]
+
+
 async def turnover(size: int, quota: int) -> Row:
     """Pods that come, wait, run a second and go."""
     async with cluster(quota) as (plane, api):
@@ -169,14 +84,14 @@ async def _turned_over(api: Api, process: subprocess.Popen[bytes], size: int, qu
     before, times = await scraped(), Times()
     following = asyncio.create_task(times.follow(api, await version(api)))
     started = time.monotonic()
-    await create(api, times, size, ends_after="1s")
+    await create(api, times, names(size), ends_after="1s")
     await times.until(lambda: len(times.ended) == size)
     seconds = time.monotonic() - started
     following.cancel()
     handovers = times.handovers(quota)
     return {
         "pods": size,
-        "GPUs": quota * len(QUEUES),
+        "GPUs": quota * len(TEAMS),
         "finished/s": round(size / seconds, 1),
         "handovers": len(handovers),
         "waited p50 s": percentile(times.waits(), 50),
@@ -193,7 +108,7 @@ async def burst(size: int) -> Row:
     async with cluster(size, run=False) as (plane, api):
         times = Times()
         following = asyncio.create_task(times.follow(api, await version(api)))
-        await create(api, times, size)
+        await create(api, times, names(size))
         with controller(plane) as process:
             await times.until(lambda: len(times.opened) == size)
             seconds = max(times.opened.values()) - min(times.opened.values())
@@ -203,7 +118,7 @@ async def burst(size: int) -> Row:
 
 async def waiting(size: int) -> Row:
     """Pods that wait in five lines, at whose fronts nothing moves."""
-    async with cluster(1, run=False) as (plane, api), background(create(api, Times(), size)) as created:
+    async with cluster(1, run=False) as (plane, api), background(create(api, Times(), names(size))) as created:
         await created
         with controller(plane) as process:
             await led()
@@ -225,7 +140,7 @@ async def admission(samples: int = 300) -> list[Row]:
     """What the gate adds to creating a pod: dry runs in a namespace with it and in one without, in turn."""
     async with cluster(1, run=False) as (plane, api):
         plane.client.request("POST", "/api/v1/namespaces", make.namespace("plain", managed=False))
-        taken: dict[str, list[float]] = {"plain": [], QUEUES[0]: []}
+        taken: dict[str, list[float]] = {"plain": [], TEAMS[0]: []}
         for number in range(samples):
             for namespace, seconds in taken.items():
                 began = time.perf_counter()
@@ -233,7 +148,7 @@ async def admission(samples: int = 300) -> list[Row]:
                     "POST", f"/api/v1/namespaces/{namespace}/pods", body=make.pod(f"p{number}", gpus=1), query={"dryRun": "All"}
                 )
                 seconds.append(1000 * (time.perf_counter() - began))
-    names = {"plain": "no gate", QUEUES[0]: "gate and guards"}
+    names = {"plain": "no gate", TEAMS[0]: "gate and guards"}
     return [
         {"admission": names[namespace], **{f"p{share} ms": percentile(seconds, share) for share in (50, 90, 99)}}
         for namespace, seconds in taken.items()
@@ -248,20 +163,31 @@ async def cluster(quota: int, *, run: bool = True) -> AsyncIterator[tuple[Contro
     """A control plane with our chart and five queues; with nodes and what makes pods run only if `run`."""
     nodes = [Node(name=f"gpu-{number}") for number in range(NODES)] if run else []
     with tempfile.TemporaryDirectory() as folder, ControlPlane(Path(folder) / "plane", controllers=run, nodes=nodes) as plane:
-        client = plane.client
-        client.apply(make.namespace(make.RELEASE_NAMESPACE, managed=False))
-        for thing in rendered():
-            client.apply(thing)
-        plane.wait("the kind GpuQueue", lambda: answers(plane, "/apis/gpu-queue.dev/v1/gpuqueues"))
-        for name in QUEUES:
-            client.apply(make.namespace(name))
-            queue = make.queue(name, lanes=[make.lane(quota=quota)])
-            # guards that look at other queues come up a moment after the kind
-            plane.wait(f"queue {name}", functools.partial(done, functools.partial(client.apply, queue)))
-        probe = f"/api/v1/namespaces/{QUEUES[0]}/pods?dryRun=All"
-        plane.wait("the gate", lambda: "schedulingGates" in client.request("POST", probe, make.pod(gpus=1))["spec"])
+        millrace(plane, quota)
         async with Api(access.find(str(plane.kubeconfig))) as api:
             yield plane, api
+
+
+def millrace(plane: ControlPlane, quota: int) -> None:
+    """Our chart, but for its pods, and a queue for each team."""
+    client = plane.client
+    client.apply(make.namespace(make.RELEASE_NAMESPACE, managed=False))
+    for thing in rendered():
+        client.apply(thing)
+    plane.wait("the kind GpuQueue", lambda: answers(plane, "/apis/gpu-queue.dev/v1/gpuqueues"))
+    for team in TEAMS:
+        client.apply(make.namespace(team))
+    set_quotas(plane, quota)
+    probe = f"/api/v1/namespaces/{TEAMS[0]}/pods?dryRun=All"
+    plane.wait("the gate", lambda: "schedulingGates" in client.request("POST", probe, make.pod(gpus=1))["spec"])
+
+
+def set_quotas(plane: ControlPlane, quota: int) -> None:
+    """So many GPUs for each team."""
+    for team in TEAMS:
+        queue = make.queue(team, lanes=[make.lane(quota=quota)])
+        # guards that look at other queues come up a moment after the kind
+        plane.wait(f"queue {team}", functools.partial(done, functools.partial(plane.client.apply, queue)))
 
 
 def rendered() -> list[Mapping[str, Any]]:
@@ -313,27 +239,6 @@ async def background(work: Any) -> AsyncIterator[asyncio.Task[None]]:
         task.cancel()
 
 
-async def create(api: Api, times: Times, size: int, *, ends_after: str | None = None, labels: Mapping[str, str] | None = None) -> None:
-    """Create pods, from several clients at once."""
-
-    async def client(numbers: range) -> None:
-        for number in numbers:
-            queue, name = QUEUES[number % len(QUEUES)], f"job-{number:05}"
-            pod = make.pod(name, gpus=1, nodeSelector=L4)
-            pod["metadata"] |= {"annotations": {HELD: ends_after} if ends_after else {}, "labels": dict(labels or {})}
-            await api.request("POST", f"/api/v1/namespaces/{queue}/pods", body=pod)
-            times.created[f"{queue}/{name}"] = time.monotonic()
-
-    await asyncio.gather(*(client(range(first, size, CLIENTS)) for first in range(CLIENTS)))
-
-
-async def version(api: Api) -> str:
-    """The resource version of now."""
-    async for page in api.pages("/api/v1/pods"):
-        return page.metadata.resource_version
-    return ""
-
-
 # -- the figures ------------------------------------------------------------------------------------------------------------
 
 
@@ -378,23 +283,6 @@ async def costs(before: Counter[str], size: int) -> Row:
         "telling": round(spent.get("PATCH pods/status", 0.0) + spent.get("POST events", 0.0), 2),
         "reads/pod": round(sum(count for name, count in spent.items() if name.startswith("GET")), 2),
     }
-
-
-def percentile(values: list[float], share: float) -> float:
-    """To three digits."""
-    return round(float(np.percentile(values, share)), 3) if values else float("nan")
-
-
-def rss(pid: int, what: str = "VmRSS") -> float:
-    """Resident memory in MiB."""
-    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith(what))
-    return round(int(line.split()[1]) / 1024, 1)
-
-
-def cpu(pid: int) -> float:
-    """Seconds of CPU so far."""
-    parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(parts[11]) + int(parts[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

@@ -32,8 +32,12 @@ PACKAGES = {
     "helm": ("helm", "helm.sh/helm/v4/cmd/helm"),
     "prometheus": ("prometheus", "github.com/prometheus/prometheus/cmd/prometheus"),
     "promtool": ("prometheus", "github.com/prometheus/prometheus/cmd/promtool"),
+    "kueue": ("kueue", "sigs.k8s.io/kueue/cmd/kueue"),
 }
 """Program -> (folder here that pins its module, Go package)."""
+
+ON_REQUEST = {"kueue"}
+"""What only a benchmark needs: built by name, not with the rest."""
 
 TAGS = {"prometheus": "remove_all_sd"}
 """Build tags of a module: Prometheus without the service discovery of every cloud, which is most of its code."""
@@ -143,6 +147,18 @@ def _linker_flags(module: str) -> str:
     return flags
 
 
+def source(module: str, path: str) -> Path:
+    """The folder in Go's cache with the source of the Go module `path` that the folder `module` pins; there once it has been built from.
+
+    Raises:
+        ToolsMissing: it is not there.
+    """
+    asked = subprocess.run(["go", "list", "-m", "-f", "{{.Dir}}", path], cwd=HERE / module, capture_output=True, text=True, check=False)
+    if not asked.stdout.strip():
+        raise ToolsMissing(f"the source of {path} is not at hand: {asked.stderr or f'cd {HERE / module} && go mod download'}")
+    return Path(asked.stdout.strip())
+
+
 def pinned(module: str, path: str) -> str:
     """The version of the Go module `path` that the folder `module` pins."""
     lines = (line.split() for line in (HERE / module / "go.mod").read_text().splitlines())
@@ -152,11 +168,14 @@ def pinned(module: str, path: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Builds what is missing and prints where each program is; returns 2 when that cannot be."""
     parser = argparse.ArgumentParser(description="Build the real programs that tests run against, once, and say where they are.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PACKAGES)} (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PACKAGES)} (default: all but {', '.join(ON_REQUEST)})")
     parser.add_argument("--path", action="store_true", help="print folders as PATH wants them")
     options = parser.parse_args(arguments)
     try:
-        found = paths(options.names or list(PACKAGES), say=lambda text: print(text, file=sys.stderr, flush=True))
+        found = paths(
+            options.names or [name for name in PACKAGES if name not in ON_REQUEST],
+            say=lambda text: print(text, file=sys.stderr, flush=True),
+        )
     except ToolsMissing as error:
         print(error, file=sys.stderr)
         return 2

@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -57,18 +57,21 @@ class ControlPlane:
         folder: where certificates, data, kubeconfigs and logs go; the caller's to remove.
         controllers: start kube-controller-manager, so that Jobs make pods and deleted namespaces empty.
         nodes: start kube-scheduler and kwok with these.
+        more: arguments for programs beside those that they get here, by program.
 
     Raises:
         NotReady: a program ended or was not ready in time.
         binaries.ToolsMissing: the programs are not there and cannot be built.
     """
 
-    def __init__(self, folder: Path, *, controllers: bool = False, nodes: Sequence[Node] = ()) -> None:
+    def __init__(
+        self, folder: Path, *, controllers: bool = False, nodes: Sequence[Node] = (), more: Mapping[str, Sequence[str]] | None = None
+    ) -> None:
         self.folder = folder
         self.logs = folder / "logs"
         self.kubeconfig = folder / "admin.kubeconfig"
         self.client: Client
-        self._controllers, self._nodes = controllers, tuple(nodes)
+        self._controllers, self._nodes, self._more = controllers, tuple(nodes), more or {}
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._arguments: dict[str, Sequence[str]] = {}
 
@@ -169,7 +172,7 @@ class ControlPlane:
 
     def _run(self, program: str, arguments: Sequence[str]) -> None:
         # setpriv (util-linux) asks the kernel to kill the program when the thread that starts it here ends, however it ends.
-        command = ["setpriv", "--pdeathsig", "KILL", "--", str(self._binaries[program]), *arguments]
+        command = ["setpriv", "--pdeathsig", "KILL", "--", str(self._binaries[program]), *arguments, *self._more.get(program, ())]
         with (self.logs / f"{program}.log").open("ab") as log:
             self._processes[program] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
         self._arguments[program] = arguments
