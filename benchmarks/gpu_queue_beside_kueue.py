@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "builders")]
 
 from gpu_queue_controller import controller, led, millrace, set_quotas  # noqa: E402
-from gpu_queue_load import GPUS, NAME, NODES, TEAMS, Row, Times, create, percentile, rss, version  # noqa: E402
+from gpu_queue_load import GPUS, NAME, NODES, TEAMS, Row, Times, create, machine, percentile, rss, version  # noqa: E402
 from kueue_release import LOCAL_QUEUE, QUEUE_LABEL, USER, kueue, queue  # noqa: E402
 
 import gpu_objects as make  # noqa: E402
@@ -70,7 +70,7 @@ def main() -> int:
         console().print(f"turn {number} of {len(arguments.turns)}: {name}")
         for load, row in asyncio.run(turn(name, arguments.pods, arguments.jobs, arguments.burst)).items():
             rows[load].append({"turn": number, "by": name, **row})
-    write_json(arguments.output, rows)
+    write_json(arguments.output, {"machine": machine(), **rows})
     for load, table in rows.items():
         print_table(load, [{key: value for key, value in row.items() if not isinstance(value, dict)} for row in table])
     console().print(f"Written to {arguments.output}", soft_wrap=True)

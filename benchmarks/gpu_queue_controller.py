@@ -1,9 +1,9 @@
 """The GPU queue's controller on a real control plane: how soon a freed GPU is given on, how many a second, at what cost in requests and memory.
 
-Five queues with 400 GPUs on 50 fake nodes; one-GPU pods that end after a second, created by four clients at once: the setting in which Kueue 0.19.2
-was measured on two cores (the figures beside ours in benchmarks/README.md were not taken in the same run).
+Five queues with 400 GPUs on 50 fake nodes; one-GPU pods that end after a second, created by four clients at once. Beside Kueue, in one run:
+`gpu_queue_beside_kueue.py`.
 
-    python benchmarks/gpu_queue_controller.py [--sizes 500 2000] [--waiting 10000] [--output benchmarks/results/gpu_queue_controller.json]
+    python benchmarks/gpu_queue_controller.py [--sizes 1000] [--waiting 10000] [--output benchmarks/results/gpu_queue_controller.json]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "builders")]
 
-from gpu_queue_load import GPUS, NODES, TEAMS, Row, Times, cpu, create, percentile, rss, version  # noqa: E402
+from gpu_queue_load import GPUS, NODES, TEAMS, Row, Times, cpu, create, machine, percentile, rss, version  # noqa: E402
 
 import binaries  # noqa: E402
 import gpu_objects as make  # noqa: E402
@@ -42,25 +42,32 @@ QUOTA = GPUS // len(TEAMS)
 SHORT = 8
 """The quota of a queue in which a long line waits."""
 PROBES = "127.0.0.1:28765"
+_SETTLES = 30.0
+"""Seconds until everybody who waits has been looked at and estimated, and as many again for the figures."""
 
 
 def main() -> int:
     """Run all, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--sizes", type=int, nargs="+", default=[500, 2000], help="pods of each turnover run")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1000], help="pods of each turnover run")
     parser.add_argument("--line", type=int, default=2000, help="pods that wait for 40 GPUs")
     parser.add_argument("--burst", type=int, default=2000, help="pods that all fit")
     parser.add_argument("--waiting", type=int, default=10_000, help="pods that wait while memory is measured")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results" / "gpu_queue_controller.json")
     arguments = parser.parse_args()
-    rows = {
-        "turnover": [asyncio.run(turnover(size, QUOTA)) for size in arguments.sizes],
-        "a long line": [asyncio.run(turnover(arguments.line, SHORT))],
-        "burst": [asyncio.run(burst(arguments.burst))],
-        "waiting": [asyncio.run(waiting(arguments.waiting))],
-        "admission": asyncio.run(admission()),
-    }
-    write_json(arguments.output, rows)
+    parts: list[tuple[str, Callable[[], Coroutine[Any, Any, list[Row]]]]] = [
+        *(("turnover", functools.partial(turnover, size, QUOTA)) for size in arguments.sizes),
+        ("a long line", functools.partial(turnover, arguments.line, SHORT)),
+        ("burst", functools.partial(burst, arguments.burst)),
+        ("waiting", functools.partial(waiting, arguments.waiting)),
+        ("admission", admission),
+    ]
+    rows: dict[str, list[Row]] = {}
+    for title, part in parts:
+        started = time.monotonic()
+        rows[title] = [*rows.get(title, []), *asyncio.run(part())]
+        console().print(f"{title}: {time.monotonic() - started:.0f} s")
+    write_json(arguments.output, {"machine": machine(), **rows})
     for title, table in rows.items():
         print_table(title, table)
     console().print(f"Written to {arguments.output}", soft_wrap=True)
@@ -72,12 +79,12 @@ def names(size: int) -> list[str]:
     return [f"job-{number:05}" for number in range(size)]
 
 
-async def turnover(size: int, quota: int) -> Row:
+async def turnover(size: int, quota: int) -> list[Row]:
     """Pods that come, wait, run a second and go."""
     async with cluster(quota) as (plane, api):
         with controller(plane) as process:
             await led()
-            return await _turned_over(api, process, size, quota)
+            return [await _turned_over(api, process, size, quota)]
 
 
 async def _turned_over(api: Api, process: subprocess.Popen[bytes], size: int, quota: int) -> Row:
@@ -103,7 +110,7 @@ async def _turned_over(api: Api, process: subprocess.Popen[bytes], size: int, qu
     }
 
 
-async def burst(size: int) -> Row:
+async def burst(size: int) -> list[Row]:
     """Pods that are there already and all fit, when the controller comes."""
     async with cluster(size, run=False) as (plane, api):
         times = Times()
@@ -113,27 +120,29 @@ async def burst(size: int) -> Row:
             await times.until(lambda: len(times.opened) == size)
             seconds = max(times.opened.values()) - min(times.opened.values())
             following.cancel()
-            return {"pods": size, "grants/s": round(size / seconds, 1), **await costs(Counter(), size), "RSS MiB": rss(process.pid)}
+            return [{"pods": size, "grants/s": round(size / seconds, 1), **await costs(Counter(), size), "RSS MiB": rss(process.pid)}]
 
 
-async def waiting(size: int) -> Row:
+async def waiting(size: int) -> list[Row]:
     """Pods that wait in five lines, at whose fronts nothing moves."""
     async with cluster(1, run=False) as (plane, api), background(create(api, Times(), names(size))) as created:
         await created
         with controller(plane) as process:
             await led()
-            await asyncio.sleep(60)
-            usage = cpu(process.pid)
-            await asyncio.sleep(30)
-            page = await scraped()
-            rounds, spent = page["gpuqueue_round_seconds_count"], page["gpuqueue_round_seconds_sum"]
-            return {
-                "waiting": size,
-                "RSS MiB": rss(process.pid),
-                "highest RSS MiB": rss(process.pid, "VmHWM"),
-                "CPU of one core": round((cpu(process.pid) - usage) / 30, 3),
-                "round s": round(spent / max(1.0, rounds), 3),
-            }
+            await asyncio.sleep(_SETTLES)
+            usage, page = cpu(process.pid), await scraped()
+            await asyncio.sleep(_SETTLES)
+            later = await scraped()
+            rounds, spent = (later[name] - page[name] for name in ("gpuqueue_round_seconds_count", "gpuqueue_round_seconds_sum"))
+            return [
+                {
+                    "waiting": size,
+                    "RSS MiB": rss(process.pid),
+                    "highest RSS MiB": rss(process.pid, "VmHWM"),
+                    "CPU of one core": round((cpu(process.pid) - usage) / _SETTLES, 3),
+                    "round s": round(spent / max(1.0, rounds), 3),
+                }
+            ]
 
 
 async def admission(samples: int = 300) -> list[Row]:

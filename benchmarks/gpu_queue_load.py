@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -151,6 +152,11 @@ async def version(api: Api) -> str:
     async for page in api.pages("/api/v1/pods"):
         return page.metadata.resource_version
     return ""
+
+
+def machine() -> Row:
+    """What the figures were taken on."""
+    return {"cores": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
 
 
 def percentile(values: list[float], share: float) -> float:

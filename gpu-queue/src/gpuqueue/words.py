@@ -78,7 +78,7 @@ def no_queue(namespace: str) -> str:
     )
 
 
-def _cause(wait: Wait, known: Known) -> str:  # noqa: PLR0911 (one sentence for each reason)
+def _cause(wait: Wait, known: Known) -> str:  # noqa: C901, PLR0911 (one sentence for each reason)
     detail, lane = wait.detail, f"{known.queue.name}/{wait.lane}"
     free, quota, asked = int(str(detail["free"])), int(str(detail["quota"])), int(str(detail["gpus"]))
     line = f"{ordinal(wait.place)} of {wait.of} in {lane}" if wait.place else ""

@@ -100,6 +100,14 @@ def test_a_job_starts_whole_or_not_at_all(replicas: Replicas, team: Team) -> Non
     assert len(team.status()["grants"][0]["members"]) == 3
 
 
+def test_a_group_that_somebody_calls_like_a_job_is_not_that_jobs(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=4)])
+    team.submit("stranger", notes=make.group("job/x", 1))
+    team.api.apply(make.job("x", team.name, parallelism=3, gpus=1))
+    eventually("all start", lambda: len(team.open_pods()) == 4)
+    assert team.grants() == {"job/x", "named/job/x"}
+
+
 def test_the_jobs_of_a_jobset_start_together_and_its_driver_is_left_alone(replicas: Replicas, team: Team) -> None:
     team.queue(lanes=[make.lane(quota=4)])
     team.api.apply(make.JOBSET_KIND)

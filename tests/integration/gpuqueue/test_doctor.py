@@ -60,7 +60,7 @@ def test_each_illness_is_found_alone_and_its_cure_cures(patient: Patient) -> Non
     """One control plane for all of them: each begins and ends with a healthy cluster."""
     api = patient.api
     assert patient.findings() == []
-    assert "✓ all 9 guards are there" in gpuq("doctor", kubeconfig=patient.kubeconfig).stdout
+    assert "✓ all 10 guards are there" in gpuq("doctor", kubeconfig=patient.kubeconfig).stdout
 
     guard = f"{ADMISSION}/validatingadmissionpolicies/gpu-queue-no-bypass"
     kept = api.request("GET", guard)

@@ -10,6 +10,7 @@ import pytest
 
 import gpu_objects as make
 from api_client import Client, Person, Refused
+from control_plane import ControlPlane
 from gpuqueue import labels
 
 QUEUES = f"/apis/{labels.DOMAIN}/v1/gpuqueues"
@@ -282,3 +283,20 @@ def test_a_namespace_can_be_deleted_whatever_waits_in_it(api: Client, queued: st
     api.request("DELETE", f"/api/v1/namespaces/{managed}")
     gone = until_refused(lambda: api.request("GET", f"/api/v1/namespaces/{managed}"))
     assert gone.code == 404
+
+
+@pytest.mark.timeout(180)
+def test_where_nobody_sets_the_gate_a_gpu_pod_is_refused_and_never_let_through(own_plane: ControlPlane) -> None:
+    api = own_plane.client
+    api.apply(make.namespace("careful"))
+    pods = "/api/v1/namespaces/careful/pods?dryRun=All"
+    api.request("DELETE", "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicybindings/gpu-queue-gate")
+    seen: list[Any] = []
+    no = until_refused(lambda: seen.append(api.request("POST", pods, make.pod(gpus=1))))
+    assert "nobody has put this GPU pod behind the gate of its team's queue" in no.message
+    assert all(pod["spec"]["schedulingGates"] == [{"name": labels.GATE}] for pod in seen)  # until the deletion was in force everywhere
+    assert "schedulingGates" not in api.request("POST", pods, make.pod())["spec"]
+    own = make.pod(gpus=1, schedulingGates=[{"name": labels.GATE}])
+    with pytest.raises(Refused, match="behind the gate"):  # a gate alone is not enough: the controller would not hear of the pod
+        api.request("POST", pods, own)
+    api.request("POST", pods, make.pod(gpus=1), person=make.GLASS_BREAKER)

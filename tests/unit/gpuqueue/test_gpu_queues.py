@@ -152,3 +152,34 @@ def test_a_namespace_that_two_queues_name_stays_with_the_older_one() -> None:
     assert owner == {"fraud": "fraud"}
     assert list(twice) == ["ads"]
     assert "kubectl edit gq ads" in twice["ads"]
+
+
+ODD = st.text(max_size=40) | st.text('<>&"\\\u2028\U0001f600', max_size=40)
+
+
+@given(
+    st.lists(
+        st.builds(
+            Grant,
+            key=ODD,
+            name=ODD,
+            namespace=ODD,
+            lane=ODD,
+            owner=ODD,
+            family=ODD,
+            at=MICROSECONDS,
+            since=MICROSECONDS,
+            foreign=st.just(True),
+            limit=st.just(1e9),
+            pods=st.lists(st.builds(Pod, uid=ODD, name=ODD, gpus=st.integers(0, 10**9)), min_size=1, max_size=4).map(tuple),
+        ),
+        max_size=4,
+    )
+)
+def test_an_entry_never_takes_more_room_than_the_rule_allows_for(grants: list[Grant]) -> None:
+    """Kubernetes is written in Go, whose JSON spells out what could end a script."""
+    entries = status_body(policy(), grants, None, NOON)["status"].get("grants", [])
+    for entry, grant in zip(entries, grants, strict=True):
+        text = json.dumps(entry, ensure_ascii=False, separators=(",", ":"))
+        spelt = text.translate({ord(letter): f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})
+        assert len(spelt.encode(errors="surrogatepass")) + 1 <= grant.weight

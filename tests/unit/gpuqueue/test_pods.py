@@ -60,6 +60,12 @@ def test_only_what_holds_on_every_node_that_it_accepts_is_pinned(spec: dict[str,
     assert pod(**spec).pins == pinned
 
 
+def test_a_group_that_people_name_is_never_one_of_an_owner() -> None:
+    """Those of owners are `job/NAME` and the like: an annotation can hold a slash, too."""
+    assert pod(notes={labels.GROUP: "job/x", labels.GROUP_SIZE: "2"}).group == "named/job/x"
+    assert pod(notes={labels.GROUP: "x", labels.GROUP_SIZE: "2"}).group == "x"
+
+
 @pytest.mark.parametrize(
     ("name", "family"),
     [

@@ -214,5 +214,5 @@ def _parallel(job: _JobSpec) -> int:
 
 
 def _group(kind: str, name: str, size: int) -> Group:
-    """The slash keeps it apart from groups that people name: a label's value cannot hold one."""
+    """The slash keeps it apart from groups that people name (`pods.facts`)."""
     return Group(name=f"{kind}/{name}", size=size) if size > 1 else ALONE

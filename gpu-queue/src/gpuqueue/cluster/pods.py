@@ -181,7 +181,7 @@ def facts(pod: PodObject, table: Mapping[str, int]) -> Facts:
     meta, spec, status = pod.metadata, pod.spec, pod.status
     marks, notes = meta.labels or {}, meta.annotations or {}
     said = {key: notes.get(key, marks.get(key)) for key in (labels.GROUP, labels.GROUP_SIZE, labels.RUN_LIMIT)}
-    group = said[labels.GROUP] or ""
+    group = _own_name(said[labels.GROUP] or "")
     owner = next((owner for owner in meta.owners or () if owner.controller), None)
     return Facts(
         uid=meta.uid,
@@ -261,6 +261,11 @@ def _phase(spec: Spec, status: Status) -> Phase:
 def over(pod: PodObject) -> bool:
     """Whether it has ended for good."""
     return pod.status.phase in _TERMINAL
+
+
+def _own_name(group: str) -> str:
+    """A group as people name it; apart from those of owners, which are `job/NAME` and the like (`owners`), whatever somebody writes."""
+    return f"named/{group}" if "/" in group else group
 
 
 def _size(text: str | None) -> int:

@@ -26,6 +26,7 @@ _GUARDS = (
     "gate-is-ours",
     "controller-limits",
     "no-bypass",
+    "born-gated",
     "groups-stay",
     "ledger-is-ours",
     "grants-stay",
