@@ -4,7 +4,7 @@ Five teams with 400 GPUs on 50 fake nodes. One-GPU pods that run a second, creat
 line that waits until its quota is raised to hold all of it. Each has its turn twice, in both orders, and each turn has a control plane of its own,
 so that nobody pays for what another left behind. Requests are counted from the API server's audit log.
 
-    python benchmarks/gpu_queue_beside_kueue.py [--pods 500] [--jobs 500] [--burst 400] [--turns millrace kueue kueue millrace]
+    python benchmarks/gpu_queue_beside_kueue.py [--pods 400] [--jobs 300] [--burst 400] [--turns millrace kueue kueue millrace]
 
 Kueue's manager is built from Go modules the first time, which takes minutes: python tools/binaries.py kueue
 """
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT / "tools"), str(ROOT / "tests" / "builders")]
 
 from gpu_queue_controller import controller, led, millrace, set_quotas  # noqa: E402
-from gpu_queue_load import GPUS, NAME, NODES, TEAMS, Row, Times, create, machine, percentile, rss, version  # noqa: E402
+from gpu_queue_load import GPUS, LOAD, NODES, TEAMS, Row, Times, create, machine, percentile, rss, version  # noqa: E402
 from kueue_release import LOCAL_QUEUE, QUEUE_LABEL, USER, kueue, queue  # noqa: E402
 
 import gpu_objects as make  # noqa: E402
@@ -59,8 +59,8 @@ class System:
 def main() -> int:
     """Run all turns, print, write."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--pods", type=int, default=500, help="pods that come and go")
-    parser.add_argument("--jobs", type=int, default=500, help="Jobs that come and go")
+    parser.add_argument("--pods", type=int, default=400, help="pods that come and go")
+    parser.add_argument("--jobs", type=int, default=300, help="Jobs that come and go")
     parser.add_argument("--burst", type=int, default=400, help="pods that wait and then all fit")
     parser.add_argument("--turns", nargs="+", choices=SYSTEMS, default=["millrace", "kueue", "kueue", "millrace"])
     parser.add_argument("--output", type=Path, default=OUTPUT)
@@ -103,9 +103,10 @@ class Measured:
 
     async def turnover(self, names: Sequence[str], *, jobs: bool) -> Row:
         """Those that come, wait, run a second and go."""
-        since, times, started = self.audit.stat().st_size, Times(selector=NAME), time.monotonic()
+        load = "jobs" if jobs else "pods"
+        since, times, started = self.audit.stat().st_size, Times(selector=f"{LOAD}={load}"), time.monotonic()
         following = asyncio.create_task(times.follow(self.api, await version(self.api)))
-        await create(self.api, times, names, ends_after="1s", labels=self.system.labels, jobs=jobs)
+        await create(self.api, times, names, ends_after="1s", labels={LOAD: load, **self.system.labels}, jobs=jobs)
         await times.until(lambda: len(times.ended) == len(names), PATIENCE)
         seconds = time.monotonic() - started
         following.cancel()
@@ -119,9 +120,9 @@ class Measured:
     async def burst(self, names: Sequence[str]) -> Row:
         """Those that wait for a quota which is then raised so that all fit."""
         self.system.quotas(self.plane, 0)
-        times = Times(selector=NAME)
+        times = Times(selector=f"{LOAD}=burst")
         following = asyncio.create_task(times.follow(self.api, await version(self.api)))
-        await create(self.api, times, names, labels=self.system.labels)
+        await create(self.api, times, names, labels={LOAD: "burst", **self.system.labels})
         await asyncio.sleep(5)  # whoever waits has been looked at and told
         assert not times.opened, "somebody was admitted without any quota"
         since, raised = self.audit.stat().st_size, time.monotonic()

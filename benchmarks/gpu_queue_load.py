@@ -25,6 +25,8 @@ CLIENTS = 4
 ENDS = "test.millrace/succeeds-after"
 NAME = "test.millrace/name"
 """A label by which a pod is known here: the pod of a Job has a name of its own."""
+LOAD = "test.millrace/load"
+"""A label that says in which load a pod came: what becomes of earlier ones is no news."""
 
 Row = dict[str, Any]
 

@@ -14,6 +14,7 @@ import ipaddress
 import json
 import os
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -47,7 +48,8 @@ GPU = "nvidia.com/gpu"
 @contextmanager
 def kueue(plane: ControlPlane) -> Iterator[subprocess.Popen[bytes]]:
     """Kueue's manager, ready, until the end of the block."""
-    program, source = binaries.paths(["kueue"])["kueue"], binaries.source("kueue", MODULE) / "config" / "components"
+    program = binaries.paths(["kueue"], say=lambda text: print(text, file=sys.stderr, flush=True))["kueue"]
+    source = binaries.source("kueue", MODULE) / "config" / "components"
     webhooks, probes, metrics = free_ports(3)
     folder = plane.folder / "kueue"
     pairs = _certificates(folder)
