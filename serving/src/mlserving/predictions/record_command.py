@@ -19,9 +19,11 @@ _PAUSE = 0.2
 
 def record(argv: list[str]) -> int:
     """Run the recorder until SIGTERM, or until the gateway that started it is gone. Raises ConfigError."""
-    options = Options(**vars(_record_parser().parse_args(argv)))
+    arguments = vars(_record_parser().parse_args(argv))
+    parent = arguments.pop("parent") or os.getppid()
+    options = Options(**arguments)
     logs.configure()
-    stopping, parent = threading.Event(), os.getppid()
+    stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     while not stopping.is_set():
@@ -56,6 +58,7 @@ def _record_parser() -> argparse.ArgumentParser:
         "--most-value-bytes", type=int, default=MOST_VALUE_BYTES, metavar="N", help="larger values are left out (default %(default)s)"
     )
     parser.add_argument("--keep-days", type=int, metavar="N", help="delete days older than this (default: keep all)")
+    parser.add_argument("--parent", type=int, metavar="PID", help="end when this process is no longer the parent (default: whoever is now)")
     return parser
 
 
