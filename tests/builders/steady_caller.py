@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
 import struct
 import sys
 import threading
@@ -91,9 +92,19 @@ class Caller:
         return ask
 
 
+def address(name: str) -> str:
+    """A Service's address, once: whether cluster DNS answers in time on a busy node is not what is tried here."""
+    while True:
+        try:
+            return socket.gethostbyname(name)
+        except OSError:
+            time.sleep(0.2)
+
+
 def main() -> int:
     """Two callers of each kind; the report is the last line."""
-    host, model = sys.argv[1:]
+    name, model = sys.argv[1:]
+    host = address(name)
     callers = [Caller(protocol, host, model) for protocol in ("rest", "grpc", "rest", "grpc")]
     threads = [threading.Thread(target=caller.run) for caller in callers]
     for thread in threads:
