@@ -52,12 +52,7 @@ class RestClient:
 
     def signatures(self, model: ModelSpec) -> dict[str, Signature]:
         """See `Client`."""
-        definitions = self._call("GET", model, "/metadata")["metadata"]["signature_def"]["signature_def"]
-        signatures = {
-            name: Signature(name=name, method=item["method_name"], inputs=_specs(item["inputs"]), outputs=_specs(item["outputs"]))
-            for name, item in sorted(definitions.items())
-            if not name.startswith("__")  # the loader's own, not to be called
-        }
+        signatures = signatures_in(self._call("GET", model, "/metadata"))
         self._known[model] = signatures
         return signatures
 
@@ -109,6 +104,16 @@ class RestClient:
         except (OSError, http.client.HTTPException):
             self._connection.close()
             raise
+
+
+def signatures_in(metadata: dict[str, Any]) -> dict[str, Signature]:
+    """The signatures in a server's answer to `GET …/metadata`. Raises KeyError or TypeError where it is no such answer."""
+    definitions = metadata["metadata"]["signature_def"]["signature_def"]
+    return {
+        name: Signature(name=name, method=item["method_name"], inputs=_specs(item["inputs"]), outputs=_specs(item["outputs"]))
+        for name, item in sorted(definitions.items())
+        if not name.startswith("__")  # the loader's own, not to be called
+    }
 
 
 def _answer(status: int, text: bytes, address: str) -> Any:

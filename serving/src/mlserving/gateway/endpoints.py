@@ -11,7 +11,7 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from mlserving.gateway.frames import literal
@@ -22,6 +22,10 @@ PROBE_SECONDS = 1.0
 PROBE_TIMEOUT = 2.0
 _PATIENCE = 2  # probes in a row that may time out before a server counts as gone: one may be busy
 _FIRST_ASIDE, _LONGEST_ASIDE = 0.1, 5.0
+
+
+Served = Callable[["Endpoint", tuple[int, ...]], Awaitable[None]]
+"""Told of a server and its AVAILABLE versions when a new one is among them, before any request is sent to it."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -40,7 +44,7 @@ class Address:
 class Endpoint:
     """A model server, as the gateway sees it."""
 
-    def __init__(self, address: Address, model: str, changed: Callable[[], None]) -> None:
+    def __init__(self, address: Address, model: str, served: Served) -> None:
         self.address = address
         self.model = model
         self.versions: tuple[int, ...] = ()
@@ -58,7 +62,7 @@ class Endpoint:
         self.grpc = GrpcPool(self, address.host, address.grpc_port)
         self.rest = RestPool(self, address.rest_host, address.rest_port)
         self._questions = RestPool(self, address.rest_host, address.rest_port)  # of their own: they do not queue behind requests
-        self._changed = changed
+        self._served = served
         self.why = ""
         """Why it could not be reached last."""
         self._failures = 0
@@ -142,10 +146,24 @@ class Endpoint:
         except (OSError, ValueError):
             self._failures += 1
             versions = ()
-        newly = versions != self.versions or not self.known
+        if set(versions) - set(self.versions):
+            await self._served(self, versions)
         self.versions, self.version, self.known = versions, versions[-1] if versions else 0, True
-        if newly:
-            self._changed()
+
+    async def metadata(self, version: int) -> bytes:
+        """What the server says of a version: the body of its answer to GET …/metadata.
+
+        Raises:
+            OSError: it does not say so within two seconds.
+        """
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT):
+                status, body = await self._questions.get(f"/v1/models/{self.model}/versions/{version}/metadata")
+        except ValueError as error:
+            raise OSError(f"no HTTP: {error}") from error
+        if status != 200:  # noqa: PLR2004  HTTP's OK
+            raise OSError(f"the metadata of version {version} were answered {status}")
+        return body
 
 
 def available(status: bytes) -> tuple[int, ...]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 import tempfile
 import time
@@ -114,5 +115,5 @@ class Recorder:
         options = self._options
         return [
             "record", "--spool", str(options.spool), "--predictions", str(options.predictions), "--config", str(self._config),
-            "--metrics", str(self._figures),
+            "--metrics", str(self._figures), "--parent", str(os.getpid()),
         ]  # fmt: skip

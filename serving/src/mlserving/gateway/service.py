@@ -25,6 +25,7 @@ from mlserving.gateway import admin
 from mlserving.gateway.grpc_server import GrpcServer
 from mlserving.gateway.labels_port import StoresLabels
 from mlserving.gateway.metrics import Metrics
+from mlserving.gateway.notes import Notes
 from mlserving.gateway.recorder import Recorder
 from mlserving.gateway.relay import Relay
 from mlserving.gateway.rest_server import RestServer
@@ -101,7 +102,7 @@ class Gateway:
         self.config_hash = self.metrics.config_hash = reloading.hash
         async with contextlib.AsyncExitStack() as stack:
             stack.push_async_callback(self._options.source.close)
-            self.fleet = self.metrics.fleet = Fleet(lambda: None)
+            self.fleet = self.metrics.fleet = Fleet(Notes(self._options.spool).keep)
             self.recorder = await stack.enter_async_context(Recorder(self._options, self.metrics, reloading.text))
             spooling = await stack.enter_async_context(Spooling(self._options.spool, settings, self.metrics))
             labels = await stack.enter_async_context(StoresLabels(self._options.predictions))

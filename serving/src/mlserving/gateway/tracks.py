@@ -10,11 +10,10 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import Callable
 
 import structlog
 
-from mlserving.gateway.endpoints import Address, Endpoint
+from mlserving.gateway.endpoints import Address, Endpoint, Served
 from mlserving.gateway.settings import Backend, GatewaySettings, Model, Track
 
 RESOLVE_SECONDS = 5.0
@@ -27,12 +26,12 @@ _log = structlog.get_logger()
 class TrackInForce:
     """One track's servers."""
 
-    def __init__(self, model: str, track: Track, backend: Backend, changed: Callable[[], None], before: TrackInForce | None = None) -> None:
+    def __init__(self, model: str, track: Track, backend: Backend, served: Served, before: TrackInForce | None = None) -> None:
         self.model, self.track, self.backend = model, str(track.value), backend
         self.endpoints: tuple[Endpoint, ...] = ()
         self.in_flight = 0
         self.resolved = False
-        self._changed = changed
+        self._served = served
         self._turn = 0
         self._before = before
         """What answers for the track until one of its own servers can: no request fails while a promotion takes hold."""
@@ -90,11 +89,10 @@ class TrackInForce:
         there = {endpoint.address: endpoint for endpoint in self.endpoints}
         if set(there) == set(found):
             return
-        self.endpoints = tuple(there.get(address) or Endpoint(address, self.model, self._changed) for address in found)
+        self.endpoints = tuple(there.get(address) or Endpoint(address, self.model, self._served) for address in found)
         for address, endpoint in there.items():
             if address not in found:
                 endpoint.retire()
-        self._changed()
 
 
 class ModelInForce:
@@ -111,9 +109,9 @@ class ModelInForce:
 class Fleet:
     """All models in force."""
 
-    def __init__(self, changed: Callable[[], None]) -> None:
+    def __init__(self, served: Served) -> None:
         self.models: dict[str, ModelInForce] = {}
-        self._changed = changed
+        self._served = served
 
     def apply(self, settings: GatewaySettings) -> None:
         """Make `settings` what is in force."""
@@ -135,7 +133,7 @@ class Fleet:
                 same.backend = backend
                 now[track.value] = same
             else:
-                now[track.value] = TrackInForce(model.name, track, backend, self._changed, same)
+                now[track.value] = TrackInForce(model.name, track, backend, self._served, same)
         model.tracks = now
         for name, old in before.items():
             if name not in now:

@@ -70,7 +70,7 @@ class Recorder:
         self._metrics = RecorderMetrics()
         self._reader = SpoolReader(options.spool)
         self._commits = Commits(options.spool, options.predictions)
-        self._signatures = signatures or Signatures()
+        self._signatures = signatures or Signatures(options.spool)
         self._settings = gateway_settings.read(options.config)
         self._batch, self._taken, self._taken_bytes, self._since = Batch(), list[Path](), 0, 0.0
         self._ahead = deque[Path]()  # finished segments that are not taken yet

@@ -1,4 +1,4 @@
-"""The gateway before real model servers (`millrace serve`, TensorFlow)."""
+"""The gateway before real model servers (`millrace serve`, TensorFlow), from the request to the row of the prediction log."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from mlserving import store, wire
 from mlserving.client.ask import PredictRequest
 from mlserving.client.grpc_client import GrpcClient
 from mlserving.client.signature import ModelSpec, Tensor
+from mlserving.predictions import reading
 
 pytestmark = pytest.mark.slow
 
@@ -53,6 +54,13 @@ def test_our_client_asks_through_the_gateway_and_a_new_version_takes_over_withou
         connection.close()
         until(lambda: front.metric("millrace_gateway_spooled_total") == total)
         assert front.stop(60) == 0
+    rows = [row for batch in reading.log(tmp_path / "predictions", "demo").batches() for row in batch.to_pylist()]
+    assert len(rows) == total
+    for row in rows:
+        assert row["feature/merchant"] == row["prediction_id"]
+        assert row["output/version"] == row["version"]  # the model's own word against ours
+    joined = [row for batch in reading.joined(tmp_path / "predictions", "demo") for row in batch.to_pylist()]
+    assert [row["prediction_id"] for row in joined] == ["g-0-0"]
 
 
 class Asking:
