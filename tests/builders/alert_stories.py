@@ -57,12 +57,17 @@ def judge(rules: Path, story: Story, folder: Path) -> subprocess.CompletedProces
 def _expected(rule: Mapping[str, Any], story: Story, labels: Mapping[str, str]) -> dict[str, Any]:
     """The alert as people get it, its templates filled in by hand."""
 
+    def _where_there_is_one(found: re.Match[str]) -> str:
+        return found[2].replace("{{ . }}", labels[found[1]]) if labels[found[1]] else ""
+
     def filled(text: str) -> str:
+        text = re.sub(r"\{\{ with \$labels\.(\w+) \}\}(.*?)\{\{ end \}\}", _where_there_is_one, text)
         text = re.sub(r"\{\{ \$value[^}]*\}\}", story.value or "(say which value)", text)
         return re.sub(r"\{\{ \$labels\.(\w+) \}\}", lambda found: labels[found[1]], text)
 
+    there = {name: value for name, value in labels.items() if value}  # to Prometheus a label without a value is none
     return {
-        "exp_labels": {"severity": rule["labels"]["severity"], **labels},
+        "exp_labels": {"severity": rule["labels"]["severity"], **there},
         "exp_annotations": {name: filled(text) for name, text in rule["annotations"].items()},
     }
 
