@@ -70,7 +70,7 @@ def some_rows(count: int, seed: int) -> pa.Table:
             KEY: pa.array([f"r{seed}-{i}" for i in range(count)]),
             "id": pa.array([f"r{seed}-{i}" for i in range(count)]),
             "at": pa.array(1_480_000_000 + 3600 * np.arange(count)),
-            "merchant": pa.array([f"{place} shop {source.integers(0, 50)}" for place in true]),
+            "merchant": pa.array([f"{place} shop {source.integers(0, 50) % 20}" for place in true]),
             "amount": pa.array(source.uniform(0, 100, count).round(2), pa.float32(), mask=source.random(count) < 0.02),
             "team": pa.array(source.choice(["fleet", "schools", "parks"], count, p=[0.55, 0.4, 0.05])),
             "category": pa.array([CLASSES[place] for place in true]),

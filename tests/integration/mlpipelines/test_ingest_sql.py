@@ -244,7 +244,6 @@ import mlpipelines.ingestion.kept_rows, mlpipelines.ingestion.sealed
 from mlpipelines.project_file import from_json
 from mlpipelines.steps.ingest import ingest
 from mlpipelines.workspace import ProjectState
-from postgres import PASSWORD, postgres_server
 root, module, function = Path(sys.argv[1]), sys.argv[2], sys.argv[3]
 setattr(sys.modules[module], function, lambda *_: os.kill(os.getpid(), signal.SIGKILL))
 ingest(project=from_json(sys.argv[4]), project_dir=root, state=ProjectState(root / "workspace"), data=root / "data2", test=root / "test2")
