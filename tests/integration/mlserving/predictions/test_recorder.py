@@ -137,10 +137,10 @@ def test_a_recorder_that_is_killed_at_any_moment_leaves_each_exchange_in_the_log
             process.kill()
             process.join(10)
             deaths += process.exitcode == -signal.SIGKILL
-        gateway.stdin.close()
-        count = int(gateway.stdout.readline())
-    with recording(tmp_path, config):
-        until(lambda: not segments(tmp_path / "spool"))
+        with recording(tmp_path, config):  # from here on, since a gateway that is this far ahead waits for its recorder
+            gateway.stdin.close()
+            count = int(gateway.stdout.readline())
+            until(lambda: not segments(tmp_path / "spool"))
     assert deaths == 20
     assert ids(tmp_path / "predictions") == Counter(f"id-{number}" for number in range(count))
     assert not list((tmp_path / "predictions" / ".staging").rglob("*.parquet"))
