@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fork_server import stop_fork_server
 from mlpipelines.step_processes import StepProcesses
 
 SCRIPT = """
@@ -33,6 +34,7 @@ def {name}(folder: str) -> str:
 
 @pytest.fixture(scope="module")
 def processes() -> Iterator[StepProcesses]:
+    stop_fork_server()
     started = StepProcesses()
     yield started
     started.close()

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Self
 
@@ -173,9 +173,14 @@ def alone_in(output: Output) -> Iterator[None]:
 
 @contextlib.contextmanager
 def written_whole(path: Path, schema: pa.Schema, *, compression: str = "zstd") -> Iterator[pq.ParquetWriter]:
-    """A Parquet writer whose file appears at `path`, flushed to the disk, when the context ends well, and not at all when it does not."""
+    """A Parquet writer whose file appears at `path`, flushed to the disk, when the context ends well, and not at all when it does not.
+
+    Until then it is a hidden file that no reader of `*.parquet` takes for rows. Its name follows from the path: what a killed call left
+    is written over by the one that goes on with its run.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.parent / f".{uuid.uuid4().hex}.parquet"  # a long name must not become too long
+    name = blake2b(path.name.encode("utf-8", "surrogateescape"), digest_size=12).hexdigest()  # a long name must not become too long
+    fresh = path.parent / f".{name}.writing"
     try:
         with fresh.open("wb") as file:
             with pq.ParquetWriter(file, schema, compression=compression) as writer:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import random
 import signal
@@ -18,6 +17,7 @@ from typing import Any
 import pytest
 
 from exchanges import NOON, an_exchange
+from fork_server import new_fork_server
 from mlserving import wire
 from mlserving.client.grpc_client import tensor_to_wire
 from mlserving.client.signature import Tensor
@@ -119,8 +119,9 @@ def test_a_recorder_that_is_killed_at_any_moment_leaves_each_exchange_in_the_log
     config = gateway_yaml(tmp_path, {"cards": {"features": FEATURES}})
     paths = [str(Path(__file__).parent), str(Path(sys.modules["exchanges"].__file__ or "").parent)]
     chance, deaths = random.Random(7), 0
-    ready = multiprocessing.get_context("forkserver")  # processes that have imported what they need: they die while they write
-    ready.set_forkserver_preload(["mlserving.predictions.record_command"])
+    ready = new_fork_server(
+        "mlserving.predictions.record_command"
+    )  # processes that have imported what they need: they die while they write
     arguments = ["--spool", str(tmp_path / "spool"), "--predictions", str(tmp_path / "predictions"), "--config", str(config)]
     arguments += ["--most-seconds", "0.02"]
     command = [sys.executable, "-c", _GATEWAY, str(tmp_path / "spool"), *paths]
