@@ -133,13 +133,15 @@ class SmallWorlds:
             case ConfirmOver(uid=uid):
                 over = world.pods[self.numbers[uid]][-1] in (ENDED, GONE)
                 yield over or not self.protocol.live_reads, world
-            case WriteLedger(version=version, grants=grants):
+            case WriteLedger(version=version, grants=grants, only_frees=only_frees):
                 if version == CURRENT or not self.protocol.compare_and_swap:
                     others = tuple(each and (each[0], _outdated(each[1])) for each in world.controllers)
                     after = World(pods=world.pods, ledger=grants, past=world.past | {world.ledger}, controllers=others)
                     yield True, after
                     yield False, after  # the answer is lost
                 yield False, world
+                if only_frees:
+                    yield None, world  # it waits
             case TryGate():
                 yield "", world
             case OpenGate(uid=uid):

@@ -81,11 +81,15 @@ class TryGate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WriteLedger:
-    """Write a queue's ledger if its version is still `version`. Result: True, or False if somebody else wrote it."""
+    """Write a queue's ledger if its version is still `version`. Result: True, or False if somebody else wrote it.
+
+    A write that `only_frees` lets nobody in: what it takes out may as well be taken out by the next one. Result then also None, for not now.
+    """
 
     queue: str
     version: str
     grants: tuple[Grant, ...]
+    only_frees: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,10 +150,14 @@ def reconcile(queues: Iterable[Queue], pods: Iterable[SeenPod], now: float) -> G
     opened: list[str] = []
     for queue in filled:
         grants = outcomes[queue.name].ledger
-        if grants == queue.ledger or (yield WriteLedger(queue=queue.name, version=versions[queue.name], grants=grants)):
-            opened += yield from _open_gates(grants, seen)
-        else:
+        only_frees = set(grants) <= set(queue.ledger)
+        written: bool | None = True
+        if grants != queue.ledger:
+            written = yield WriteLedger(queue=queue.name, version=versions[queue.name], grants=grants, only_frees=only_frees)
+        if written is False:
             conflicts.append(queue.name)
+        else:  # where it was not written now, all of `grants` are in the ledger that was read
+            opened += yield from _open_gates(grants, seen)
     return Report(queues=tuple(filled), outcomes=outcomes, conflicts=tuple(conflicts), opened=tuple(opened))
 
 

@@ -12,6 +12,7 @@ from api_client import Client, Object, Refused
 from control_plane import ControlPlane
 from gpu_team import L4, QUEUES, Team
 from gpuqueue import labels
+from gpuqueue.queue import LEDGER_BYTES
 from replicas import Replicas, Witness, eventually
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(120)]
@@ -127,6 +128,33 @@ def test_the_jobs_of_a_jobset_start_together_and_its_driver_is_left_alone(replic
     team.end("alone")
     eventually("all start", lambda: len(team.open_pods()) == 5)
     assert team.grants() == {"jobset/distributed"}
+
+
+@pytest.mark.timeout(300)
+def test_a_line_whose_ledger_is_full_stands_still_and_goes_on_as_grants_end(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=10_000)])
+    longest = [f"{number:03}".ljust(253, "<") for number in range(LEDGER_BYTES // 3000)]  # a name that takes the most room in a ledger
+    for number, name in enumerate(longest):
+        team.submit(f"p{number:03}", notes=make.group(name, 1))
+    eventually("the last waits", lambda: team.told(f"p{len(longest) - 1:03}").startswith("Behind"), seconds=120)
+    granted = team.open_pods()
+    assert 0.8 * len(longest) < len(granted) < len(longest)
+    assert granted == {f"p{number:03}" for number in range(len(granted))}
+    eventually("the first in line is told", lambda: team.told(f"p{len(granted):03}").startswith("LedgerFull"))
+    for name in sorted(granted)[:5]:
+        team.end(name)
+    eventually("as many start as have ended", lambda: team.is_open(f"p{len(granted) + 4:03}"))
+    assert not team.is_open(f"p{len(granted) + 5:03}")
+
+
+def test_what_ended_leaves_the_ledger_soon_also_when_nobody_waits(replicas: Replicas, team: Team) -> None:
+    team.queue(lanes=[make.lane(quota=4)])
+    for name in ("a", "b"):
+        team.submit(name)
+    eventually("both start", lambda: team.grants() == {"a", "b"})
+    team.end("a")
+    team.end("b")
+    eventually("nothing is held", lambda: not team.grants(), seconds=10)
 
 
 def accepts(api: Client, thing: Object) -> bool:

@@ -116,14 +116,15 @@ class Cluster(RuleBasedStateMachine):
         leader.round = reconcile(self._policies(leader.quotas), [pod for pod in view if pod is not None], self.now)
         leader.effect = next(leader.round)
 
-    @rule(number=st.integers(0, LEADERS - 1), steps=st.integers(1, 12), lost=st.booleans(), back=st.integers(0, 3))
-    def go_on(self, number: int, steps: int, lost: bool, back: int) -> None:
-        """Some effects of its round; the last one may be done and its answer lost, and ledgers that it reads may be old."""
+    @rule(number=st.integers(0, LEADERS - 1), steps=st.integers(1, 12), lost=st.booleans(), back=st.integers(0, 3), lazy=st.booleans())
+    def go_on(self, number: int, steps: int, lost: bool, back: int, lazy: bool) -> None:
+        """Some effects of its round; the last one may be done and its answer lost, ledgers that it reads may be old, and frees may wait."""
         leader = self.leaders[number]
         for step in range(steps):
             if leader.round is None or leader.effect is None:
                 return
-            answer = self._perform(leader, leader.effect, back)
+            waits = lazy and isinstance(leader.effect, WriteLedger) and leader.effect.only_frees
+            answer = None if waits else self._perform(leader, leader.effect, back)
             if lost and step == steps - 1:
                 leader.round = None
                 return

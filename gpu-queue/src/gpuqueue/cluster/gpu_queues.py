@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -191,12 +192,12 @@ class Policy:
         what = "nothing new starts" if field.when_spent == "hold" and max(reached, default=0) >= _ALL else "see: gpuq usage " + self.name
         return f"{max(reached)} % of the {field.gpu_hours:,} GPU hours of {self.period(now).name} are spent; {what}" if reached else ""
 
-    def spent(self, now: float, grants: Iterable[Grant] | None = None) -> float:
-        """GPU-seconds of the period that `now` is in: of grants that have ended, and of those that are held, so far."""
+    def spent(self, now: float, grants: Iterable[Grant] | None = None, over: Mapping[str, float] = MappingProxyType({})) -> float:
+        """GPU-seconds of the period that `now` is in: of grants that have ended, and of those that are held, so far; until `over` by key."""
         period = self.period(now)
         done = self.status.spent.gpu_seconds if self.status.spent and self.status.spent.period == period.name else 0
         held = self.grants if grants is None else grants
-        return done + sum(grant.gpus * max(0.0, now - max(grant.at, period.begin)) for grant in held)
+        return done + sum(grant.gpus * max(0.0, over.get(grant.key, now) - max(grant.at, period.begin)) for grant in held)
 
     def period(self, now: float) -> Period:
         """The budget's period; a month where there is no budget."""
@@ -238,15 +239,18 @@ def read(text: bytes | msgspec.Raw) -> Policy:
 _DECODER = msgspec.json.Decoder(GpuQueue)
 
 
-def status_body(policy: Policy, grants: Sequence[Grant], waiting: WaitingField | None, now: float) -> dict[str, Any]:
+def status_body(
+    policy: Policy, grants: Sequence[Grant], waiting: WaitingField | None, now: float, over: Mapping[str, float] = MappingProxyType({})
+) -> dict[str, Any]:
     """The body of the write that makes `grants` the ledger, on condition that the object is still as `policy` has it.
 
-    What grants that end have used up in this period goes to `spent` in the same write: it is counted once, whoever crashes when.
+    What grants that end have used up in this period goes to `spent` in the same write: it is counted once, whoever crashes when. `over` says
+    since when they are over, by key, where that was not just now.
     """
     period = policy.period(now)
     kept = {grant.key for grant in grants}
     ended = [grant for grant in policy.grants if grant.key not in kept]
-    spent = SpentField(period=period.name, gpu_seconds=round(policy.spent(now, ended)))
+    spent = SpentField(period=period.name, gpu_seconds=round(policy.spent(now, ended, over)))
     status = StatusField(
         grants=[_entry(grant) for grant in grants],
         queue=waiting or policy.status.queue,

@@ -87,7 +87,7 @@ class Controller:
             trouble=self._trouble,
         )
         self.use = GpuUse(api, self.view, settings, metrics, self.messenger, leading=lambda: self.leadership.leading, trouble=self._trouble)
-        self.rounds = Rounds(api, self.view, self.gates, written=self._written, conflicted=self._conflicted)
+        self.rounds = Rounds(api, self.view, self.gates, written=self._written, conflicted=self._conflicted, later=self._hear_later)
         self.pods_followed = Follower(
             api, _ALL_PODS, read=self._read_pod, sink=PodSink(self.view), query={"labelSelector": f"{MANAGED}=true"}, trouble=self._trouble
         )
@@ -295,7 +295,7 @@ class Controller:
                 self.metrics.wait_seconds.labels(grant.owner or before.name, grant.lane).observe(max(0.0, grant.at - grant.since))
         now = time.time()
         ended = [
-            self.forecast.past_of(grant.owner or before.name, grant, now)
+            self.forecast.past_of(grant.owner or before.name, grant, self.rounds.over_since.get(grant.key, now))
             for grant in before.grants
             if grant.key not in kept and not grant.foreign
         ]
@@ -305,6 +305,9 @@ class Controller:
     def _queue_of(self, uid: str) -> str:
         pod = self.view.pods.get(uid)
         return self.view.namespaces.get(pod.namespace, "") if pod else ""
+
+    def _hear_later(self, queue: str, seconds: float) -> None:
+        asyncio.get_running_loop().call_later(seconds, self.dispatch.hear, queue)
 
     def _conflicted(self, queue: str) -> None:
         self.metrics.ledger_conflicts.labels(queue).inc()

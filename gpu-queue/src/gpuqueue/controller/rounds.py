@@ -22,6 +22,8 @@ from gpuqueue.reconcile import ConfirmOver, Effect, OpenGate, ReadLedger, Report
 
 _ALIVE_SECONDS = 5.0
 """How long the answer that a pod is not over is good: keeping its grant for that long is safe."""
+_FREE_SECONDS = 3.0
+"""How long a write that only takes out what has ended waits for one that lets somebody in: the two are then one write."""
 _SUMMARY_SECONDS = 10.0
 """How often the figures of the line in a queue's status are written when the ledger does not change."""
 
@@ -35,6 +37,7 @@ class Rounds:
         gates: opens gates.
         written: is told of each ledger that was written: the policy as it was and as it is now.
         conflicted: is told of each queue whose ledger somebody else had written.
+        later: is told of each queue that is due for a round, and in how many seconds.
         clock: seconds since the epoch.
     """
 
@@ -46,12 +49,19 @@ class Rounds:
         *,
         written: Callable[[Policy, Policy], None] = lambda _before, _after: None,
         conflicted: Callable[[str], None] = lambda _queue: None,
+        later: Callable[[str, float], None] = lambda _queue, _seconds: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._api, self._view, self._gates, self._clock = api, view, gates, clock
-        self._written, self._conflicted = written, conflicted
+        self._written, self._conflicted, self._later = written, conflicted, later
         self._alive: dict[str, float] = {}
         """Uids that the server said are not over, and when."""
+        self._over: set[str] = set()
+        """Uids that the server said are over, for as long as a ledger names them."""
+        self._frees: dict[str, float] = {}
+        """Queue -> since when (monotonic) something could be taken out of its ledger."""
+        self.over_since: dict[str, float] = {}
+        """Key of a grant that is over and still in a ledger -> when that was noticed."""
         self._lines: dict[str, WaitingField] = {}
         self._summarized: dict[str, tuple[WaitingField, float]] = {}
 
@@ -100,6 +110,8 @@ class Rounds:
                 return await self._is_over(uid, namespace, name)
             case TryGate():
                 return await self._gates.trial(effect)
+            case WriteLedger(queue=name, only_frees=True, grants=grants) if self._can_wait(name, grants, now):
+                return None
             case WriteLedger(queue=name, version=version, grants=grants):
                 policy = self._view.policies.get(name)
                 return policy is not None and policy.version == version and await self._write(policy, grants, now)
@@ -109,28 +121,44 @@ class Rounds:
                     self._gates.open(effect)
         return None
 
+    def _can_wait(self, name: str, grants: tuple[Grant, ...], now: float) -> bool:
+        """Whether all but these may stay in the ledger for now, though they are over. A round is due when they may no longer."""
+        held, kept = self._view.policies[name].grants if name in self._view.policies else (), {grant.key for grant in grants}
+        for grant in held:
+            if grant.key not in kept:
+                self.over_since.setdefault(grant.key, now)
+        if name not in self._frees:
+            self._frees[name] = time.monotonic()
+            self._later(name, _FREE_SECONDS)
+        return time.monotonic() - self._frees[name] < _FREE_SECONDS
+
     async def _is_over(self, uid: str, namespace: str, name: str) -> bool:
+        if uid in self._over:
+            return True
         if time.monotonic() - self._alive.get(uid, -1e9) < _ALIVE_SECONDS:
             return False
         try:
             pod = decoded(await self._api.request("GET", f"/api/v1/namespaces/{namespace}/pods/{name}"), pods.PodObject)
         except Gone:
+            self._over.add(uid)
             return True
         if pod.metadata.uid != uid or pods.over(pod):
             self._alive.pop(uid, None)
+            self._over.add(uid)
             return True
         self._alive[uid] = time.monotonic()
         return False
 
     async def _write(self, policy: Policy, grants: tuple[Grant, ...], now: float) -> bool:
         line = self._lines.get(policy.name)
-        body = gpu_queues.status_body(policy, grants, line, now)
+        body = gpu_queues.status_body(policy, grants, line, now, self.over_since)
         try:
             text = await self._api.request("PUT", f"{gpu_queues.PATH}/{policy.name}/status", body=body)
         except (Conflict, Gone):
             return False
         after = gpu_queues.read(text)
         self._view.put_policy(after)
+        self._frees.pop(policy.name, None)
         if line is not None:
             self._summarized[policy.name] = (line, time.monotonic())
         self._written(policy, after)
@@ -147,6 +175,11 @@ class Rounds:
         """Keep no notes about pods that nobody speaks of."""
         limit = time.monotonic() - 2 * _ALIVE_SECONDS
         self._alive = {uid: at for uid, at in self._alive.items() if at > limit}
+        held = [grant for policy in self._view.policies.values() for grant in policy.grants]
+        self._over &= {pod.uid for grant in held for pod in grant.pods}
+        keys = {grant.key for grant in held}
+        self.over_since = {key: since for key, since in self.over_since.items() if key in keys}
+        self._frees = {name: since for name, since in self._frees.items() if name in self._view.policies}
 
 
 def line_of(queue: Queue, ledger: Iterable[Grant]) -> WaitingField:
