@@ -36,6 +36,7 @@ ManyOrNone = Annotated[int, Field(ge=0)]
 Bytes = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)?)?$")]
 Folder = Annotated[str, Field(pattern=r"^([^/.][^/]*(/[^/.][^/]*)*)?$")]
 Header = Annotated[str, Field(pattern=r"^[a-z0-9-]*$")]
+Span = Annotated[str, Field(pattern="^[1-9][0-9]*[mhdw]$")]
 Object = dict[str, Any]
 """Kubernetes' own; the API server looks at it."""
 
@@ -259,6 +260,8 @@ class Predictions(Closed):
     """`none`: a volume of the pod, gone with it; `claim`: a PersistentVolumeClaim that all replicas may write; `gcs`: a bucket, by gcsfuse."""
     claim: Claim
     bucket: Bucket
+    journal: Claim
+    """For labels on their way into the log: on a file system that locks. Without a name, the predictions' claim, or beside a bucket a volume of each pod."""
 
 
 class Gateway(Placement):
@@ -280,6 +283,25 @@ class Gateway(Placement):
     service_account: ServiceAccount
     more_arguments: list[str]
     """More options of `python -m mlserving gateway`."""
+
+
+class Monitor(Placement):
+    """Looks at the prediction log: drift, quality, golden requests."""
+
+    enabled: bool
+    """Needs a log that outlives the pods: gateway.predictions.kind claim or gcs."""
+    every: Span
+    """From the end of a look to the next."""
+    since: Span
+    """What a look is about: so long a time up to now."""
+    by: list[str]
+    """Columns by whose values it looks too, beside those that the version names."""
+    golden: bool
+    """Ask each track's golden requests too."""
+    resources: Object
+    service_account: ServiceAccount
+    more_arguments: list[str]
+    """More options of `python -m mlserving monitor`."""
 
 
 class NetworkPolicy(Closed):
@@ -347,6 +369,7 @@ class Values(Closed):
     store: Store
     server: Server
     gateway: Gateway
+    monitor: Monitor
     network_policy: NetworkPolicy
     monitoring: Monitoring
     test: GoldenTest

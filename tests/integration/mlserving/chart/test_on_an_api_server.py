@@ -45,7 +45,7 @@ def test_a_namespace_for_restricted_pods_takes_every_pod(api: Client, case: str)
     pods = [
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": thing["metadata"]["name"]}, "spec": spec_of(thing)}
         for thing in rendered(case)
-        if thing["kind"] in {"Pod", "Deployment"}
+        if thing["kind"] in {"Pod", "Deployment", "CronJob"}
     ]
     assert len(pods) >= 3
     for pod in pods:
@@ -54,7 +54,13 @@ def test_a_namespace_for_restricted_pods_takes_every_pod(api: Client, case: str)
 
 
 def spec_of(thing: Any) -> Any:
-    return thing["spec"] if thing["kind"] == "Pod" else thing["spec"]["template"]["spec"]
+    match thing["kind"]:
+        case "Pod":
+            return thing["spec"]
+        case "CronJob":
+            return spec_of(thing["spec"]["jobTemplate"] | {"kind": "Job"})
+        case _:
+            return thing["spec"]["template"]["spec"]
 
 
 def test_the_gateway_reads_its_own_config_map_and_may_do_nothing_else(api: Client, release: Helm, plane: ControlPlane) -> None:
