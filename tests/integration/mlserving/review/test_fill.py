@@ -318,7 +318,7 @@ def published(workspace: Path, version: int, review: str) -> None:
 def test_the_newest_version_says_how_much_people_look_at_and_options_change_it(tmp_path: Path, options: list[str], chosen: str) -> None:
     write_log(tmp_path / "predictions", rows(range(60), time=datetime.now(UTC) - timedelta(minutes=10)), TYPES)
     published(tmp_path, 9, '{"capacity": 2}')
-    published(tmp_path, 10, '{"capacity": 10, "random": 1.0, "double": 0.0}')
+    published(tmp_path, 10, '{"capacity": 10, "random": 1.0, "double": 0.0, "minimum": 0}')
     assert chosen in said(tmp_path, "fill", MODEL, *options).stdout
 
 
