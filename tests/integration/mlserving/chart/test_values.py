@@ -22,6 +22,8 @@ Objects = Callable[..., dict[tuple[str, str], Any]]
 LOG = ("--set", "gateway.predictions.kind=claim,gateway.predictions.claim.name=log")
 BUCKET = ("--set", "gateway.predictions.kind=gcs,gateway.predictions.bucket.name=log")
 MONITOR = ("--set", "monitor.enabled=true")
+REVIEW = ("--set", "review.enabled=true,review.database.claim.name=queue,review.access.users.name=people")
+SERVER = ("--set", "review.database.kind=postgresql,review.database.secret.name=address,review.sessions.name=sessions")
 CANARY = ("--set", "tracks.canary.enabled=true,tracks.canary.version=8,tracks.canary.weight=10,tracks.stable.weight=90")
 
 
@@ -105,10 +107,31 @@ def test_another_version_changes_the_pods_of_its_track_alone(objects: Objects) -
         ("gateway.predictions.kind=gcs", "Name the bucket of predictions"),
         ("monitor.enabled=true", "monitor.enabled: there is no prediction log to look at"),
         ("monitor.every=300", "monitor/every"),
+        ("review.enabled=true", "review.enabled: there is no prediction log to choose from"),
+        ("review.publicUrl=review.example", "review/publicUrl"),
+        ("review.fill.schedule=daily", "review/fill/schedule"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(template: Helm, values: str, complaint: str) -> None:
     refused = template("--set", values)
+    assert refused.returncode != 0
+    assert complaint in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ("review.replicas=2", "a queue in a file is for one"),
+        ("review.database.claim.name=", "review.database.claim.name is missing"),
+        ("review.database.kind=postgresql", "review.database.secret.name is missing"),
+        ("review.database.kind=postgresql,review.database.secret.name=address", "review.sessions.name is missing"),
+        ("review.access.users.name=", "review.access.users.name is missing"),
+        ("review.access.kind=iap", "review.access.audience is missing"),
+        ("review.access.kind=proxy", "anybody could write the header of a proxy"),
+    ],
+)
+def test_a_review_page_that_could_not_work_is_refused(template: Helm, values: str, complaint: str) -> None:
+    refused = template(*LOG, *REVIEW, "--set", values)
     assert refused.returncode != 0
     assert complaint in refused.stderr
 
@@ -152,11 +175,12 @@ def rules(name: str) -> Any:
 
 
 def test_metrics_of_either_flavour_come_from_the_same_pods_and_rules(objects: Objects) -> None:
-    both = (*LOG, *MONITOR)
+    both = (*LOG, *MONITOR, *REVIEW)
     operator, google = objects(*both, "--set", "monitoring.flavour=operator"), objects(*both, "--set", "monitoring.flavour=gmp")
     assert operator["PrometheusRule", "cards"]["spec"] == google["Rules", "cards"]["spec"] == rules("model-serving")
     assert operator["PrometheusRule", "cards-monitor"]["spec"] == google["Rules", "cards-monitor"]["spec"] == rules("monitor")
-    for name in ("cards-gateway", "cards-server", "cards-monitor"):
+    assert operator["PrometheusRule", "cards-review"]["spec"] == google["Rules", "cards-review"]["spec"] == rules("review")
+    for name in ("cards-gateway", "cards-server", "cards-monitor", "cards-review"):
         one, other = operator["PodMonitor", name]["spec"], google["PodMonitoring", name]["spec"]
         assert one["selector"] == other["selector"]
         (theirs,), (googles,) = one["podMetricsEndpoints"], other["endpoints"]
@@ -176,9 +200,8 @@ def scraped(objects: dict[tuple[str, str], Any], labels: dict[str, str]) -> set[
 
 def test_rules_about_what_is_not_there_are_not_rendered(objects: Objects) -> None:
     flavour = ("--set", "monitoring.flavour=operator")
-    assert ("PrometheusRule", "cards-monitor") not in objects(*flavour)
-    assert ("PodMonitor", "cards-monitor") not in objects(*flavour)
-    assert ("Deployment", "cards-monitor") not in objects(*LOG)
+    for what in ("cards-monitor", "cards-review"):
+        assert not {("PrometheusRule", what), ("PodMonitor", what), ("Deployment", what)} & objects(*LOG, *flavour).keys()
 
 
 def test_our_own_server_has_no_metrics_of_tensorflow_serving_s(objects: Objects) -> None:
@@ -280,3 +303,53 @@ def test_labels_wait_on_a_file_system_that_locks_wherever_the_log_lies(objects: 
     for log in (LOG, BUCKET):
         claim = {"name": "journal", "persistentVolumeClaim": {"claimName": "labels"}}
         assert journal(pod(objects, "gateway", *log, *named)["spec"]) == (claim, "/journal")
+    assert journal(pod(objects, "review", *BUCKET, *REVIEW)["spec"]) == ({"name": "journal", "emptyDir": {}}, "/journal")
+
+
+# -- review ------------------------------------------------------------------------------------------------------------------
+
+
+def fill_pod(objects: Objects, *arguments: str) -> Any:
+    return objects(*arguments)["CronJob", "cards-review-fill"]["spec"]["jobTemplate"]["spec"]["template"]
+
+
+def test_a_queue_in_a_file_has_one_page_and_is_filled_on_its_node(objects: Objects) -> None:
+    chosen = (*LOG, *REVIEW)
+    deployment = objects(*chosen)["Deployment", "cards-review"]
+    assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]) == (1, {"type": "Recreate"})
+    (term,) = fill_pod(objects, *chosen)["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert term["labelSelector"]["matchLabels"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert ("PodDisruptionBudget", "cards-review") not in objects(*chosen)
+
+
+def test_a_queue_in_a_database_has_as_many_pages_as_one_likes(objects: Objects) -> None:
+    chosen = (*LOG, *REVIEW, *SERVER, "--set", "review.replicas=3")
+    found = objects(*chosen)
+    assert found["Deployment", "cards-review"]["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert ("PodDisruptionBudget", "cards-review") in found
+    fill = fill_pod(objects, *chosen)["spec"]
+    assert "affinity" not in fill
+    address = {"name": "MILLRACE_DATABASE", "valueFrom": {"secretKeyRef": {"name": "address", "key": "url"}}}
+    assert address in pod(objects, "review", *chosen)["spec"]["containers"][0]["env"]
+    assert address in fill["containers"][0]["env"]
+    assert {"port": 5432, "protocol": "TCP"} in [
+        port for rule in found["NetworkPolicy", "cards-review"]["spec"]["egress"] for port in rule["ports"]
+    ]
+
+
+def test_the_page_and_its_job_are_in_the_page_s_network_policy(objects: Objects) -> None:
+    found = objects(*LOG, *REVIEW)
+    selector = found["NetworkPolicy", "cards-review"]["spec"]["podSelector"]
+    (expression,) = selector["matchExpressions"]
+    for template_ in (pod(objects, "review", *LOG, *REVIEW), fill_pod(objects, *LOG, *REVIEW)):
+        labels = template_["metadata"]["labels"]
+        assert selector["matchLabels"].items() <= labels.items()
+        assert labels[expression["key"]] in expression["values"]
+
+
+def test_what_people_saw_is_erased_where_one_says_when(objects: Objects) -> None:
+    assert [each["name"] for each in fill_pod(objects, *LOG, *REVIEW)["spec"]["containers"]] == ["fill"]
+    kept = fill_pod(objects, *LOG, *REVIEW, "--set", "review.fill.keepDays=90")["spec"]["containers"]
+    assert [each["name"] for each in kept] == ["fill", "forget"]
+    assert "--older-than=90" in kept[1]["args"]
