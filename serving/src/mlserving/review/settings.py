@@ -30,7 +30,7 @@ class ReviewSettings(Strict):
     margin: str | None = None
     """The output with a score for each class: then the margin between the first two says how sure the model is, not its confidence."""
     due_days: int = Field(default=2, ge=1)
-    """Until when a case should be reviewed."""
+    """Days within which a case should be reviewed."""
     most_waiting: int | None = Field(default=None, ge=1)
     """While so many reviews wait, nothing is added; where not set, five days' capacity."""
 
