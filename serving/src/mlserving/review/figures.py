@@ -91,7 +91,7 @@ def figures(database: Database, model: str, now: datetime) -> Figures:
         undelivered=undelivered,
         oldest_undelivered=since,
         filled=filled,
-        verdicts={Verdict(verdict): count for verdict, count in verdicts},
+        verdicts={Verdict(row.verdict): row.times for row in verdicts},
         people=people,
         alpha=agreement.alpha(said),
         kappas=agreement.kappas(said),
@@ -133,8 +133,10 @@ def _said(model: str) -> Select[*tuple[Any, ...]]:
     )
 
 
-def _verdicts(model: str) -> Select[tuple[str, int]]:
-    of_model = select(REVIEWS.c.verdict, func.count()).join(ITEMS, ITEMS.c.id == REVIEWS.c.item).where(ITEMS.c.model == model)
+def _verdicts(model: str) -> Select[*tuple[Any, ...]]:
+    of_model = (
+        select(REVIEWS.c.verdict, func.count().label("times")).join(ITEMS, ITEMS.c.id == REVIEWS.c.item).where(ITEMS.c.model == model)
+    )
     return of_model.group_by(REVIEWS.c.verdict)
 
 
