@@ -36,6 +36,7 @@ ManyOrNone = Annotated[int, Field(ge=0)]
 Bytes = Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?(Ki|Mi|Gi|Ti)?)?$")]
 Folder = Annotated[str, Field(pattern=r"^([^/.][^/]*(/[^/.][^/]*)*)?$")]
 Header = Annotated[str, Field(pattern=r"^[a-z0-9-]*$")]
+Span = Annotated[str, Field(pattern="^[1-9][0-9]*[mhdw]$")]
 Object = dict[str, Any]
 """Kubernetes' own; the API server looks at it."""
 
@@ -259,6 +260,8 @@ class Predictions(Closed):
     """`none`: a volume of the pod, gone with it; `claim`: a PersistentVolumeClaim that all replicas may write; `gcs`: a bucket, by gcsfuse."""
     claim: Claim
     bucket: Bucket
+    journal: Claim
+    """For labels on their way into the log: on a file system that locks. Without a name, the predictions' claim, or beside a bucket a volume of each pod."""
 
 
 class Gateway(Placement):
@@ -282,6 +285,94 @@ class Gateway(Placement):
     """More options of `python -m mlserving gateway`."""
 
 
+class Monitor(Placement):
+    """Looks at the prediction log: drift, quality, golden requests."""
+
+    enabled: bool
+    """Needs a log that outlives the pods: gateway.predictions.kind claim or gcs."""
+    every: Span
+    """From the end of a look to the next."""
+    since: Span
+    """What a look is about: so long a time up to now."""
+    by: list[str]
+    """Columns by whose values it looks too, beside those that the version names."""
+    golden: bool
+    """Ask each track's golden requests too."""
+    resources: Object
+    service_account: ServiceAccount
+    more_arguments: list[str]
+    """More options of `python -m mlserving monitor`."""
+
+
+class SecretKey(Closed):
+    """A key of a Secret that is there."""
+
+    name: OptionalName
+    """The Secret's name."""
+    key: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$")]
+    """Which of its keys."""
+
+
+class Database(Closed):
+    """Where the review queue lies."""
+
+    kind: Literal["sqlite", "postgresql"]
+    """`sqlite`: a file in a claim, for one replica; `postgresql`: a server."""
+    claim: Claim
+    secret: SecretKey
+
+
+class Access(Closed):
+    """Who may review."""
+
+    kind: Literal["users", "proxy", "iap"]
+    """`users`: a file of names and hashed tokens; `proxy`: a header of something that signs people in; `iap`: Google's Identity-Aware Proxy, verified."""
+    users: SecretKey
+    leads: list[str]
+    """Who of the people that a proxy or IAP names are leads."""
+    header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")]
+    """In which a proxy names people."""
+    secret: SecretKey
+    addresses: list[str]
+    """From which a proxy connects: addresses or networks."""
+    audience: str
+    """For whom IAP signs, /projects/NUMBER/global/backendServices/NUMBER."""
+
+
+class Fill(Closed):
+    """The CronJob that chooses what people look at."""
+
+    schedule: Annotated[str, Field(pattern=r"^(\S+ ){4}\S+$")]
+    """Five fields."""
+    time_zone: Annotated[str, Field(min_length=1)]
+    """An IANA name."""
+    keep_days: ManyOrNone
+    """What people saw so many days ago is erased from the queue; 0 keeps it."""
+    resources: Object
+    more_arguments: list[str]
+    """More options of `python -m mlserving review fill`."""
+
+
+class Review(Placement):
+    """The page on which people confirm or correct predictions."""
+
+    enabled: bool
+    """Needs a log that outlives the pods: gateway.predictions.kind claim or gcs."""
+    replicas: Replicas
+    """Pods; more than one needs PostgreSQL."""
+    resources: Object
+    public_url: Annotated[str, Field(pattern=r"^(https?://[^/]+)?$")]
+    """Under which people reach it."""
+    database: Database
+    sessions: SecretKey
+    access: Access
+    fill: Fill
+    service: Service
+    service_account: ServiceAccount
+    more_arguments: list[str]
+    """More options of `python -m mlserving review serve`."""
+
+
 class NetworkPolicy(Closed):
     """Who may speak with our pods, and with whom they speak."""
 
@@ -289,12 +380,16 @@ class NetworkPolicy(Closed):
     """Takes effect where the cluster enforces NetworkPolicy."""
     callers_from: list[Object]
     """Who asks for predictions: peers of a NetworkPolicy. Empty is everybody."""
+    reviewers_from: list[Object]
+    """Who reaches the review page. Empty is everybody."""
     metrics_from: list[Object]
     """Who scrapes. Empty is nobody."""
     api_server: list[Object]
     """Where the API server is. Empty is anywhere on ports 443 and 6443."""
     store: list[Object]
     """Rules of egress for who fetches from a bucket. Empty is anywhere on port 443, and the metadata server."""
+    database: list[Object]
+    """Rules of egress to the review queue's PostgreSQL. Empty is anywhere on port 5432."""
     more_egress: list[Object]
     """More rules of the gateway."""
 
@@ -347,6 +442,8 @@ class Values(Closed):
     store: Store
     server: Server
     gateway: Gateway
+    monitor: Monitor
+    review: Review
     network_policy: NetworkPolicy
     monitoring: Monitoring
     test: GoldenTest

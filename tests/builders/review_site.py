@@ -96,6 +96,8 @@ class Served:
     url: str
     process: subprocess.Popen[str]
     log: Path
+    metrics: str | None = None
+    """Where Prometheus asks."""
 
     def events(self) -> list[dict[str, Any]]:
         """What it logged."""
@@ -118,7 +120,8 @@ def served(workspace: Path, *arguments: str, database: str | None = None) -> Ite
                 assert process.poll() is None, log.read_text()
                 return ready.read_text() if ready.exists() else None
 
-            yield Served(json.loads(eventually("the page is served", told, 90))["url"], process, log)
+            said = json.loads(eventually("the page is served", told, 90))
+            yield Served(said["url"], process, log, said["metrics"])
         finally:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)

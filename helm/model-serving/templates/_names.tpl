@@ -100,6 +100,85 @@ imagePullSecrets: {{ toJson . }}
 {{- end }}
 {{- end -}}
 
+{{- /* The prediction log as a pod has it. Who writes to it also has a journal, in which labels wait that were acknowledged and are not part of the log
+yet: it needs a file system that locks, which a mounted bucket is not. Call each with (dict "root" $ "readOnly" false). */ -}}
+{{- define "model-serving.logMounts" -}}
+{{- $log := .root.Values.gateway.predictions -}}
+- {name: predictions, mountPath: /predictions{{ if .readOnly }}, readOnly: true{{ end }}{{ if and (eq $log.kind "claim") $log.claim.path }}, subPath: {{ $log.claim.path }}{{ end }}}
+{{- if and (not .readOnly) (include "model-serving.hasJournal" .root) }}
+- {name: journal, mountPath: /journal{{ if and $log.journal.name $log.journal.path }}, subPath: {{ $log.journal.path }}{{ end }}}
+{{- end }}
+{{- end -}}
+
+{{- define "model-serving.logVolumes" -}}
+{{- $log := .root.Values.gateway.predictions -}}
+{{- if eq $log.kind "none" -}}
+- {name: predictions, emptyDir: {}}
+{{- else -}}
+{{- include "model-serving.volume" (dict "name" "predictions" "kind" $log.kind "from" $log "readOnly" (and .readOnly (eq $log.kind "gcs"))) | trim }}
+{{- end }}
+{{- if and (not .readOnly) (include "model-serving.hasJournal" .root) }}
+{{- if $log.journal.name }}
+- {name: journal, persistentVolumeClaim: {claimName: {{ $log.journal.name }}}}
+{{- else }}
+# A container that dies finds its journal again; a node that is lost takes a few seconds of labels along.
+- {name: journal, emptyDir: {}}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "model-serving.hasJournal" -}}
+{{- if or (eq .Values.gateway.predictions.kind "gcs") .Values.gateway.predictions.journal.name }}yes{{ end }}
+{{- end -}}
+
+{{- define "model-serving.journalVariable" -}}
+{{- if include "model-serving.hasJournal" . -}}
+- {name: MILLRACE_LABEL_JOURNAL, value: /journal}
+{{- end }}
+{{- end -}}
+
+{{- /* What versions carry beside their graphs, for who does not serve them: the store itself, or copies of the tracks' versions where it cannot be
+mounted. */ -}}
+{{- define "model-serving.storeFolder" -}}
+{{ eq .Values.store.kind "gcs-copy" | ternary "/models" "/store" }}
+{{- end -}}
+
+{{- define "model-serving.storeMount" -}}
+{{- if eq .Values.store.kind "gcs-copy" -}}
+- {name: models, mountPath: /models, readOnly: true}
+{{- else -}}
+- {name: store, mountPath: /store, readOnly: true{{ if and (eq .Values.store.kind "claim") .Values.store.claim.path }}, subPath: {{ .Values.store.claim.path }}{{ end }}}
+{{- end }}
+{{- end -}}
+
+{{- define "model-serving.storeVolume" -}}
+{{- if eq .Values.store.kind "gcs-copy" -}}
+- {name: models, emptyDir: {}}
+{{- else -}}
+{{- include "model-serving.volume" (dict "name" "store" "kind" .Values.store.kind "from" .Values.store "readOnly" true) | trim }}
+{{- end }}
+{{- end -}}
+
+{{- define "model-serving.fetchAll" -}}
+{{- $seen := dict }}
+{{- range $track, $values := .Values.tracks }}
+{{- $version := int64 $values.version | toString }}
+{{- if and $values.enabled (not (hasKey $seen $version)) }}
+{{- $_ := set $seen $version true }}
+{{ include "model-serving.fetch" (dict "root" $ "values" $values "name" (printf "fetch-%s" $track)) }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- /* Annotations of a pod. Call with (dict "annotations" .Values.gateway.annotations "kinds" (list KIND …)), of its volumes. */ -}}
+{{- define "model-serving.annotations" -}}
+{{- $found := deepCopy .annotations }}
+{{- if has "gcs" .kinds }}{{ $_ := set $found "gke-gcsfuse/volumes" "true" }}{{ end }}
+{{- with $found -}}
+annotations: {{ toJson . }}
+{{- end }}
+{{- end -}}
+
 {{- /* The container that brings a version into the pod. Call with (dict "root" $ "values" TRACK). */ -}}
 {{- define "model-serving.fetch" -}}
 {{- $store := .root.Values.store }}
@@ -107,7 +186,7 @@ imagePullSecrets: {{ toJson . }}
 {{- if eq $store.kind "gcs-copy" }}
 {{- $source = printf "gs://%s%s" (required "Name the store's bucket: store.bucket.name" $store.bucket.name) ($store.bucket.path | empty | ternary "" (printf "/%s" $store.bucket.path)) }}
 {{- end -}}
-- name: fetch
+- name: {{ .name | default "fetch" }}
   image: {{ include "model-serving.ourImage" .root }}
   imagePullPolicy: {{ .root.Values.gateway.image.pullPolicy }}
   args:

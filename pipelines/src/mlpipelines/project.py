@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from mlserving.review.settings import ReviewSettings
 from mlserving.rollout.plan import Approval, Plan
 
 NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
@@ -394,6 +395,7 @@ class Project(Section):
     evaluation: Evaluation = Evaluation()
     deployment: Deployment = Deployment()
     monitor: Monitor = Monitor()
+    review: ReviewSettings = ReviewSettings()
     resources: dict[Step, Resources] = {}
     """By step."""
     schedule: Schedule | None = None
@@ -479,7 +481,7 @@ _SECTIONS_READ: dict[str, tuple[str, ...]] = {
     "train": ("training",),
     "evaluate": ("evaluation", "split", "deployment", "training"),
     "register": ("deployment", "training", "evaluation"),
-    "publish": ("deployment", "monitor", "validation", "evaluation"),
+    "publish": ("deployment", "monitor", "review", "validation", "evaluation"),
     "report": ("source", "split", "validation", "beam", "training", "evaluation", "deployment", "notifications"),
 }
 _OPTIONAL_SECTIONS = (
@@ -490,6 +492,7 @@ _OPTIONAL_SECTIONS = (
     "evaluation",
     "deployment",
     "monitor",
+    "review",
     "resources",
     "schedule",
     "retraining",

@@ -38,6 +38,8 @@ in it, named `predictions`, describes what the version answered on the sealed te
 """
 MONITOR_SETTINGS = Path(EXTRA, "monitor.json")
 """In a version folder: how it wants to be watched (`mlserving.monitor.settings`)."""
+REVIEW_SETTINGS = Path(EXTRA, "review.json")
+"""In a version folder: how much of it people look at (`mlserving.review.settings`)."""
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LOCK = ".lock"

@@ -38,6 +38,7 @@ from mlpipelines.steps.register import register
 from mlpipelines.steps.statistics import describe
 from mlpipelines.workspace import Workspace, write_json
 from mlserving.monitor.reference import read_reference
+from mlserving.review.settings import ReviewSettings, of_model
 from mlserving.store import GOLDEN_REQUESTS, WARMUP_REQUESTS, versions
 
 CLASSES = ("food", "fuel", "rail")
@@ -364,15 +365,17 @@ def test_a_published_version_has_the_model_and_requests_with_their_answers(room:
         room.publish(room.model(0.5), 1)
 
 
-def test_a_published_version_carries_what_the_monitor_holds_it_against(room: Room) -> None:
+def test_a_published_version_carries_what_monitor_and_review_go_by(room: Room) -> None:
     project = a_project(floor=0.6)
     merchant = some_rows(900, 1)["merchant"].value_counts().to_pylist()
     often = max(merchant, key=lambda entry: entry["counts"])
     monitor = project.monitor.model_copy(update={"slices": ["merchant"], "min_rows": often["counts"]})
-    room.project = project.model_copy(update={"monitor": monitor})
+    reviewed = ReviewSettings(capacity=40, random=0.5)
+    room.project = project.model_copy(update={"monitor": monitor, "review": reviewed})
     model = room.model(0.9)
     assert room.evaluate(model, floor=0.6).blessed
     reference = read_reference(room.publish(model, room.register(model)))
+    assert of_model(room.store, "cards") == reviewed
     assert set(reference.features) == {"merchant", "amount"}
     assert reference.features["amount"].missing == some_rows(900, 1)["amount"].null_count
     assert {"label", "confidence"} <= set(reference.outputs)

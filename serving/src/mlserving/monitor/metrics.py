@@ -8,14 +8,15 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import Metric
 from prometheus_client.registry import Collector
 
 from mlserving.errors import Unavailable
+from mlserving.exposition import Families
 from mlserving.monitor import judging
 from mlserving.monitor.drift import ColumnDrift
 from mlserving.monitor.findings import Findings, Group
@@ -24,24 +25,6 @@ from mlserving.monitor.intervals import Estimate
 PREFIX = "millrace_monitor_"
 _GROUP = ("model", "version", "track", "slice")
 _COLUMN = (*_GROUP, "column")
-
-
-class _Families:
-    """Gauges by name, made when they are first told."""
-
-    def __init__(self) -> None:
-        self._families: dict[str, tuple[GaugeMetricFamily, tuple[str, ...]]] = {}
-
-    def declare(self, name: str, text: str, labels: Sequence[str]) -> None:
-        self._families[name] = GaugeMetricFamily(PREFIX + name, text, labels=list(labels)), tuple(labels)
-
-    def add(self, name: str, labels: Mapping[str, str], value: float | None) -> None:
-        if value is not None:
-            family, names = self._families[name]
-            family.add_metric([labels[each] for each in names], float(value))
-
-    def all(self) -> list[Metric]:
-        return [family for family, _ in self._families.values()]
 
 
 DECLARED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
@@ -88,7 +71,7 @@ MOST_CLASSES = 100
 
 def families(all_findings: Iterable[Findings]) -> list[Metric]:
     """Every metric of these runs, one for each model."""
-    told = _Families()
+    told = Families(PREFIX)
     for name, text, labels in DECLARED:
         told.declare(name, text, labels)
     for findings in all_findings:
@@ -141,7 +124,7 @@ def write(path: Path, all_findings: Iterable[Findings]) -> None:
         raise Unavailable(f"{path} cannot be written: {error.strerror or error}. Name another file with --metrics-file.") from error
 
 
-def _tell_run(told: _Families, findings: Findings) -> None:
+def _tell_run(told: Families, findings: Findings) -> None:
     model = {"model": findings.model}
     told.add("last_run_timestamp_seconds", model, findings.measured_at.timestamp() + findings.seconds)
     told.add("last_run_seconds", model, findings.seconds)
@@ -156,7 +139,7 @@ def _tell_run(told: _Families, findings: Findings) -> None:
         told.add("parity_worst_difference", labels, each.worst)
 
 
-def _tell_group(told: _Families, labels: Mapping[str, str], group: Group) -> None:
+def _tell_group(told: Families, labels: Mapping[str, str], group: Group) -> None:
     told.add("rows", labels, group.rows)
     told.add("statistics_present", labels, group.has_statistics)
     for column in group.columns:
@@ -171,7 +154,7 @@ def _tell_group(told: _Families, labels: Mapping[str, str], group: Group) -> Non
     _tell_labelling(told, labels, group)
 
 
-def _tell_labelling(told: _Families, labels: Mapping[str, str], group: Group) -> None:
+def _tell_labelling(told: Families, labels: Mapping[str, str], group: Group) -> None:
     found = group.labelling
     told.add("labelled_ratio", labels, found.labelled_share)
     told.add("reviewed_ratio", labels, found.reviewed_share)
@@ -183,7 +166,7 @@ def _tell_labelling(told: _Families, labels: Mapping[str, str], group: Group) ->
     told.add("label_delay_limit_seconds", labels, group.label_delay_limit)
 
 
-def _tell_column(told: _Families, labels: Mapping[str, str], column: ColumnDrift) -> None:
+def _tell_column(told: Families, labels: Mapping[str, str], column: ColumnDrift) -> None:
     told.add("drift_distance", {**labels, "measure": column.measure}, column.distance)
     told.add("drift_threshold", labels, column.limit)
     told.add("drift_noise", labels, column.noise if column.distance is not None else math.nan)
@@ -195,7 +178,7 @@ def _tell_column(told: _Families, labels: Mapping[str, str], column: ColumnDrift
     told.add("new_values_ratio", labels, column.new_values)
 
 
-def _tell_quality(told: _Families, labels: Mapping[str, str], estimate: Estimate) -> None:
+def _tell_quality(told: Families, labels: Mapping[str, str], estimate: Estimate) -> None:
     told.add("quality", labels, estimate.value)
     told.add("quality_low", labels, estimate.low)
     told.add("quality_high", labels, estimate.high)

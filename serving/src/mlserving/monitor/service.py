@@ -6,22 +6,22 @@ what the alert about a stale monitor looks at.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import logging
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, start_http_server
+from prometheus_client import CollectorRegistry, Counter
 
 from mlserving import store
 from mlserving.client.ask import connect
 from mlserving.client.signature import ModelSpec
-from mlserving.errors import ConfigError, NotServed, ServingError, Unavailable
+from mlserving.errors import NotServed, ServingError, Unavailable
+from mlserving.exposition import listening
 from mlserving.monitor import metrics, parity, terminal
 from mlserving.monitor import settings as monitor_settings
 from mlserving.monitor.command import ALARMED, Wanted, window
@@ -52,7 +52,9 @@ def serve(wanted: Wanted, *, every: timedelta, listen: str | None, metrics_file:
     told, registry = metrics.Told(), CollectorRegistry()
     registry.register(told)
     failed = Counter("millrace_monitor_failed_runs", "Runs that ended with an error.", registry=registry)
-    with _listening(listen, registry):
+    with listening(listen, registry, "--listen") as where:
+        if where is not None:
+            _LOG.info("metrics on %s", where)
         while not stopped.is_set():
             failed.inc(_round(wanted, told, report, metrics_file))
             stopped.wait(every.total_seconds())
@@ -158,21 +160,3 @@ def _hand_out(found: Sequence[Findings], report: Path | None, metrics_file: Path
             fresh.replace(path)
     except OSError as error:
         raise Unavailable(f"{report} cannot be written: {error.strerror or error}. Name another place with --report.") from error
-
-
-@contextlib.contextmanager
-def _listening(address: str | None, registry: CollectorRegistry) -> Iterator[None]:
-    if address is None:
-        yield
-        return
-    host, _, port = address.rpartition(":")
-    try:
-        server, thread = start_http_server(int(port), host or "127.0.0.1", registry)
-    except (OSError, ValueError, OverflowError) as error:
-        raise ConfigError(f"--listen {address}: {error}. Name a free HOST:PORT; port 0 takes one.") from error
-    _LOG.info("metrics on http://%s:%d/metrics", host or "127.0.0.1", server.server_port)
-    try:
-        yield
-    finally:
-        server.shutdown()
-        thread.join()

@@ -9,22 +9,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
-from mlserving import store
-from mlserving.errors import ConfigError
+from mlserving import carried, store
+from mlserving.carried import Strict
 
 MOST_SLICES = 20
 """Of one column: the most frequent values."""
 Share = Annotated[float, Field(gt=0, le=1)]
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Capacity(_Strict):
+class Capacity(Strict):
     """How many cases people look at."""
 
     cases: Annotated[int, Field(gt=0)]
@@ -32,7 +27,7 @@ class Capacity(_Strict):
     """`set`: over the whole window."""
 
 
-class Outputs(_Strict):
+class Outputs(Strict):
     """The outputs of the model that say what it thinks, as the log names them after `output/`."""
 
     score: str = "score"
@@ -41,7 +36,7 @@ class Outputs(_Strict):
     """For regression."""
 
 
-class MonitorSettings(_Strict):
+class MonitorSettings(Strict):
     """The file as a whole. Everything has a default: a version without one is watched for drift and answers of classes."""
 
     task: Literal["classification", "detection", "regression", "other"] = "classification"
@@ -51,7 +46,7 @@ class MonitorSettings(_Strict):
     outputs: Outputs = Outputs()
     drift: Share = 0.1
     """The distance to training from which a change matters: L-infinity for text, Jensen-Shannon for numbers. Chance may ask for more."""
-    columns: dict[str, Share] = {}
+    columns: dict[str, Share] = Field(default_factory=dict)
     """A threshold of its own for a feature or an output."""
     ignore: tuple[str, ...] = ()
     """Features that are expected to move (a date, a running number): measured nowhere."""
@@ -75,30 +70,16 @@ class MonitorSettings(_Strict):
     """Numbers of golden answers agree within this, relative to the expected value where that is above 1."""
 
 
-def parse(text: str, where: str) -> MonitorSettings:
-    """The settings that `text` (YAML or JSON) states. `where` is named in errors.
+def read(path: Path) -> MonitorSettings:
+    """The settings in a file.
 
     Raises:
-        ConfigError: it is no YAML, or a field is unknown or out of range; the text names the field.
+        ConfigError: it cannot be read, or a field is unknown or out of range; the text names the field.
     """
-    try:
-        return MonitorSettings.model_validate(yaml.safe_load(text) or {})
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is no YAML: {error}") from error
-    except ValidationError as error:
-        complaints = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors())
-        raise ConfigError(f"{where}: {complaints}. Every field: docs/monitoring.md") from error
-
-
-def read(path: Path) -> MonitorSettings:
-    """The settings in a file. Raises as `parse` does, and ConfigError where the file cannot be read."""
-    try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}. Name a file with --settings.") from error
+    return carried.read(MonitorSettings, path, "docs/monitoring.md")
 
 
 def of_version(folder: Path) -> MonitorSettings:
-    """The settings that the version in `folder` carries; the defaults where it carries none."""
+    """The settings that the version in `folder` carries; the defaults where it carries none. Raises as `read` does."""
     path = folder / store.MONITOR_SETTINGS
     return read(path) if path.is_file() else MonitorSettings()

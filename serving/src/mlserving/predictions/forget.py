@@ -19,7 +19,6 @@ from mlserving.errors import ConfigError, Unavailable
 from mlserving.predictions import files, label_journal, labels
 from mlserving.predictions.commit import locked
 from mlserving.predictions.files import STAGING, ParquetFile
-from mlserving.predictions.label_journal import JOURNAL
 from mlserving.predictions.records import FEATURE
 from mlserving.predictions.upkeep import KINDS, UPKEEP, clear_staging, finish
 
@@ -90,7 +89,7 @@ def _check(log: list[ParquetFile], feature: str, model: str) -> None:
 def _settle_labels(predictions: Path) -> None:
     """Have every label in Parquet, where it can be erased; those that arrive now wait a few seconds in their journal."""
     until = time.monotonic() + _PATIENCE
-    known = label_journal.journals(predictions / "labels" / JOURNAL)
+    known = label_journal.journals(label_journal.folder_of(predictions))
     while any(path.exists() for path in known):
         labels.collect(predictions, wait=True)
         if time.monotonic() > until:

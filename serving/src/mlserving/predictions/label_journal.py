@@ -3,6 +3,9 @@
 Each process that takes labels appends to a journal of its own, holding its lock, and goes on to a new one when that is old or large.
 A journal that nobody holds is finished, whoever wrote it, and becomes Parquet (`mlserving.predictions.labels`). A torn last line was
 never acknowledged. Times are microseconds since 1970.
+
+Journals need a file system that flushes, appends and locks, across all who write there. Where the log lies on one that does not, as a mounted bucket,
+MILLRACE_LABEL_JOURNAL names another folder, of those who write to this log alone.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from mlserving.predictions.spool import is_finished
 
 JOURNAL = ".journal"
 """Below `<predictions>/labels`: labels that are not Parquet yet."""
+VARIABLE = "MILLRACE_LABEL_JOURNAL"
 SUFFIX = ".labels"
 _MOST_BYTES = 8 << 20
 
@@ -94,6 +98,11 @@ class Journal:
             self._timer.cancel()
             os.close(self._file)
         self._file = None
+
+
+def folder_of(predictions: Path) -> Path:
+    """Where the journals of a log lie: MILLRACE_LABEL_JOURNAL, else below its labels."""
+    return Path(os.environ.get(VARIABLE) or predictions / "labels" / JOURNAL)
 
 
 def finished(folder: Path) -> list[Path]:

@@ -24,7 +24,6 @@ import pyarrow.compute as pc
 from mlserving.errors import ConfigError, Unavailable
 from mlserving.predictions import files, label_journal
 from mlserving.predictions.commit import Commits, locked
-from mlserving.predictions.label_journal import JOURNAL
 from mlserving.predictions.label_request import MOST_BYTES, parsed
 from mlserving.predictions.records import label_folder
 
@@ -45,7 +44,7 @@ class LabelStore:
 
     def __init__(self, predictions: Path, *, source: str = "api", now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self._source, self._now = source, now
-        self._journal = label_journal.Journal(predictions / "labels" / JOURNAL)
+        self._journal = label_journal.Journal(label_journal.folder_of(predictions))
 
     def store(self, document: Any) -> Stored:
         """Keep the labels of `{"model": …, "labels": […]}`. They are on the disk when this returns.
@@ -99,7 +98,7 @@ def collect(predictions: Path, *, wait: bool = False) -> Counter[tuple[str, str]
     Raises:
         OSError: the disk is full; the journals stay.
     """
-    folder = predictions / "labels" / JOURNAL
+    folder = label_journal.folder_of(predictions)
     counted: Counter[tuple[str, str]] = Counter()
     if not folder.exists():
         return counted

@@ -16,7 +16,6 @@ import pyarrow.parquet as pq
 
 from mlserving.errors import ConfigError
 from mlserving.predictions import label_journal, labels
-from mlserving.predictions.label_journal import JOURNAL
 from mlserving.predictions.label_request import MOST_LABELS, Label
 
 _PATIENCE = 3.0
@@ -141,6 +140,6 @@ def _check(columns: list[str], file: Path) -> None:
 def _settle(predictions: Path) -> None:
     """Leave it to a running recorder to make Parquet of them, for it counts; where there is none, do it."""
     until = time.monotonic() + _PATIENCE
-    while time.monotonic() < until and label_journal.finished(predictions / "labels" / JOURNAL):
+    while time.monotonic() < until and label_journal.finished(label_journal.folder_of(predictions)):
         time.sleep(0.1)
     labels.collect(predictions)

@@ -125,7 +125,7 @@ def log(predictions: Path, model: str, window: Window = ALWAYS, versions: Collec
 def labels(predictions: Path, model: str, received: Window = ALWAYS) -> Iterator[pa.RecordBatch]:
     """The labels that were received in a window, those too that are not Parquet yet; in no order, and one that was told twice comes twice."""
     found = label_journal.read(
-        label_journal.journals(predictions / "labels" / label_journal.JOURNAL)
+        label_journal.journals(label_journal.folder_of(predictions))
     )  # first: one that becomes Parquet now is seen twice, not never
     rows = _rows(predictions / "labels", model, received, frozenset(), LABEL_FIELDS)
     condition = pc.field("model") == model

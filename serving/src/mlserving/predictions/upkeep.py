@@ -7,6 +7,7 @@ process that is killed in between leaves work, not harm (`files.in_day`). One pr
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import shutil
 import uuid
 from collections import defaultdict
@@ -63,7 +64,7 @@ def _merge_all(predictions: Path, today: date) -> int:
             finish(folder)
             for group in _groups(files.in_day(folder)):
                 merged += len(group)
-                _merge(group, predictions / STAGING / UPKEEP, f"merged-{kind}-{uuid.uuid4().hex[:12]}.parquet")
+                _merge(group, predictions / STAGING / UPKEEP, f"merged-{kind}-{_name_of(group)}.parquet")
     return merged
 
 
@@ -100,9 +101,14 @@ def _groups(found: Sequence[ParquetFile]) -> list[list[ParquetFile]]:
     return [group for groups in alike.values() for group in groups if len(group) > 1]
 
 
+def _name_of(group: Sequence[ParquetFile]) -> str:
+    """The same for the same files: two who merge them where nothing locks, as on a mounted bucket, write one file and not its double."""
+    return hashlib.sha256("\n".join(sorted(file.path.name for file in group)).encode()).hexdigest()[:12]
+
+
 def _merge(group: Sequence[ParquetFile], staging: Path, name: str) -> None:
     first = group[0]
-    staged = staging / name
+    staged = staging / f"{uuid.uuid4().hex}.parquet"
     files.write(_batches(group), first.schema, staged, version=first.version, replaces=[file.path.name for file in group])
     files.appear(staged, first.path.with_name(name))
     for file in group:

@@ -1,7 +1,7 @@
 """Who is asking, and whether they themselves sent this form.
 
-Two ways lead in. A proxy in front that signs people in (Google's IAP, oauth2-proxy, …) names them in a header, which counts only if the request comes
-from an address of the proxy or carries the secret that only the proxy knows: everybody else could write that header too. Or people type a name and
+Three ways lead in. A proxy in front that signs people in (oauth2-proxy, …) names them in a header, which counts only if the request comes
+from an address of the proxy or carries the secret that only the proxy knows: everybody else could write that header too. Google's Identity-Aware Proxy signs what it says (`iap`). Or people type a name and
 a token of the users' file, and get a session: a signed cookie that scripts and other sites cannot use. It ends after some hours, with a new
 token, and with the user.
 
@@ -26,7 +26,8 @@ from starlette.requests import Request
 
 from mlserving.errors import ConfigError
 from mlserving.review.cases import Person
-from mlserving.review.people import NAME, People, write_private
+from mlserving.review.iap import Iap
+from mlserving.review.people import People, introduced, write_private
 from mlserving.review.tables import LOGINS, Database
 
 PROXY_SECRET = "X-Millrace-Proxy-Secret"  # noqa: S105  a header's name
@@ -61,8 +62,7 @@ class Proxy:
         said = request.headers.getlist(self.header)
         if len(said) != 1 or not self._sent(request):
             return None
-        name = said[0].rpartition(":")[2].strip().lower()  # Google writes `accounts.google.com:` before the address
-        return Person(name, lead=name in self.leads) if NAME.fullmatch(name) else None
+        return introduced(said[0], self.leads)
 
     def _sent(self, request: Request) -> bool:
         if self.secret is not None and not hmac.compare_digest(request.headers.get(PROXY_SECRET, "").encode(), self.secret.encode()):
@@ -87,11 +87,11 @@ class Access:
     secret: str
     hours: float
     clock: Callable[[], datetime]
-    proxy: Proxy | None = None
+    proxy: Proxy | Iap | None = None
     public_url: str | None = None
 
     def visitor(self, request: Request) -> Visitor | None:
-        """Who asks; None for a stranger."""
+        """Who asks; None for a stranger. It may have to fetch keys: call it in a thread."""
         if self.proxy is not None and (person := self.proxy.person(request)):
             return Visitor(person, "proxy")
         return self._of_session(request.cookies.get(self.cookie_name(request), ""))

@@ -13,7 +13,7 @@ from sqlalchemy import Float, Select, case, cast, func, select
 from mlserving.review import agreement
 from mlserving.review.agreement import Figure, Said, Share
 from mlserving.review.cases import Verdict
-from mlserving.review.tables import ITEMS, OUTBOX, REVIEWS, SEATS, Database
+from mlserving.review.tables import FILLS, ITEMS, OUTBOX, REVIEWS, SEATS, Database
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +49,12 @@ class Figures:
     oldest: datetime | None
     """When the oldest open case was chosen."""
     undelivered: int
+    oldest_undelivered: datetime | None
+    """Since when a label might have left that has not arrived."""
+    filled: datetime | None
+    """When the log was last looked through for cases."""
+    verdicts: Mapping[Verdict, int]
+    """What people did, ever: also what they took back, for nothing is taken out of that book."""
     people: Sequence[Work]
     alpha: Figure
     kappas: Mapping[tuple[str, str], Figure]
@@ -66,7 +72,11 @@ def figures(database: Database, model: str, now: datetime) -> Figures:
         waiting = connection.execute(_waiting(model, now)).one()
         said = [Said(**row._mapping) for row in connection.execute(_said(model))]  # noqa: SLF001  the documented name
         people = [Work(**row._mapping) for row in connection.execute(_work(model))]  # noqa: SLF001  the same
-        undelivered = connection.execute(select(func.count()).where(OUTBOX.c.model == model, OUTBOX.c.delivered.is_(None))).scalar_one()
+        undelivered, since = connection.execute(
+            select(func.count(), func.min(OUTBOX.c.not_before)).where(OUTBOX.c.model == model, OUTBOX.c.delivered.is_(None))
+        ).one()
+        filled = connection.execute(select(func.max(FILLS.c.time)).where(FILLS.c.model == model)).scalar_one()
+        verdicts = connection.execute(_verdicts(model)).all()
     groups = Counter({(why, label): count for why, label, count in chosen})
     settled = {each.item: each for each in said}  # the last opinion of a case is a lead's, where one has spoken
     return Figures(
@@ -79,6 +89,9 @@ def figures(database: Database, model: str, now: datetime) -> Figures:
         overdue=waiting.overdue or 0,
         oldest=waiting.oldest,
         undelivered=undelivered,
+        oldest_undelivered=since,
+        filled=filled,
+        verdicts={Verdict(row.verdict): row.times for row in verdicts},
         people=people,
         alpha=agreement.alpha(said),
         kappas=agreement.kappas(said),
@@ -118,6 +131,13 @@ def _said(model: str) -> Select[*tuple[Any, ...]]:
         .where(SEATS.c.model == model, REVIEWS.c.label.is_not(None))
         .order_by(SEATS.c.settles, REVIEWS.c.id)
     )
+
+
+def _verdicts(model: str) -> Select[*tuple[Any, ...]]:
+    of_model = (
+        select(REVIEWS.c.verdict, func.count().label("times")).join(ITEMS, ITEMS.c.id == REVIEWS.c.item).where(ITEMS.c.model == model)
+    )
+    return of_model.group_by(REVIEWS.c.verdict)
 
 
 def _work(model: str) -> Select[*tuple[Any, ...]]:

@@ -88,7 +88,7 @@ class Page:
 
     def _signed_in(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
         async def answered(request: Request) -> Response:
-            visitor = self.access.visitor(request)
+            visitor = await run_in_threadpool(self.access.visitor, request)
             if visitor is None:
                 where = quote(request.url.path if request.method == "GET" else request.url.path.rpartition("/")[0] or "/")
                 note = "&note=over" if self.access.cookie_name(request) in request.cookies else ""
@@ -190,7 +190,7 @@ async def _figures(page: Page, request: Request, visitor: Visitor) -> Response:
 
 
 async def _ask_who(page: Page, request: Request) -> Response:
-    if page.access.visitor(request):
+    if await run_in_threadpool(page.access.visitor, request):
         return _go(_inside(request.query_params.get("next", "/")))
     return render("login.html", next=_inside(request.query_params.get("next", "/")), note=NOTES.get(request.query_params.get("note", "")))
 

@@ -15,7 +15,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -127,6 +127,12 @@ class People:
                 fresh.rename(self.path)
         except OSError as error:
             raise Unavailable(f"{self.path} could not be written: {error}. Nothing was changed.") from error
+
+
+def introduced(name: str, leads: Collection[str]) -> Person | None:
+    """Somebody whom a proxy names, in whatever spelling; None if that cannot be a name."""
+    name = name.rpartition(":")[2].strip().lower()  # Google writes `accounts.google.com:` before the address in its plain headers
+    return Person(name, lead=name in leads) if NAME.fullmatch(name) else None
 
 
 def write_private(path: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""`millrace review serve`: the page, and beside it a thread that brings labels to the prediction log. Only wiring."""
+"""`millrace review serve`: the page, and beside it a thread that brings labels to the prediction log, and a port for Prometheus. Only wiring."""
 
 from __future__ import annotations
 
@@ -16,11 +16,14 @@ from pathlib import Path
 
 import structlog
 import uvicorn
+from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 
+from mlserving import exposition
 from mlserving.errors import ConfigError, ServingError
 from mlserving.review.access import Access, Logins
 from mlserving.review.delivery import send_to
+from mlserving.review.metrics import Told
 from mlserving.review.outbox import Outbox
 from mlserving.review.page import Page
 from mlserving.review.queue import ReviewQueue
@@ -37,6 +40,8 @@ class Service:
 
     host: str
     port: int
+    metrics: str | None
+    """HOST:PORT at which Prometheus asks; nobody where not set."""
     access: Access
     database: Database
     predictions: Path
@@ -50,9 +55,16 @@ class Service:
         """Serve until SIGTERM or Ctrl-C. `announce` is told where, once people can come."""
         _log_as_json()
         listening = _listen(self.host, self.port)
+        registry = CollectorRegistry()
+        registry.register(Told(self.database, now))
+        with exposition.listening(self.metrics, registry, "--metrics") as where:
+            self._serve(listening, where, announce)
+        return 0
+
+    def _serve(self, listening: socket.socket, metrics: str | None, announce: Callable[[str], None]) -> None:
         url = f"{'https' if self.certificate else 'http'}://{self.host}:{listening.getsockname()[1]}"
         config = uvicorn.Config(
-            self._app(lambda: self._open(url, announce)),
+            self._app(lambda: self._open(url, metrics, announce)),
             log_config=None, access_log=False, server_header=False,
             proxy_headers=False,  # who the other end is, we look at ourselves: `access`
             ssl_certfile=self.certificate, ssl_keyfile=self.key,
@@ -60,12 +72,11 @@ class Service:
         )  # fmt: skip
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # uvicorn finishes, then raises again what stopped it
         uvicorn.Server(config).run(sockets=[listening])
-        return 0
 
-    def _open(self, url: str, announce: Callable[[str], None]) -> None:
+    def _open(self, url: str, metrics: str | None, announce: Callable[[str], None]) -> None:
         if self.ready_file:
             fresh = self.ready_file.with_name(f".{self.ready_file.name}.{os.getpid()}")
-            fresh.write_text(json.dumps({"url": url, "pid": os.getpid()}), encoding="utf-8")
+            fresh.write_text(json.dumps({"url": url, "pid": os.getpid(), "metrics": metrics}), encoding="utf-8")
             fresh.rename(self.ready_file)
         announce(url)
 

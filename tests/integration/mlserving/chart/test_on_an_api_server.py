@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,8 @@ import binaries
 from api_client import Client, Person, Refused
 from chart_renders import cases
 from control_plane import ControlPlane
+from mlpipelines.commands import rollout
+from mlserving.errors import ConfigError
 
 CHART = Path(__file__).resolve().parents[4] / "helm" / "model-serving"
 NAMESPACE = "fraud"
@@ -45,7 +48,7 @@ def test_a_namespace_for_restricted_pods_takes_every_pod(api: Client, case: str)
     pods = [
         {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": thing["metadata"]["name"]}, "spec": spec_of(thing)}
         for thing in rendered(case)
-        if thing["kind"] in {"Pod", "Deployment"}
+        if thing["kind"] in {"Pod", "Deployment", "CronJob"}
     ]
     assert len(pods) >= 3
     for pod in pods:
@@ -54,7 +57,13 @@ def test_a_namespace_for_restricted_pods_takes_every_pod(api: Client, case: str)
 
 
 def spec_of(thing: Any) -> Any:
-    return thing["spec"] if thing["kind"] == "Pod" else thing["spec"]["template"]["spec"]
+    match thing["kind"]:
+        case "Pod":
+            return thing["spec"]
+        case "CronJob":
+            return spec_of(thing["spec"]["jobTemplate"] | {"kind": "Job"})
+        case _:
+            return thing["spec"]["template"]["spec"]
 
 
 def test_the_gateway_reads_its_own_config_map_and_may_do_nothing_else(api: Client, release: Helm, plane: ControlPlane) -> None:
@@ -76,6 +85,16 @@ def test_the_gateway_reads_its_own_config_map_and_may_do_nothing_else(api: Clien
     ):
         with pytest.raises(Refused, match="Forbidden"):
             api.request(method, path, person=person)
+
+
+def test_the_notes_name_the_command_for_the_next_version_as_it_is_typed(release: Helm, monkeypatch: pytest.MonkeyPatch) -> None:
+    installed = release("install", "cards", str(CHART), *VALUES, "--dry-run=server")
+    assert installed.returncode == 0, installed.stderr
+    typed = re.search(r"^The next version: millrace rollout (start .*)$", installed.stdout, re.MULTILINE)
+    assert typed is not None
+    monkeypatch.delenv("MILLRACE_PROMETHEUS", raising=False)
+    with pytest.raises(ConfigError, match="Name it: --prometheus"):  # what it says once it has understood every word
+        rollout.main(typed[1].replace(" N ", " 8 ").split())
 
 
 def generations(api: Client) -> dict[str, int]:

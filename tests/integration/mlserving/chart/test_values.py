@@ -10,12 +10,20 @@ import pytest
 import yaml
 
 from chart_values import CHARTS
+from mlserving.gateway.recorder import _FAREWELL_SECONDS
 from mlserving.gateway.settings import GatewaySettings, Track, parse
+from mlserving.monitor import command as monitor_command
+from mlserving.predictions import label_journal
 from model_serving_values import MOVED, Values
 
 CHART = CHARTS / "model-serving"
 Helm = Callable[..., Any]
 Objects = Callable[..., dict[tuple[str, str], Any]]
+LOG = ("--set", "gateway.predictions.kind=claim,gateway.predictions.claim.name=log")
+BUCKET = ("--set", "gateway.predictions.kind=gcs,gateway.predictions.bucket.name=log")
+MONITOR = ("--set", "monitor.enabled=true")
+REVIEW = ("--set", "review.enabled=true,review.database.claim.name=queue,review.access.users.name=people")
+SERVER = ("--set", "review.database.kind=postgresql,review.database.secret.name=address,review.sessions.name=sessions")
 CANARY = ("--set", "tracks.canary.enabled=true,tracks.canary.version=8,tracks.canary.weight=10,tracks.stable.weight=90")
 
 
@@ -97,10 +105,33 @@ def test_another_version_changes_the_pods_of_its_track_alone(objects: Objects) -
         ("gateway.autoscaling.enabled=true,gateway.autoscaling.cpu=0", "gateway.autoscaling looks at nothing"),
         ("store.kind=gcs-copy", "store.bucket.name"),
         ("gateway.predictions.kind=gcs", "Name the bucket of predictions"),
+        ("monitor.enabled=true", "monitor.enabled: there is no prediction log to look at"),
+        ("monitor.every=300", "monitor/every"),
+        ("review.enabled=true", "review.enabled: there is no prediction log to choose from"),
+        ("review.publicUrl=review.example", "review/publicUrl"),
+        ("review.fill.schedule=daily", "review/fill/schedule"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(template: Helm, values: str, complaint: str) -> None:
     refused = template("--set", values)
+    assert refused.returncode != 0
+    assert complaint in refused.stderr
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ("review.replicas=2", "a queue in a file is for one"),
+        ("review.database.claim.name=", "review.database.claim.name is missing"),
+        ("review.database.kind=postgresql", "review.database.secret.name is missing"),
+        ("review.database.kind=postgresql,review.database.secret.name=address", "review.sessions.name is missing"),
+        ("review.access.users.name=", "review.access.users.name is missing"),
+        ("review.access.kind=iap", "review.access.audience is missing"),
+        ("review.access.kind=proxy", "anybody could write the header of a proxy"),
+    ],
+)
+def test_a_review_page_that_could_not_work_is_refused(template: Helm, values: str, complaint: str) -> None:
+    refused = template(*LOG, *REVIEW, "--set", values)
     assert refused.returncode != 0
     assert complaint in refused.stderr
 
@@ -136,20 +167,41 @@ def test_what_a_pod_needs_when_it_goes_fits_into_its_grace(objects: Objects) -> 
     assert server["containers"][0]["lifecycle"] == {"preStop": {"sleep": {"seconds": 7}}}
     assert server["terminationGracePeriodSeconds"] == 18
     assert {"--drain=5", "--grace=9"} <= set(gateway["containers"][0]["args"])
-    assert gateway["terminationGracePeriodSeconds"] >= 14
+    assert gateway["terminationGracePeriodSeconds"] >= 5 + 9 + _FAREWELL_SECONDS, "the recorder takes what is spooled"
+
+
+def rules(name: str) -> Any:
+    return yaml.safe_load((CHART / "rules" / f"{name}.yaml").read_text())
 
 
 def test_metrics_of_either_flavour_come_from_the_same_pods_and_rules(objects: Objects) -> None:
-    rules = yaml.safe_load((CHART / "rules" / "model-serving.yaml").read_text())
-    operator, google = objects("--set", "monitoring.flavour=operator"), objects("--set", "monitoring.flavour=gmp")
-    assert operator["PrometheusRule", "cards"]["spec"] == google["Rules", "cards"]["spec"] == rules
-    for name in ("cards-gateway", "cards-server"):
+    both = (*LOG, *MONITOR, *REVIEW)
+    operator, google = objects(*both, "--set", "monitoring.flavour=operator"), objects(*both, "--set", "monitoring.flavour=gmp")
+    assert operator["PrometheusRule", "cards"]["spec"] == google["Rules", "cards"]["spec"] == rules("model-serving")
+    assert operator["PrometheusRule", "cards-monitor"]["spec"] == google["Rules", "cards-monitor"]["spec"] == rules("monitor")
+    assert operator["PrometheusRule", "cards-review"]["spec"] == google["Rules", "cards-review"]["spec"] == rules("review")
+    for name in ("cards-gateway", "cards-server", "cards-monitor", "cards-review"):
         one, other = operator["PodMonitor", name]["spec"], google["PodMonitoring", name]["spec"]
         assert one["selector"] == other["selector"]
         (theirs,), (googles,) = one["podMetricsEndpoints"], other["endpoints"]
         assert (theirs["port"], theirs["path"]) == (googles["port"], googles["path"])
         assert theirs.get("metricRelabelings") == googles.get("metricRelabeling")
+        assert theirs["port"] in scraped(operator, one["selector"]["matchLabels"])
     assert not {kind for kind, _ in objects()} & {"PodMonitor", "PodMonitoring", "PrometheusRule", "Rules"}
+
+
+def scraped(objects: dict[tuple[str, str], Any], labels: dict[str, str]) -> set[str]:
+    """The ports of every pod that a monitor selects."""
+    pods = [thing["spec"]["template"] for (kind, _), thing in objects.items() if kind == "Deployment"]
+    found = [pod for pod in pods if labels.items() <= pod["metadata"]["labels"].items()]
+    assert found
+    return set.intersection(*({port["name"] for port in pod["spec"]["containers"][0]["ports"]} for pod in found))
+
+
+def test_rules_about_what_is_not_there_are_not_rendered(objects: Objects) -> None:
+    flavour = ("--set", "monitoring.flavour=operator")
+    for what in ("cards-monitor", "cards-review"):
+        assert not {("PrometheusRule", what), ("PodMonitor", what), ("Deployment", what)} & objects(*LOG, *flavour).keys()
 
 
 def test_our_own_server_has_no_metrics_of_tensorflow_serving_s(objects: Objects) -> None:
@@ -179,3 +231,125 @@ def test_a_mounted_bucket_and_one_that_is_read_over_its_api_are_the_same_folder(
     copied = pod(objects, "stable", *bucket, "--set", "store.kind=gcs-copy")
     assert "--store=gs://models/production" in copied["spec"]["initContainers"][0]["args"]
     assert "store" not in {volume["name"] for volume in copied["spec"]["volumes"]}
+
+
+# -- the monitor -------------------------------------------------------------------------------------------------------------
+
+
+def test_the_monitor_is_told_where_to_look_in_words_that_its_command_knows(objects: Objects, tmp_path: Path) -> None:
+    said = "monitor.every=15m,monitor.since=7d,monitor.by={team,region}"
+    (container,) = pod(objects, "monitor", *LOG, *MONITOR, *CANARY, "--set", said)["spec"]["containers"]
+    command, *arguments = container["args"]
+    assert command == "monitor"
+    (tmp_path / "models" / "cards" / "7").mkdir(parents=True)
+    (tmp_path / "models" / "cards" / "7" / "saved_model.pb").touch()
+    here = {"--store=/store": f"--store={tmp_path}/models", "--predictions=/predictions": f"--predictions={tmp_path}/predictions"}
+    parsed = monitor_command._parser().parse_args([here.get(argument, argument) for argument in arguments])
+    wanted = monitor_command._wanted(parsed)
+    assert (wanted.models, wanted.since, wanted.by) == (("cards",), "7d", ("team", "region"))
+    assert wanted.addresses == ("cards-stable.fraud.svc:8501", "cards-canary.fraud.svc:8501")
+    assert (parsed.every, parsed.listen) == ("15m", "0.0.0.0:9108")
+    assert container["ports"] == [{"name": "metrics", "containerPort": 9108}]
+    assert {mount["mountPath"] for mount in container["volumeMounts"] if mount.get("readOnly")} == {"/predictions", "/store"}
+
+
+def test_one_monitor_looks_also_while_it_is_replaced(objects: Objects) -> None:
+    spec = objects(*LOG, *MONITOR)["Deployment", "cards-monitor"]["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+
+
+def test_a_monitor_without_a_store_that_can_be_mounted_has_copies_of_what_is_served(objects: Objects) -> None:
+    store = ("--set", "store.kind=gcs-copy,store.bucket.name=models,tracks.stable.digest=" + "a" * 64)
+    found = pod(objects, "monitor", *LOG, *MONITOR, *CANARY, *store)["spec"]
+    asked = {tuple(container["args"][1:3]) for container in found["initContainers"]}
+    assert asked == {("cards", "7"), ("cards", "8")}
+    assert "--digest=" + "a" * 64 in next(c for c in found["initContainers"] if c["name"] == "fetch-stable")["args"]
+    assert "--store=/models" in found["containers"][0]["args"]
+    same = ("--set", "tracks.canary.version=7")
+    assert len(pod(objects, "monitor", *LOG, *MONITOR, *CANARY, *store, *same)["spec"]["initContainers"]) == 1, "a version once"
+
+
+def peers(policy: Any, direction: str, port: str) -> list[str]:
+    """The components that may come, or that may be reached, by a port."""
+    rules_ = [rule for rule in policy["spec"][direction] if any(each.get("port") == port for each in rule.get("ports", []))]
+    found = [peer for rule in rules_ for peer in rule.get("to" if direction == "egress" else "from", [])]
+    return [peer["podSelector"]["matchLabels"]["app.kubernetes.io/component"] for peer in found if "podSelector" in peer]
+
+
+def test_only_who_asks_golden_requests_may_ask_the_servers_beside_the_gateway(objects: Objects) -> None:
+    asks, silent = objects(*LOG, *MONITOR), objects(*LOG, *MONITOR, "--set", "monitor.golden=false")
+    assert peers(asks["NetworkPolicy", "cards-server"], "ingress", "rest") == ["gateway", "monitor"]
+    assert peers(asks["NetworkPolicy", "cards-monitor"], "egress", "rest") == ["server"]
+    assert peers(silent["NetworkPolicy", "cards-server"], "ingress", "rest") == ["gateway"]
+    assert peers(silent["NetworkPolicy", "cards-monitor"], "egress", "rest") == []
+    assert not [argument for argument in pod(objects, "monitor", *LOG, *MONITOR, "--set", "monitor.golden=false")["spec"]["containers"][0]["args"] if "address" in argument]  # fmt: skip
+
+
+# -- labels ------------------------------------------------------------------------------------------------------------------
+
+
+def journal(spec: Any) -> tuple[Any, str]:
+    """The volume in which labels wait, and the folder that the process is told; nothing where they lie in the log's own."""
+    (container,) = spec["containers"]
+    told = next((each["value"] for each in container.get("env", []) if each["name"] == label_journal.VARIABLE), "")
+    mounted = next((each["name"] for each in container["volumeMounts"] if each["mountPath"] == told), None)
+    return next((volume for volume in spec["volumes"] if volume["name"] == mounted), None), told
+
+
+def test_labels_wait_on_a_file_system_that_locks_wherever_the_log_lies(objects: Objects) -> None:
+    named = ("--set", "gateway.predictions.journal.name=labels")
+    assert journal(pod(objects, "gateway", *LOG)["spec"]) == (None, "")
+    assert journal(pod(objects, "gateway", *BUCKET)["spec"]) == ({"name": "journal", "emptyDir": {}}, "/journal")
+    for log in (LOG, BUCKET):
+        claim = {"name": "journal", "persistentVolumeClaim": {"claimName": "labels"}}
+        assert journal(pod(objects, "gateway", *log, *named)["spec"]) == (claim, "/journal")
+    assert journal(pod(objects, "review", *BUCKET, *REVIEW)["spec"]) == ({"name": "journal", "emptyDir": {}}, "/journal")
+
+
+# -- review ------------------------------------------------------------------------------------------------------------------
+
+
+def fill_pod(objects: Objects, *arguments: str) -> Any:
+    return objects(*arguments)["CronJob", "cards-review-fill"]["spec"]["jobTemplate"]["spec"]["template"]
+
+
+def test_a_queue_in_a_file_has_one_page_and_is_filled_on_its_node(objects: Objects) -> None:
+    chosen = (*LOG, *REVIEW)
+    deployment = objects(*chosen)["Deployment", "cards-review"]
+    assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]) == (1, {"type": "Recreate"})
+    (term,) = fill_pod(objects, *chosen)["spec"]["affinity"]["podAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert term["topologyKey"] == "kubernetes.io/hostname"
+    assert term["labelSelector"]["matchLabels"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
+    assert ("PodDisruptionBudget", "cards-review") not in objects(*chosen)
+
+
+def test_a_queue_in_a_database_has_as_many_pages_as_one_likes(objects: Objects) -> None:
+    chosen = (*LOG, *REVIEW, *SERVER, "--set", "review.replicas=3")
+    found = objects(*chosen)
+    assert found["Deployment", "cards-review"]["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+    assert ("PodDisruptionBudget", "cards-review") in found
+    fill = fill_pod(objects, *chosen)["spec"]
+    assert "affinity" not in fill
+    address = {"name": "MILLRACE_DATABASE", "valueFrom": {"secretKeyRef": {"name": "address", "key": "url"}}}
+    assert address in pod(objects, "review", *chosen)["spec"]["containers"][0]["env"]
+    assert address in fill["containers"][0]["env"]
+    assert {"port": 5432, "protocol": "TCP"} in [
+        port for rule in found["NetworkPolicy", "cards-review"]["spec"]["egress"] for port in rule["ports"]
+    ]
+
+
+def test_the_page_and_its_job_are_in_the_page_s_network_policy(objects: Objects) -> None:
+    found = objects(*LOG, *REVIEW)
+    selector = found["NetworkPolicy", "cards-review"]["spec"]["podSelector"]
+    (expression,) = selector["matchExpressions"]
+    for template_ in (pod(objects, "review", *LOG, *REVIEW), fill_pod(objects, *LOG, *REVIEW)):
+        labels = template_["metadata"]["labels"]
+        assert selector["matchLabels"].items() <= labels.items()
+        assert labels[expression["key"]] in expression["values"]
+
+
+def test_what_people_saw_is_erased_where_one_says_when(objects: Objects) -> None:
+    assert [each["name"] for each in fill_pod(objects, *LOG, *REVIEW)["spec"]["containers"]] == ["fill"]
+    kept = fill_pod(objects, *LOG, *REVIEW, "--set", "review.fill.keepDays=90")["spec"]["containers"]
+    assert [each["name"] for each in kept] == ["fill", "forget"]
+    assert "--older-than=90" in kept[1]["args"]

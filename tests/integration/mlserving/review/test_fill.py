@@ -298,3 +298,33 @@ def test_users_are_made_by_the_command_and_their_tokens_are_kept_nowhere(tmp_pat
 )
 def test_a_wrong_argument_is_answered_with_what_to_type(tmp_path: Path, arguments: list[str], what: str) -> None:
     assert what in said(tmp_path, *arguments, code=2).stderr
+
+
+def published(workspace: Path, version: int, review: str) -> None:
+    """A version of the model that carries how much of it people look at."""
+    folder = workspace / "models" / MODEL / str(version)
+    (folder / "assets.extra").mkdir(parents=True)
+    (folder / "saved_model.pb").touch()
+    (folder / store.REVIEW_SETTINGS).write_text(review)
+
+
+@pytest.mark.parametrize(
+    ("options", "chosen"),
+    [
+        ([], "10 are to be reviewed (10 random; 0 of them by two people)"),
+        (["--capacity", "4", "--random", "0"], "4 are to be reviewed (4 uncertain; 0 of them by two people)"),
+    ],
+)
+def test_the_newest_version_says_how_much_people_look_at_and_options_change_it(tmp_path: Path, options: list[str], chosen: str) -> None:
+    write_log(tmp_path / "predictions", rows(range(60), time=datetime.now(UTC) - timedelta(minutes=10)), TYPES)
+    published(tmp_path, 9, '{"capacity": 2}')
+    published(tmp_path, 10, '{"capacity": 10, "random": 1.0, "double": 0.0, "minimum": 0}')
+    assert chosen in said(tmp_path, "fill", MODEL, *options).stdout
+
+
+def test_a_review_section_that_is_damaged_is_named_with_its_field(tmp_path: Path) -> None:
+    write_log(tmp_path / "predictions", rows(range(5)), TYPES)
+    published(tmp_path, 1, '{"capacity": 0}')
+    refused = said(tmp_path, "fill", MODEL, code=2)
+    assert f"models/{MODEL}/1/assets.extra/review.json: capacity" in refused.stderr
+    assert "docs/review.md" in refused.stderr

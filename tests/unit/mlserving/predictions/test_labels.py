@@ -36,6 +36,19 @@ def told(predictions: Path, model: str = "cards") -> list[dict[str, Any]]:
     return [row for batch in labels(predictions, model) for row in batch.to_pylist()]
 
 
+def test_the_journal_may_lie_on_another_disk_than_the_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log, disk = tmp_path / "bucket", tmp_path / "disk"
+    monkeypatch.setenv(label_journal.VARIABLE, str(disk))
+    with LabelStore(log) as store:
+        store.store(a_request())
+        assert [row["label"] for row in told(log)] == ["fraud"], "seen before it is Parquet"
+        assert not log.exists()
+    collect(log)
+    assert label_journal.journals(disk) == []
+    assert [row["label"] for row in told(log)] == ["fraud"]
+    assert [path.suffix for path in (log / "labels").rglob("*") if path.is_file()] == [".parquet"]
+
+
 def test_what_is_acknowledged_is_on_the_disk(tmp_path: Path) -> None:
     store = LabelStore(tmp_path, now=lambda: NOW)
     status, answer = store.answer(json.dumps(a_request()).encode())

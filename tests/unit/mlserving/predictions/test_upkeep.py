@@ -11,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from mlserving.errors import ConfigError, Unavailable
+from mlserving.predictions import files, upkeep
 from mlserving.predictions.commit import locked
 from mlserving.predictions.files import STAGING
 from mlserving.predictions.forget import forget
@@ -114,6 +115,24 @@ def test_wherever_a_merger_dies_each_row_is_read_once_then_and_later(tmp_path: P
     keep_up(tmp_path, AFTERWARDS)
     assert ids(tmp_path) == expected
     assert len(parquet(tmp_path)) == 1
+
+
+def test_two_who_merge_the_same_files_where_nothing_locks_write_no_row_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number in range(4):
+        write_log(tmp_path, [a_prediction(number)])
+    appear = files.appear
+
+    def after_another(staged: Path, target: Path) -> None:
+        monkeypatch.setattr(files, "appear", appear)
+        kept = staged.rename(tmp_path / "kept")  # the other one tidies up first, and knows nothing of us
+        keep_up(tmp_path, AFTERWARDS)
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        appear(kept.rename(staged), target)
+
+    monkeypatch.setattr(files, "appear", after_another)
+    monkeypatch.setattr(upkeep, "locked", lambda _: contextlib.nullcontext(True))
+    keep_up(tmp_path, AFTERWARDS)
+    assert ids(tmp_path) == [f"id-{number}" for number in range(4)]
 
 
 def test_days_that_are_too_old_go_and_the_others_stay(tmp_path: Path) -> None:
