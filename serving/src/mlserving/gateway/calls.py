@@ -151,6 +151,10 @@ class Call:
         """The version that the answer itself names; 0 where it names none."""
         raise NotImplementedError
 
+    def header(self, name: str) -> str:
+        """A header of the request by its name in lower case; empty where it is not there."""
+        raise NotImplementedError
+
     def copy(self) -> Call:
         """The same request, for the shadow track."""
         raise NotImplementedError

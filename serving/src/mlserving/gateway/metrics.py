@@ -52,6 +52,7 @@ CONTRACT = (
     Declared(name="millrace_gateway_recorder_restarts_total", kind="counter", labels=(), help="Times that the recorder had died and was started again."),
     Declared(name="millrace_gateway_buffered_bytes", kind="gauge", labels=(), help="Requests and answers held in memory."),
     Declared(name="millrace_gateway_connections", kind="gauge", labels=("protocol",), help="Connections of clients."),
+    Declared(name="millrace_gateway_cut_off_total", kind="counter", labels=("protocol", "reason"), help="Requests and connections that were ended because a client was too slow with a request's `head` or `body`, too slow to take an `answer`, or cancelled too many calls (`resets`)."),
 )  # fmt: skip
 """Every metric, in the order of the reference page. A histogram's series are `_bucket`, `_sum` and `_count`."""
 
@@ -106,6 +107,7 @@ class Metrics:
         self._retries: Counter[tuple[str, str]] = Counter()
         self._fallbacks: Counter[tuple[str, str]] = Counter()
         self._spooled: Counter[tuple[str, str]] = Counter()
+        self._cut_off: Counter[tuple[str, str]] = Counter()
         self._not_logged = 0
 
     def answered(self, call: Call, version: int, code: str, seconds: float, added: float | None) -> None:
@@ -139,6 +141,10 @@ class Metrics:
         """An exchange was handed to the spool."""
         self._spooled[model, track] += 1
 
+    def cut_off(self, protocol: str, reason: Literal["head", "body", "answer", "resets"]) -> None:
+        """A client is not waited for any more."""
+        self._cut_off[protocol, reason] += 1
+
     def not_logged(self, _: str) -> None:
         """An exchange cannot be read, so it is not logged."""
         self._not_logged += 1
@@ -150,7 +156,8 @@ class Metrics:
         found = {declared.name: _family(declared) for declared in CONTRACT}
         self._collect_requests(found)
         for name, counts in (
-            ("shadow_total", self._shadow), ("retries_total", self._retries), ("fallbacks_total", self._fallbacks), ("spooled_total", self._spooled)
+            ("shadow_total", self._shadow), ("retries_total", self._retries), ("fallbacks_total", self._fallbacks), ("spooled_total", self._spooled),
+            ("cut_off_total", self._cut_off),
         ):  # fmt: skip
             for labels, count in sorted(counts.items()):
                 found[f"millrace_gateway_{name}"].add_metric(labels, count)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Protocol
 
 from mlserving.gateway import calls, routing
@@ -80,41 +80,41 @@ class Relay:
         self.leaving = False
         """Whether callers are told to go elsewhere; what they ask is still answered."""
         self.most_body = 0
-        self._limits = Limits()
+        self.limits = Limits()
         self._wheel = Wheel()
         self._tasks: set[asyncio.Task[None]] = set()
         self.apply(settings)
 
     def apply(self, settings: GatewaySettings) -> None:
         """Decide by `settings` from now on."""
-        self._limits = settings.limits
+        self.limits = settings.limits
         self.budget.most = int(settings.limits.buffered_mb * _MIB)
         self.most_body = int(settings.limits.body_mb * _MIB)
         self.fleet.apply(settings)
 
     # -- the way of a request ---------------------------------------------------------------------------------------------
 
-    def start(self, call: Call, timeout: float | None, fields: Mapping[str, str]) -> None:
-        """A request is whole. `timeout` is the caller's, in seconds; `fields` are its headers."""
+    def start(self, call: Call, timeout: float | None) -> None:
+        """A request is whole. `timeout` is the caller's, in seconds."""
         call.time_us = time.time_ns() // 1000
         if not call.prediction_id:
             call.prediction_id = fresh_id()
         model = self.fleet.models.get(call.spec.name)
-        if self.in_flight >= self._limits.in_flight:
+        if self.in_flight >= self.limits.in_flight:
             self._refuse_unrouted(call, calls.BUSY, f"{self.in_flight} requests are under way, which is the limit (limits.in_flight)")
         elif model is None:
             served = ", ".join(sorted(self.fleet.models))
             self._refuse_unrouted(call, calls.NOT_FOUND, f"no model {call.spec.name[:100]!r} is served here, only {served}")
         else:
-            self._route(call, model, timeout, fields)
+            self._route(call, model, timeout)
 
-    def _route(self, call: Call, model: ModelInForce, timeout: float | None, fields: Mapping[str, str]) -> None:
+    def _route(self, call: Call, model: ModelInForce, timeout: float | None) -> None:
         settings = model.settings
         call.model = model
         call.expires = time.monotonic() + (settings.deadline if timeout is None else timeout)
         name = _STABLE
         if _CANARY in model.tracks and not call.spec.version and not call.spec.label and call.method not in ABOUT:
-            call.key = fields.get(settings.sticky, "") if settings.sticky else ""
+            call.key = call.header(settings.sticky) if settings.sticky else ""
             name = routing.track_of(model.name, settings, call.key or call.prediction_id).value
         call.track = model.tracks[name]
         self.in_flight += 1

@@ -90,6 +90,16 @@ class Limits(_Strict):
     """Requests under way at a time; more are refused at once (503, UNAVAILABLE)."""
     buffered_mb: Annotated[float, Field(gt=0)] = 256.0
     """Bytes of requests and answers held in memory at a time, in MiB; what would go beyond is refused (503, RESOURCE_EXHAUSTED)."""
+    head_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """How long a request's line and headers (REST), or a connection's first bytes (gRPC), may take to arrive."""
+    body_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """How long the rest of a request may take."""
+    answer_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """How long a client may leave a part of an answer unread; then its connection is cut."""
+    idle_seconds: Annotated[float, Field(gt=0)] = 75.0
+    """How long a REST connection is kept without a request."""
+    resets: Annotated[int, Field(gt=0)] = 500
+    """Calls that a client may cancel on one gRPC connection within half a minute, beyond as many as it lets be answered; then the connection ends (GOAWAY, ENHANCE_YOUR_CALM)."""
 
 
 class Spool(_Strict):
