@@ -227,12 +227,12 @@ class GrpcServer(Http2):
     def on_reset(self, stream: Stream, _: int) -> None:
         """The client cancelled a call. One whose deadline is over does not count: of a server that hangs, good clients cancel all they ask."""
         assert isinstance(stream, ClientStream)
-        now, most = time.monotonic(), self._relay.limits.resets
-        timely = stream.call is None or now < stream.call.expires
+        most = self._relay.limits.resets
+        late = stream.call is not None and stream.call.late
         self._abandon(stream)
         if self.closing:
             self._close_if_done()
-        elif timely and not self._resets.cancelled(now, most):
+        elif not late and not self._resets.cancelled(time.monotonic(), most):
             self._relay.metrics.cut_off("grpc", "resets")
             raise f.ProtocolError(f.ENHANCE_YOUR_CALM, f"more than {most} calls were cancelled (limits.resets)")
 

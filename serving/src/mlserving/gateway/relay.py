@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _MIB = 2**20
 _ATTEMPTS = 4
-_SAME_MOMENT = 0.05  # a caller's clock and ours end a deadline nearly at once: it was the deadline, not a change of mind
 SHADOWS = 64
 """Shadow copies of a model under way at a time; more are dropped."""
 _STABLE, _CANARY, _SHADOW = Track.STABLE.value, Track.CANARY.value, Track.SHADOW.value
@@ -209,7 +208,7 @@ class Relay:
             return
         call.withdraw()
         version = call.endpoint.version if call.endpoint else 0
-        late = time.monotonic() > call.expires - _SAME_MOMENT
+        late = call.late  # it was the deadline, and no change of mind
         if late and call.endpoint is not None:
             call.endpoint.overdue()
         self._finish(call, call_code(call, calls.LATE if late else calls.CANCELLED), version)

@@ -180,10 +180,11 @@ class Gateway:
         self.relay.apply(settings)
         self.recorder.tell(text)
         self.config_hash = self.metrics.config_hash = config_hash
-        self.config_error = ""
+        self.config_error, self.metrics.config_valid = "", True
 
     def _refused(self, text: str) -> None:
         self.metrics.config_errors += 1
+        self.metrics.config_valid = False
         self.config_error = text
 
 

@@ -8,13 +8,12 @@ read before. `routing` decides by it.
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mlserving.errors import ConfigError
+from mlserving.rollout.plan import Phase, Verdict
+from mlserving.settings_file import SettingsFile
 
 
 class Track(StrEnum):
@@ -59,6 +58,25 @@ class Log(_Strict):
     outputs: Outputs = Outputs()
 
 
+class Rollout(_Strict):
+    """The rollout that sets the weights, in the words of whoever drives it. The gateway decides nothing by it; it tells Prometheus."""
+
+    id: Annotated[str, Field(max_length=100)]
+    """Of the rollout, as `millrace rollout history` names it."""
+    from_version: int
+    """The version that answered before."""
+    to_version: int
+    """The version that takes over."""
+    phase: Phase
+    """Where it stands."""
+    step: Annotated[int, Field(ge=0)] = 0
+    """Which of its steps, from 0."""
+    steps: Annotated[int, Field(ge=0)] = 0
+    """How many steps its plan has, the promotion with them."""
+    verdict: Verdict | None = None
+    """What the last look of this step showed; null before the first one."""
+
+
 class Model(_Strict):
     """One model and its tracks."""
 
@@ -68,6 +86,8 @@ class Model(_Strict):
     deadline: Annotated[float, Field(gt=0)] = 10.0
     """Seconds that an answer may take where the caller names no deadline."""
     log: Log = Log()
+    rollout: Rollout | None = None
+    """The rollout under way, or the last one."""
 
     @model_validator(mode="after")
     def _weights_add_up(self) -> Self:
@@ -118,24 +138,4 @@ class GatewaySettings(_Strict):
     spool: Spool = Spool()
 
 
-def parse(text: str, where: str) -> GatewaySettings:
-    """The settings that `text` (YAML) states. `where` is named in errors.
-
-    Raises:
-        ConfigError: it is no YAML, or a field is missing, unknown or out of range; the text names the field.
-    """
-    try:
-        return GatewaySettings.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is no YAML: {error}") from error
-    except ValidationError as error:
-        complaints = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors())
-        raise ConfigError(f"{where}: {complaints}. Every field: docs/reference/gateway.md") from error
-
-
-def read(path: Path) -> GatewaySettings:
-    """The settings in a file. Raises as `parse` does, and ConfigError where the file cannot be read."""
-    try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}. Name the gateway's file with --config.") from error
+FILE = SettingsFile(GatewaySettings, "docs/reference/gateway.md", "--config")

@@ -9,11 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from mlserving import store
-from mlserving.errors import ConfigError
+from mlserving.settings_file import SettingsFile
 
 MOST_SLICES = 20
 """Of one column: the most frequent values."""
@@ -75,30 +74,10 @@ class MonitorSettings(_Strict):
     """Numbers of golden answers agree within this, relative to the expected value where that is above 1."""
 
 
-def parse(text: str, where: str) -> MonitorSettings:
-    """The settings that `text` (YAML or JSON) states. `where` is named in errors.
-
-    Raises:
-        ConfigError: it is no YAML, or a field is unknown or out of range; the text names the field.
-    """
-    try:
-        return MonitorSettings.model_validate(yaml.safe_load(text) or {})
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is no YAML: {error}") from error
-    except ValidationError as error:
-        complaints = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors())
-        raise ConfigError(f"{where}: {complaints}. Every field: docs/monitoring.md") from error
-
-
-def read(path: Path) -> MonitorSettings:
-    """The settings in a file. Raises as `parse` does, and ConfigError where the file cannot be read."""
-    try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}. Name a file with --settings.") from error
+FILE = SettingsFile(MonitorSettings, "docs/monitoring.md", "--settings")
 
 
 def of_version(folder: Path) -> MonitorSettings:
     """The settings that the version in `folder` carries; the defaults where it carries none."""
     path = folder / store.MONITOR_SETTINGS
-    return read(path) if path.is_file() else MonitorSettings()
+    return FILE.read(path) if path.is_file() else MonitorSettings()

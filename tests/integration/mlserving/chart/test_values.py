@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from chart_values import CHARTS
-from mlserving.gateway.settings import GatewaySettings, Track, parse
+from mlserving.gateway.settings import FILE, GatewaySettings, Track
 from model_serving_values import MOVED, Values
 
 CHART = CHARTS / "model-serving"
@@ -20,7 +20,7 @@ CANARY = ("--set", "tracks.canary.enabled=true,tracks.canary.version=8,tracks.ca
 
 
 def settings(objects: Objects, *arguments: str) -> GatewaySettings:
-    return parse(objects(*arguments)["ConfigMap", "cards-gateway"]["data"]["gateway.yaml"], "the chart")
+    return FILE.parse(objects(*arguments)["ConfigMap", "cards-gateway"]["data"]["gateway.yaml"], "the chart")
 
 
 def pod(objects: Objects, name: str, *arguments: str) -> Any:

@@ -122,6 +122,24 @@ def test_a_disk_that_takes_nothing_costs_nothing_until_the_queue_is_full_and_the
     assert [each.prediction_id for each in everything(tmp_path)] == [f"id-{number}" for number in [*kept, 999]]
 
 
+def test_a_disk_that_the_spool_itself_has_filled_is_given_free_again_by_who_takes_from_it(tmp_path: Path) -> None:
+    """The disk ends within a record. Held back for its end, the segment would keep the disk full for ever."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = SpoolWriter(tmp_path, 256 * MIB, segment_seconds=3600)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, hard))
+    try:
+        exchanges = [an_exchange(number, request=bytes([number]) * 100_000) for number in range(5)]
+        for exchange in exchanges:
+            writer.append(exchange)
+        assert writer.drain(10), "each segment has room for two, and it did not go on to the next"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    writer.close()
+    reader = SpoolReader(tmp_path)
+    assert [exchange for path in reader.finished() for exchange in reader.read(path)] == exchanges
+    assert (len(segments(tmp_path)), reader.torn) == (3, 0)
+
+
 def test_a_broken_disk_begins_the_record_anew_in_another_segment(
     tmp_path: Path, writer: SpoolWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
