@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from disks import small_disk
 from exchanges import an_exchange
 from mlserving.predictions.exchange import Exchange
 from mlserving.predictions.spool import SUFFIX, SpoolReader, SpoolWriter, segments, size_of
@@ -140,6 +141,24 @@ def test_a_disk_that_the_spool_itself_has_filled_is_given_free_again_by_who_take
     assert (len(segments(tmp_path)), reader.torn) == (3, 0)
 
 
+def test_a_spool_that_may_fill_its_disk_leaves_room_for_what_the_recorder_must_note_before_it_deletes(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        writer = SpoolWriter(disk, 256 * MIB, segment_seconds=0.2)
+        exchanges = [an_exchange(number, request=bytes(1000)) for number in range(3000)]
+        kept = [exchange for exchange in exchanges if writer.append(exchange)]
+        reader, taken, deadline = SpoolReader(disk), list[Exchange](), time.monotonic() + 30
+        while len(taken) < len(kept):
+            assert time.monotonic() < deadline, f"{len(taken)} of {len(kept)}"
+            time.sleep(0.3)
+            finished = reader.finished()
+            taken += [exchange for path in finished for exchange in reader.read(path)]
+            (disk / "note").write_bytes(bytes(100_000))  # with less, nothing could ever be deleted
+            reader.delete(finished)
+            (disk / "note").unlink()
+        writer.close()
+    assert (taken, reader.torn) == (kept, 0)
+
+
 def test_a_broken_disk_begins_the_record_anew_in_another_segment(
     tmp_path: Path, writer: SpoolWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,6 +188,7 @@ _WRITES_UNTIL_KILLED = """
 import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[2]]
+from disks import small_disk
 from exchanges import an_exchange
 from mlserving.predictions.spool import SpoolWriter
 writer = SpoolWriter(Path(sys.argv[1]), 1 << 30)
