@@ -84,10 +84,10 @@ def _settings(desired: Desired, up: Mapping[Member, Address]) -> Model:
     for track, wanted in desired.tracks.items():
         address = up[Member(desired.model, wanted.version)]
         tracks[track] = Backend(grpc=address.grpc, rest=address.rest, weight=wanted.weight)
-    return Model(tracks=tracks, sticky=desired.sticky, log=desired.log, rollout=_told_of(desired))
+    return Model(tracks=tracks, sticky=desired.sticky, log=desired.log, rollout=told_of(desired))
 
 
-def _told_of(desired: Desired) -> Rollout | None:
+def told_of(desired: Desired) -> Rollout | None:
     """What the gateway is told of the rollout, for Prometheus."""
     rollout = desired.rollout
     if rollout is None:
@@ -98,7 +98,7 @@ def _told_of(desired: Desired) -> Rollout | None:
 
 def _with_word_of(desired: Desired, before: InForce) -> InForce:
     """The settings before, with what is to be told of the rollout: its version is not loaded yet."""
-    return InForce(settings=before.settings.model_copy(update={"rollout": _told_of(desired)}), desired=before.desired)
+    return InForce(settings=before.settings.model_copy(update={"rollout": told_of(desired)}), desired=before.desired)
 
 
 def _moved(before: InForce, up: Mapping[Member, Address]) -> InForce:
