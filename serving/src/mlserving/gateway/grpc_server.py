@@ -54,6 +54,7 @@ class GrpcServer(Http2):
         self._last = 0
         self._greeted = False
         self._born = time.monotonic()
+        self._closing_since = 0.0
         self._resets = Resets(self._born)
         self._timer: asyncio.TimerHandle | None = None
 
@@ -61,7 +62,9 @@ class GrpcServer(Http2):
 
     def greet(self) -> None:
         """Say what we allow; the client's preface comes by itself."""
-        self._relay.connections.add(self)
+        if not self._relay.admit(self, "grpc"):
+            self.transport.abort()
+            return
         values = {
             f.MAX_CONCURRENT_STREAMS: STREAMS, f.INITIAL_WINDOW_SIZE: STREAM_WINDOW, f.MAX_FRAME_SIZE: FRAME, f.MAX_HEADER_LIST_SIZE: HEADER_LIST,
         }  # fmt: skip
@@ -129,6 +132,8 @@ class GrpcServer(Http2):
                 self._relay.metrics.cut_off("grpc", "body")
                 self._refuse(stream, Refusal(4, 408), "the request did not arrive in time")
         since = self.waiting_since()
+        if since is None and self.transport.is_closing():  # and the last bytes are not taken
+            since = self._closing_since = self._closing_since or now
         if since is not None and now - since > limits.answer_seconds:
             self._cut_off("answer")
             return

@@ -57,7 +57,7 @@ CONTRACT = (
     Declared(name="millrace_gateway_recorder_restarts_total", kind="counter", labels=(), help="Times that the recorder had died and was started again."),
     Declared(name="millrace_gateway_buffered_bytes", kind="gauge", labels=(), help="Requests and answers held in memory."),
     Declared(name="millrace_gateway_connections", kind="gauge", labels=("protocol",), help="Connections of clients."),
-    Declared(name="millrace_gateway_cut_off_total", kind="counter", labels=("protocol", "reason"), help="Requests and connections that were ended because a client was too slow with a request's `head` or `body`, too slow to take an `answer`, or cancelled too many calls (`resets`)."),
+    Declared(name="millrace_gateway_cut_off_total", kind="counter", labels=("protocol", "reason"), help="Requests and connections that were ended because a client was too slow with a request's `head` or `body`, too slow to take an `answer`, or cancelled too many calls (`resets`); or because there were too many `connections`."),
     Declared(name="millrace_rollout_info", kind="info", labels=("model", "rollout", "from_version", "to_version"), help="The rollout under way, or the last one, as the settings in force tell it."),
     Declared(name="millrace_rollout_phase", kind="gauge", labels=("model", "rollout", "phase"), help="1 for the phase in which it is, 0 for the others."),
     Declared(name="millrace_rollout_step", kind="gauge", labels=("model", "rollout"), help="Which of its steps, from 0. The share of the step is the canary's millrace_gateway_track_weight."),
@@ -152,7 +152,7 @@ class Metrics:
         """An exchange was handed to the spool."""
         self._spooled[model, track] += 1
 
-    def cut_off(self, protocol: str, reason: Literal["head", "body", "answer", "resets"]) -> None:
+    def cut_off(self, protocol: str, reason: Literal["head", "body", "answer", "resets", "connections"]) -> None:
         """A client is not waited for any more."""
         self._cut_off[protocol, reason] += 1
 

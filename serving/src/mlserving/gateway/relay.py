@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from mlserving.gateway import calls, routing
 from mlserving.gateway.calls import ABOUT, PURE, REPEATABLE, Answer, Call, Refusal, fresh_id
@@ -90,6 +90,14 @@ class Relay:
         self.budget.most = int(settings.limits.buffered_mb * _MIB)
         self.most_body = int(settings.limits.body_mb * _MIB)
         self.fleet.apply(settings)
+
+    def admit(self, connection: Connection, protocol: Literal["grpc", "rest"]) -> bool:
+        """Count a client's connection in. False where there are too many."""
+        if len(self.connections) >= self.limits.connections:
+            self.metrics.cut_off(protocol, "connections")
+            return False
+        self.connections.add(connection)
+        return True
 
     # -- the way of a request ---------------------------------------------------------------------------------------------
 

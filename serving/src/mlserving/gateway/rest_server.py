@@ -56,7 +56,9 @@ class RestServer(asyncio.Protocol):
         """A client."""
         self.transport = cast("asyncio.Transport", transport)
         self.transport.set_write_buffer_limits(high=0)  # pause_writing tells of each byte that the kernel does not take
-        self._relay.connections.add(self)
+        if not self._relay.admit(self, "rest"):
+            self.transport.abort()
+            return
         self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
 
     def connection_lost(self, _: Exception | None) -> None:

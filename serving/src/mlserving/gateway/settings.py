@@ -110,6 +110,8 @@ class Limits(_Strict):
     """Requests under way at a time; more are refused at once (503, UNAVAILABLE)."""
     buffered_mb: Annotated[float, Field(gt=0)] = 256.0
     """Bytes of requests and answers held in memory at a time, in MiB; what would go beyond is refused (503, RESOURCE_EXHAUSTED)."""
+    connections: Annotated[int, Field(gt=0)] = 4096
+    """Connections of clients at a time, of both protocols; more are closed at once. Each may hold 128 KiB beside what `buffered_mb` counts."""
     head_seconds: Annotated[float, Field(gt=0)] = 10.0
     """How long a request's line and headers (REST), or a connection's first bytes (gRPC), may take to arrive."""
     body_seconds: Annotated[float, Field(gt=0)] = 60.0

@@ -261,6 +261,22 @@ def test_an_answer_that_is_read_slowly_but_in_time_comes_whole(front: Server) ->
 # -- many of them -----------------------------------------------------------------------------------------------------------
 
 
+def test_more_connections_than_are_let_in_are_closed_at_once_and_those_there_are_served(tmp_path: Path, server: Server) -> None:
+    limits = config(stable=(server, 100), more="limits: {connections: 20}\n")
+    with gateway(tmp_path, limits) as front, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(Client(front.rest if n % 2 else front.grpc)) for n in range(20)]
+        until(lambda: front.metric("millrace_gateway_connections") == 20)
+        for address in (front.rest, front.grpc):
+            assert stack.enter_context(Client(address)).everything() == b""
+        assert front.metric("millrace_gateway_cut_off_total", reason="connections") == 2
+        clients[1].send(rest({"instances": ["good"]}))
+        assert clients[1].told(b'"predictions": ["good"]')
+        for client in clients[2:6]:
+            client.socket.close()
+        until(lambda: front.metric("millrace_gateway_connections") == 16)
+        everybody_else_is_served(front)
+
+
 def test_many_clients_that_read_nothing_take_no_more_memory_than_is_given_to_all(front: Server) -> None:
     """Forty answers of 8 MiB; 24 MiB are given. Who finds no room is told so at once."""
     before = front.resident_mb()
