@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import ClassVar
 
 from mlserving.gateway import frames as f
 from mlserving.gateway.frames import ProtocolError
@@ -36,10 +37,6 @@ class Http2(Sender):
         self._kept = b""
         self._block: tuple[int, int, list[bytes]] | None = None
         self._acknowledgements = 0
-        self._kinds: tuple[Callable[[int, int, bytes], None], ...] = (
-            self._data, self._headers, self._priority, self._reset, self._settings, self._push, self._ping, self._goaway, self._update,
-            self._continuation,
-        )  # fmt: skip
 
     # -- what subclasses say ----------------------------------------------------------------------------------------------
 
@@ -101,7 +98,7 @@ class Http2(Sender):
             if self._block is not None and kind != f.CONTINUATION:
                 raise ProtocolError(f.PROTOCOL_ERROR, "a header block is interrupted")
             if kind <= f.CONTINUATION:
-                self._kinds[kind](flags, stream_id & f.LARGEST_WINDOW, data[at + f.HEAD_SIZE : end])
+                self._KINDS[kind](self, flags, stream_id & f.LARGEST_WINDOW, data[at + f.HEAD_SIZE : end])
             at = end
         self._kept = data[at:] if at else data
 
@@ -255,3 +252,8 @@ class Http2(Sender):
             self.on_reset(stream, f.FLOW_CONTROL_ERROR)
         else:
             stream.window += size
+
+    _KINDS: ClassVar[tuple[Callable[[Http2, int, int, bytes], None], ...]] = (
+        _data, _headers, _priority, _reset, _settings, _push, _ping, _goaway, _update, _continuation,
+    )  # fmt: skip
+    """By a frame's kind. Bound to each connection, they would keep it from going before the garbage collector came."""

@@ -115,6 +115,11 @@ class RestLink(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """An answer without a length ends like this; any other is lost."""
         self._pool.leave(self)
+        self._end(error)
+        self._begin()
+        del self._parser  # which holds us: with it, nothing of this would go before the garbage collector came
+
+    def _end(self, error: Exception | None) -> None:
         if self._waiting is None:
             return
         if self._headed and error is None and not any(name in {b"content-length", b"transfer-encoding"} for name, _ in self._fields):

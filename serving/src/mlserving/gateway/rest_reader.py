@@ -113,11 +113,12 @@ class Reader:
         self.held = 0
         self._chunks = []
 
-    def forget(self) -> None:
-        """Nothing of what was read is wanted any more."""
+    def close(self) -> None:
+        """Nothing of what was read is wanted any more, and nothing comes."""
         self.forget_body()
         self._relay.budget.give(sum(len(each.body) for each in self.whole))
         self.whole.clear()
+        del self._parser  # which holds us: with it, nothing of this would go before the garbage collector came
 
     # -- what the parser tells --------------------------------------------------------------------------------------------
 

@@ -67,7 +67,8 @@ class RestServer(asyncio.Protocol):
         if self._timer is not None:
             self._timer.cancel()
         self._relay.connections.discard(self)
-        self._reader.forget()
+        self._reader.close()
+        self._unread = b""
         self._taken()
         call, self._call = self._call, None
         if call is not None:
