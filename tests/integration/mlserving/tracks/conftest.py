@@ -43,7 +43,8 @@ class Serving:
         """The phase of the rollout that the gateway tells Prometheus."""
         connection = HTTPConnection(self.admin, timeout=10)
         connection.request("GET", "/metrics")
-        families = text_string_to_metric_families(connection.getresponse().read().decode())
+        families = list(text_string_to_metric_families(connection.getresponse().read().decode()))
+        connection.close()
         samples = [sample for family in families for sample in family.samples if sample.name == "millrace_rollout_phase"]
         return next(str(sample.labels["phase"]) for sample in samples if sample.value)
 
