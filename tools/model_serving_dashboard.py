@@ -47,6 +47,34 @@ ROWS = (
         ),
     ),
     Row(
+        title="Rollouts",
+        panels=(
+            Panel(
+                title="Phase",
+                queries={"{{model}} {{rollout}} {{phase}}": f"{gauge('rollout_phase', 'model, rollout, phase')} == 1"},
+                about="1 while it is in the phase. As the gateways' settings tell it.",
+            ),
+            Panel(
+                title="Step, from 0, and how many there are",
+                queries={
+                    "{{model}} {{rollout}} step": gauge("rollout_step", "model, rollout"),
+                    "{{model}} {{rollout}} steps": gauge("rollout_steps", "model, rollout"),
+                },
+            ),
+            Panel(
+                title="What the last look showed",
+                queries={"{{model}} {{rollout}} {{verdict}}": f"{gauge('rollout_verdict', 'model, rollout, verdict')} == 1"},
+                about="1 for ok, unclear or worse; nothing before a step's first look.",
+            ),
+            Panel(
+                title="Since the weights last changed",
+                queries={"{{model}}": f"time() - {gauge('gateway_weights_changed_timestamp_seconds', 'model')}"},
+                about="Or since the youngest gateway began.",
+                unit="s",
+            ),
+        ),
+    ),
+    Row(
         title="How well",
         panels=(
             Panel(
@@ -120,7 +148,7 @@ ROWS = (
             Panel(
                 title="Settings that cannot be read, recorders that died",
                 queries={
-                    "{{instance}} settings": "increase(millrace_gateway_config_errors_total[$__rate_interval])",
+                    "{{instance}} settings": "1 - millrace_gateway_config_valid",
                     "{{instance}} recorder": "increase(millrace_gateway_recorder_restarts_total[$__rate_interval])",
                 },
                 alarm=1,

@@ -95,6 +95,15 @@ class Model:
         ]
         return web.json_response({"model_version_status": states})
 
+    async def signature(self, request: web.Request) -> web.Response:
+        """One text in, one text out."""
+        text = {"x": {"dtype": "DT_STRING", "tensor_shape": {"dim": [{"size": "-1"}], "unknown_rank": False}, "name": "x:0"}}
+        default = {"inputs": text, "outputs": text, "method_name": "tensorflow/serving/predict"}
+        spec = {"name": self.name, "signature_name": "", "version": request.match_info["version"]}
+        return web.json_response(
+            {"model_spec": spec, "metadata": {"signature_def": {"signature_def": {"serving_default": default}}}},
+        )
+
     async def told(self, _: web.Request) -> web.Response:
         return web.json_response({**self.seen, "metadata": self.metadata})
 
@@ -132,7 +141,7 @@ async def serve(arguments: argparse.Namespace) -> None:
     app = web.Application(client_max_size=64 * 2**20, handler_args={"auto_decompress": False})
     app.add_routes([
         web.post(r"/v1/models/{name}/versions/{version:\d+}:predict", model.rest), web.post("/v1/models/{name}:predict", model.rest),
-        web.get("/v1/models/{name}", model.states), web.get("/seen", model.told), web.post(r"/serve/{version:\d+}", model.now_serve),
+        web.get("/v1/models/{name}", model.states), web.get(r"/v1/models/{name}/versions/{version:\d+}/metadata", model.signature), web.get("/seen", model.told), web.post(r"/serve/{version:\d+}", model.now_serve),
     ])  # fmt: skip
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=arguments.grace)
     await runner.setup()

@@ -32,18 +32,22 @@ class Stream:
 
     def more(self, count: int = 60) -> None:
         """Return once so many more answers have come from both protocols."""
-        before = Counter(protocol for protocol, *_ in self.answers.elements())
+        before = self._by_protocol()
 
         def enough() -> bool:
-            now = Counter[str]()
-            for (protocol, *_), number in self.answers.items():
-                now[protocol] += number
+            now = self._by_protocol()
             return all(now[protocol] >= before[protocol] + count for protocol in ("grpc", "rest"))
 
         until(enough, 60, f"answers stopped: {self.answers} {self.failures[-3:]}")
 
+    def _by_protocol(self) -> Counter[str]:
+        found = Counter[str]()
+        for (protocol, *_), number in dict(self.answers).items():  # a copy: the callers go on
+            found[protocol] += number
+        return found
+
     def versions(self) -> set[int]:
-        return {version for _, _, version in self.answers}
+        return {version for _, _, version in dict(self.answers)}
 
     def _grpc(self, number: int) -> None:
         with channel(self._front.grpc) as opened:

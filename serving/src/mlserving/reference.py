@@ -13,6 +13,7 @@ import sys
 import textwrap
 import typing
 from collections.abc import Callable, Iterator
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -99,8 +100,8 @@ def _type_text(annotation: Any) -> str:
         return f"{_type_text(parts[0])} → {_type_text(parts[1])}"
     if parts:
         return " or ".join(_type_text(part) for part in parts if part is not type(None)) + (" or null" if type(None) in parts else "")
-    if annotation is settings.Track:
-        return ", ".join(f"`{track.value}`" for track in settings.Track)
+    if inspect.isclass(annotation) and issubclass(annotation, StrEnum):
+        return ", ".join(f"`{each.value}`" for each in annotation)
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
         return "section"
     return str(getattr(annotation, "__name__", annotation))

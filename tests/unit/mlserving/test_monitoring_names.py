@@ -17,7 +17,7 @@ RULES: list[dict[str, Any]] = [
 ]
 DASHBOARD = json.loads((CHART / "dashboards" / "model-serving.json").read_text())
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
-PAGES = sorted((ROOT / "docs" / "runbooks").glob("Serving*.md"))
+PAGES = sorted(page for kind in ("Serving", "Rollout") for page in (ROOT / "docs" / "runbooks").glob(f"{kind}*.md"))
 SECTIONS = ["What it means", "What people feel", "How to look", "How to mend", "How to know"]
 SOURCES = "\n".join(path.read_text() for path in sorted((ROOT / "serving" / "src" / "mlserving").rglob("*.py")))
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mlserving.errors import ConfigError
 from mlserving.gateway.routing import logged, shadowed, track_of, unit
-from mlserving.gateway.settings import Backend, Log, Model, Track, parse
+from mlserving.gateway.settings import FILE, Backend, Log, Model, Track
 
 
 def a_model(canary: float = 10.0, shadow: float = 0.0, share: float = 0.1) -> Model:
@@ -60,9 +60,9 @@ def test_all_or_nothing_is_exact() -> None:
         ("models: {m: {tracks: {stable: {grpc: 'a:1', rest: 'a:2', weight: 100}}, stikcy: x}}", "models.m.stikcy"),
         ("models: {m: {tracks: {stable: {grpc: 'a:1', rest: 'a:2', weight: 100}}, sticky: X-User}}", "lower case"),
         ("models: [", "no YAML"),
-        ("", "the file"),
+        ("", "models: Field required"),
     ],
 )
 def test_a_file_that_cannot_be_meant_is_refused_by_its_field(text: str, told: str) -> None:
     with pytest.raises(ConfigError, match=told):
-        parse(text, "gateway.yaml")
+        FILE.parse(text, "gateway.yaml")

@@ -7,6 +7,7 @@ copy is a Call that nobody waits for.
 from __future__ import annotations
 
 import random
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Protocol
 
@@ -44,6 +45,8 @@ LOST: Final = Refusal(14, 502)
 LATE: Final = Refusal(4, 504)
 UNKNOWN_METHOD: Final = Refusal(12, 404)
 BROKEN_ANSWER: Final = Refusal(13, 502)
+
+_SAME_MOMENT = 0.05
 
 GRPC_CODES: Final = (
     "OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
@@ -151,6 +154,10 @@ class Call:
         """The version that the answer itself names; 0 where it names none."""
         raise NotImplementedError
 
+    def header(self, name: str) -> str:
+        """A header of the request by its name in lower case; empty where it is not there."""
+        raise NotImplementedError
+
     def copy(self) -> Call:
         """The same request, for the shadow track."""
         raise NotImplementedError
@@ -166,6 +173,11 @@ class Call:
     def expire(self) -> None:
         """The deadline has passed."""
         self.relay.expired(self)
+
+    @property
+    def late(self) -> bool:
+        """Whether its time is over, or nearly: a caller's clock and ours end a deadline at about the same moment."""
+        return time.monotonic() > self.expires - _SAME_MOMENT
 
     # -- memory -----------------------------------------------------------------------------------------------------------
 

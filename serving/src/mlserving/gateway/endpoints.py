@@ -56,9 +56,8 @@ class Endpoint:
         self.known = False
         """Whether a first question about versions has been answered, or has failed."""
         self.authority = literal(b":authority", str(address).encode())
-        self.rest_authority = (
-            f"[{address.rest_host}]:{address.rest_port}" if ":" in address.rest_host else f"{address.rest_host}:{address.rest_port}"
-        )
+        rest_host = f"[{address.rest_host}]" if ":" in address.rest_host else address.rest_host
+        self.rest_authority = f"{rest_host}:{address.rest_port}".encode()
         self.grpc = GrpcPool(self, address.host, address.grpc_port)
         self.rest = RestPool(self, address.rest_host, address.rest_port)
         self._questions = RestPool(self, address.rest_host, address.rest_port)  # of their own: they do not queue behind requests

@@ -15,7 +15,8 @@ from mlserving.gateway import frames as f
 from mlserving.gateway.calls import BROKEN_ANSWER, NO_MEMORY
 from mlserving.gateway.grpc_calls import GrpcAnswer, GrpcCall
 from mlserving.gateway.heads import AnswerHead, Blocks, answer_head
-from mlserving.gateway.http2 import CONNECTION_WINDOW, FRAME, HEADER_LIST, STREAM_WINDOW, Http2, Stream
+from mlserving.gateway.http2 import CONNECTION_WINDOW, FRAME, HEADER_LIST, STREAM_WINDOW, Http2
+from mlserving.gateway.http2_sending import Stream
 
 if TYPE_CHECKING:
     from mlserving.gateway.endpoints import Endpoint

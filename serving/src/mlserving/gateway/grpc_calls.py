@@ -118,6 +118,10 @@ class GrpcCall(Call):
         ours = ((PREDICTION_ID, self.prediction_id),) if self.prediction_id else ()
         self.connection.refuse(self.stream, trailers_only(refusal.grpc, text, ours))
 
+    def header(self, name: str) -> str:
+        """See Call."""
+        return self.head.fields.get(name, "")
+
     def copy(self) -> GrpcCall:
         """See Call."""
         return GrpcCall(self.relay, None, None, self.head, self.spec, self.body)

@@ -4,26 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from mlserving.gateway import frames as f
 from mlserving.gateway.calls import INVALID, NO_MEMORY, NOT_FOUND, TOO_LARGE, UNKNOWN_METHOD, Refusal
 from mlserving.gateway.grpc_calls import REQUEST_SPECS, GrpcAnswer, GrpcCall, answer_frames
 from mlserving.gateway.heads import Blocks, RequestHead, request_head, status_trailers, trailers_only
-from mlserving.gateway.http2 import CONNECTION_WINDOW, FRAME, HEADER_LIST, STREAM_WINDOW, Http2, Stream
+from mlserving.gateway.http2 import CONNECTION_WINDOW, FRAME, HEADER_LIST, STREAM_WINDOW, Http2
+from mlserving.gateway.http2_sending import Stream
 from mlserving.gateway.model_spec import Malformed, first_field, message_of, read_spec
+from mlserving.gateway.resets import Resets
 
 if TYPE_CHECKING:
     from mlserving.gateway.relay import Relay
 
 STREAMS = 1024
 """Calls at a time on one connection; gRPC clients wait for their turn by themselves."""
-PREFACE_SECONDS = 10.0
-UPLOAD_SECONDS = 60.0
-"""How long a request may take to arrive."""
-STALL_SECONDS = 60.0
-"""How long a client may take nothing of what is written to it."""
-_LOOK_SECONDS = 5.0
+_LOOK_SECONDS = 1.0
 
 HEALTH = "/grpc.health.v1.Health/Check"
 _PREFIX = 5
@@ -56,16 +53,18 @@ class GrpcServer(Http2):
         self._blocks = Blocks(request_head)
         self._last = 0
         self._greeted = False
-        self._looked_at = self.window
-        self._stalled_since = 0.0
         self._born = time.monotonic()
+        self._closing_since = 0.0
+        self._resets = Resets(self._born)
         self._timer: asyncio.TimerHandle | None = None
 
     # -- the connection ---------------------------------------------------------------------------------------------------
 
     def greet(self) -> None:
         """Say what we allow; the client's preface comes by itself."""
-        self._relay.connections.add(self)
+        if not self._relay.admit(self, "grpc"):
+            self.transport.abort()
+            return
         values = {
             f.MAX_CONCURRENT_STREAMS: STREAMS, f.INITIAL_WINDOW_SIZE: STREAM_WINDOW, f.MAX_FRAME_SIZE: FRAME, f.MAX_HEADER_LIST_SIZE: HEADER_LIST,
         }  # fmt: skip
@@ -109,23 +108,40 @@ class GrpcServer(Http2):
             self.transport.write(f.goaway(self._last, f.NO_ERROR))
             self._close_if_done()
 
+    def pause_writing(self) -> None:
+        """The client takes nothing: nothing more is taken from it either, so that what it causes to be written is bounded."""
+        super().pause_writing()
+        if not self.transport.is_closing():
+            self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        super().resume_writing()
+        if not (self._paused or self.transport.is_closing()):
+            self.transport.resume_reading()
+
     def _look(self) -> None:
-        """Every few seconds: uploads that do not end, a client that reads nothing, no preface."""
-        now = time.monotonic()
-        if not self._greeted and now - self._born > PREFACE_SECONDS:
-            self.transport.abort()
+        """Every second: no preface, uploads that do not end, a client that does not take its answers."""
+        now, limits = time.monotonic(), self._relay.limits
+        if not self._greeted and now - self._born > limits.head_seconds:
+            self._cut_off("head")
             return
         for stream in list(self.streams.values()):
             assert isinstance(stream, ClientStream)
-            if not stream.whole and now - stream.since > UPLOAD_SECONDS:
+            if not stream.whole and now - stream.since > limits.body_seconds:
+                self._relay.metrics.cut_off("grpc", "body")
                 self._refuse(stream, Refusal(4, 408), "the request did not arrive in time")
-        if not self.stalled or self._looked_at != self.window:
-            self._stalled_since = now
-        elif now - self._stalled_since > STALL_SECONDS:
-            self.transport.abort()
+        since = self.waiting_since()
+        if since is None and self.transport.is_closing():  # and the last bytes are not taken
+            since = self._closing_since = self._closing_since or now
+        if since is not None and now - since > limits.answer_seconds:
+            self._cut_off("answer")
             return
-        self._looked_at = self.window
         self._timer = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+
+    def _cut_off(self, reason: Literal["head", "answer"]) -> None:
+        self._relay.metrics.cut_off("grpc", reason)
+        self.transport.abort()
 
     # -- reading calls ----------------------------------------------------------------------------------------------------
 
@@ -211,13 +227,19 @@ class GrpcServer(Http2):
         call.held, stream.held = stream.held, 0
         call.prediction_id = head.prediction_id
         stream.call = call
-        self._relay.start(call, head.timeout, head.fields)
+        self._relay.start(call, head.timeout)
 
     def on_reset(self, stream: Stream, _: int) -> None:
-        """The client cancelled a call."""
+        """The client cancelled a call. One whose deadline is over does not count: of a server that hangs, good clients cancel all they ask."""
+        assert isinstance(stream, ClientStream)
+        most = self._relay.limits.resets
+        late = stream.call is not None and stream.call.late
         self._abandon(stream)
         if self.closing:
             self._close_if_done()
+        elif not late and not self._resets.cancelled(time.monotonic(), most):
+            self._relay.metrics.cut_off("grpc", "resets")
+            raise f.ProtocolError(f.ENHANCE_YOUR_CALM, f"more than {most} calls were cancelled (limits.resets)")
 
     def _abandon(self, stream: Stream) -> None:
         assert isinstance(stream, ClientStream)
@@ -253,6 +275,7 @@ class GrpcServer(Http2):
         if stream.call is not None:
             stream.call.release()
             stream.call = None
+            self._resets.answered()
         if not stream.whole:  # answered before the request was whole: the rest is not wanted
             self.transport.write(f.reset(stream.id, f.NO_ERROR))
         if self.closing:

@@ -1,18 +1,19 @@
 """One HTTP/2 connection, whichever end we are: frames in, frames out, windows kept. `grpc_server` and `grpc_backend` are the two ends.
 
 Everything happens in callbacks of the event loop: no task stands behind a connection or a stream. What is received is handed on at
-once, and the peer is let send more as soon as we have it; memory is bounded by who collects (`relay.Budget`), not by windows. What
-is to be sent waits in its stream where the peer's windows are full, or where the peer does not read.
+once, and the peer is let send more as soon as we have it; memory is bounded by who collects (`relay.Budget`), not by windows.
+`http2_sending` is the half that writes.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import cast
+from typing import ClassVar
 
 from mlserving.gateway import frames as f
 from mlserving.gateway.frames import ProtocolError
+from mlserving.gateway.http2_sending import SLICE, Sender, Stream
 
 CONNECTION_WINDOW = 16 * 2**20
 STREAM_WINDOW = 4 * 2**20
@@ -21,50 +22,21 @@ FRAME = 65_536
 HEADER_LIST = 16_384
 """The most that headers may come to, decoded."""
 _BLOCK = 32_768
-_SLICE = 65_536  # how much one stream sends before the next one's turn
 _MOST_ACKNOWLEDGEMENTS = 1_000  # that a peer may ask for while it reads none of them
-_WRITE_BUFFER = 512 * 1024
 
 
-class Stream:
-    """What both ends keep of a stream."""
-
-    __slots__ = ("id", "received", "rest", "tail", "window")
-
-    def __init__(self, number: int, window: int) -> None:
-        self.id = number
-        self.window = window
-        """How much the peer lets us send."""
-        self.received = 0
-        """Bytes since the last WINDOW_UPDATE."""
-        self.rest: memoryview | None = None
-        """What is still to be sent, where the windows hold it back."""
-        self.tail = b""
-        """The frame that ends the stream; empty where the last DATA does."""
-
-
-class Http2(asyncio.Protocol):
+class Http2(Sender):
     """The part that is alike at both ends. Subclasses answer `on_headers`, `on_data`, `on_reset`, `on_goaway`, `on_sent`, `on_lost`."""
 
-    transport: asyncio.Transport
-
     def __init__(self) -> None:
-        self.streams: dict[int, Stream] = {}
-        self.peer_frame = f.DEFAULT_FRAME
+        super().__init__()
         self.peer_streams = 2**31 - 1
         self.closing = False
-        self.window = f.DEFAULT_WINDOW
         self._peer_stream_window = f.DEFAULT_WINDOW
         self._received = 0
         self._kept = b""
         self._block: tuple[int, int, list[bytes]] | None = None
-        self._held: dict[int, Stream] = {}
-        self._paused: bool = False
         self._acknowledgements = 0
-        self._kinds: tuple[Callable[[int, int, bytes], None], ...] = (
-            self._data, self._headers, self._priority, self._reset, self._settings, self._push, self._ping, self._goaway, self._update,
-            self._continuation,
-        )  # fmt: skip
 
     # -- what subclasses say ----------------------------------------------------------------------------------------------
 
@@ -89,9 +61,6 @@ class Http2(asyncio.Protocol):
     def on_pong(self) -> None:
         """The peer answered a PING of ours."""
 
-    def on_sent(self, stream: Stream) -> None:
-        """All that `send` was given has been handed to the transport."""
-
     def on_room(self) -> None:
         """The peer allows more streams at a time."""
 
@@ -99,8 +68,7 @@ class Http2(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Say our settings."""
-        self.transport = cast("asyncio.Transport", transport)
-        self.transport.set_write_buffer_limits(high=_WRITE_BUFFER)
+        super().connection_made(transport)
         self.greet()
 
     def greet(self) -> None:
@@ -130,19 +98,14 @@ class Http2(asyncio.Protocol):
             if self._block is not None and kind != f.CONTINUATION:
                 raise ProtocolError(f.PROTOCOL_ERROR, "a header block is interrupted")
             if kind <= f.CONTINUATION:
-                self._kinds[kind](flags, stream_id & f.LARGEST_WINDOW, data[at + f.HEAD_SIZE : end])
+                self._KINDS[kind](self, flags, stream_id & f.LARGEST_WINDOW, data[at + f.HEAD_SIZE : end])
             at = end
         self._kept = data[at:] if at else data
 
-    def pause_writing(self) -> None:
-        """The peer reads too slowly."""
-        self._paused = True
-
     def resume_writing(self) -> None:
         """It has caught up."""
-        self._paused = False
         self._acknowledgements = 0
-        self._pump()
+        super().resume_writing()
 
     def end(self, code: int, text: str = "") -> None:
         """Say why, and close."""
@@ -154,67 +117,6 @@ class Http2(asyncio.Protocol):
     def last_stream(self) -> int:
         """The newest of the peer's streams that we looked at."""
         return 0
-
-    # -- sending ----------------------------------------------------------------------------------------------------------
-
-    def send(self, stream: Stream, head: bytes, body: bytes, tail: bytes = b"") -> None:
-        """Send HEADERS (a whole frame), DATA, and the frame that ends the stream (without one the last DATA does).
-
-        Whole and in one write where the windows allow, which they nearly always do.
-        """
-        size = len(body)
-        if size <= self.window and size <= stream.window and size <= self.peer_frame and not self._held and not self._paused:
-            self.window -= size
-            stream.window -= size
-            self.transport.write(b"".join((head, f.head(size, f.DATA, 0 if tail else f.END_STREAM, stream.id), body, tail)))
-            self.on_sent(stream)
-            return
-        self.transport.write(head)
-        stream.rest, stream.tail = memoryview(body), tail
-        self._held[stream.id] = stream
-        self._pump()
-
-    def forget(self, stream: Stream) -> None:
-        """The stream is over."""
-        self.streams.pop(stream.id, None)
-        self._held.pop(stream.id, None)
-        stream.rest = None
-
-    @property
-    def stalled(self) -> bool:
-        """Whether something waits that the peer does not take."""
-        return bool(self._held) or self._paused
-
-    def _pump(self) -> None:
-        """Send what the windows allow, a slice of each stream in turn."""
-        moved = True
-        while moved and self._held and not self._paused:
-            moved = False
-            for stream in list(self._held.values()):
-                moved |= not self._paused and self._send_slice(stream)
-
-    def _send_slice(self, stream: Stream) -> bool:
-        rest = cast("memoryview", stream.rest)
-        most = max(0, min(len(rest), _SLICE, self.window, stream.window))
-        if not most and len(rest):
-            return False
-        parts: list[bytes | memoryview] = []
-        last = most == len(rest)
-        for at in range(0, most, self.peer_frame) or (0,):
-            piece = rest[at : min(at + self.peer_frame, most)]
-            ends = last and at + len(piece) == most and not stream.tail
-            parts += (f.head(len(piece), f.DATA, f.END_STREAM if ends else 0, stream.id), piece)
-        self.window -= most
-        stream.window -= most
-        stream.rest = rest[most:]
-        if last:
-            parts.append(stream.tail)
-            del self._held[stream.id]
-        self.transport.write(b"".join(parts))
-        if last:
-            stream.rest = None
-            self.on_sent(stream)
-        return True
 
     # -- one method for each kind of frame --------------------------------------------------------------------------------
 
@@ -289,7 +191,7 @@ class Http2(asyncio.Protocol):
             if name == f.INITIAL_WINDOW_SIZE:
                 self._resize(value)
             elif name == f.MAX_FRAME_SIZE:
-                self.peer_frame = min(value, _SLICE)
+                self.peer_frame = min(value, SLICE)
             elif name == f.MAX_CONCURRENT_STREAMS:
                 self.peer_streams = value
         self._acknowledge(f.frame(f.SETTINGS, f.ACK, 0))
@@ -350,3 +252,8 @@ class Http2(asyncio.Protocol):
             self.on_reset(stream, f.FLOW_CONTROL_ERROR)
         else:
             stream.window += size
+
+    _KINDS: ClassVar[tuple[Callable[[Http2, int, int, bytes], None], ...]] = (
+        _data, _headers, _priority, _reset, _settings, _push, _ping, _goaway, _update, _continuation,
+    )  # fmt: skip
+    """By a frame's kind. Bound to each connection, they would keep it from going before the garbage collector came."""

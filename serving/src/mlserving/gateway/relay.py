@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from mlserving.gateway import calls, routing
 from mlserving.gateway.calls import ABOUT, PURE, REPEATABLE, Answer, Call, Refusal, fresh_id
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _MIB = 2**20
 _ATTEMPTS = 4
-_SAME_MOMENT = 0.05  # a caller's clock and ours end a deadline nearly at once: it was the deadline, not a change of mind
 SHADOWS = 64
 """Shadow copies of a model under way at a time; more are dropped."""
 _STABLE, _CANARY, _SHADOW = Track.STABLE.value, Track.CANARY.value, Track.SHADOW.value
@@ -80,41 +79,49 @@ class Relay:
         self.leaving = False
         """Whether callers are told to go elsewhere; what they ask is still answered."""
         self.most_body = 0
-        self._limits = Limits()
+        self.limits = Limits()
         self._wheel = Wheel()
         self._tasks: set[asyncio.Task[None]] = set()
         self.apply(settings)
 
     def apply(self, settings: GatewaySettings) -> None:
         """Decide by `settings` from now on."""
-        self._limits = settings.limits
+        self.limits = settings.limits
         self.budget.most = int(settings.limits.buffered_mb * _MIB)
         self.most_body = int(settings.limits.body_mb * _MIB)
         self.fleet.apply(settings)
 
+    def admit(self, connection: Connection, protocol: Literal["grpc", "rest"]) -> bool:
+        """Count a client's connection in. False where there are too many."""
+        if len(self.connections) >= self.limits.connections:
+            self.metrics.cut_off(protocol, "connections")
+            return False
+        self.connections.add(connection)
+        return True
+
     # -- the way of a request ---------------------------------------------------------------------------------------------
 
-    def start(self, call: Call, timeout: float | None, fields: Mapping[str, str]) -> None:
-        """A request is whole. `timeout` is the caller's, in seconds; `fields` are its headers."""
+    def start(self, call: Call, timeout: float | None) -> None:
+        """A request is whole. `timeout` is the caller's, in seconds."""
         call.time_us = time.time_ns() // 1000
         if not call.prediction_id:
             call.prediction_id = fresh_id()
         model = self.fleet.models.get(call.spec.name)
-        if self.in_flight >= self._limits.in_flight:
+        if self.in_flight >= self.limits.in_flight:
             self._refuse_unrouted(call, calls.BUSY, f"{self.in_flight} requests are under way, which is the limit (limits.in_flight)")
         elif model is None:
             served = ", ".join(sorted(self.fleet.models))
             self._refuse_unrouted(call, calls.NOT_FOUND, f"no model {call.spec.name[:100]!r} is served here, only {served}")
         else:
-            self._route(call, model, timeout, fields)
+            self._route(call, model, timeout)
 
-    def _route(self, call: Call, model: ModelInForce, timeout: float | None, fields: Mapping[str, str]) -> None:
+    def _route(self, call: Call, model: ModelInForce, timeout: float | None) -> None:
         settings = model.settings
         call.model = model
         call.expires = time.monotonic() + (settings.deadline if timeout is None else timeout)
         name = _STABLE
         if _CANARY in model.tracks and not call.spec.version and not call.spec.label and call.method not in ABOUT:
-            call.key = fields.get(settings.sticky, "") if settings.sticky else ""
+            call.key = call.header(settings.sticky) if settings.sticky else ""
             name = routing.track_of(model.name, settings, call.key or call.prediction_id).value
         call.track = model.tracks[name]
         self.in_flight += 1
@@ -209,7 +216,7 @@ class Relay:
             return
         call.withdraw()
         version = call.endpoint.version if call.endpoint else 0
-        late = time.monotonic() > call.expires - _SAME_MOMENT
+        late = call.late  # it was the deadline, and no change of mind
         if late and call.endpoint is not None:
             call.endpoint.overdue()
         self._finish(call, call_code(call, calls.LATE if late else calls.CANCELLED), version)

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from mlserving.gateway import calls
 from mlserving.gateway.calls import ABOUT, Answer, Call, Refusal
-from mlserving.gateway.heads import MODEL_VERSION, OURS, PREDICTION_ID, TRACK
+from mlserving.gateway.heads import OURS, PREDICTION_ID
 from mlserving.gateway.model_spec import Malformed, Spec, inflated
-from mlserving.gateway.rest_backend import QueuedRest, RestAnswer, RestLink
+from mlserving.gateway.rest_backend import QueuedRest
+from mlserving.gateway.rest_link import RestAnswer, RestLink
+from mlserving.gateway.rest_reader import RestRequest
 
 if TYPE_CHECKING:
     from mlserving.gateway.endpoints import Endpoint
@@ -21,26 +23,14 @@ if TYPE_CHECKING:
 PATH: Final = re.compile(
     r"/v1/models/(?P<name>[^/:?#\s]+)(?:/versions/(?P<version>\d{1,19})|/labels/(?P<label>[^/:?#\s]+))?(?::(?P<verb>predict|classify|regress)|(?P<metadata>/metadata))?"
 )
-_OF_THE_CONNECTION = frozenset({
-    "connection", "keep-alive", "proxy-authenticate", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade", "expect",
-    "content-length", "host", "proxy-connection", "http2-settings",
+_OF_ONE_CONNECTION: Final = frozenset({
+    b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"expect",
+    b"content-length", b"host", b"proxy-connection", b"http2-settings",
 })  # fmt: skip
+"""Headers that concern one connection only, and those that are written anew."""
+_FROM_CALLERS: Final = _OF_ONE_CONNECTION | {PREDICTION_ID.encode()}
+_FROM_SERVERS: Final = _OF_ONE_CONNECTION | {name.encode() for name in OURS}
 _NOT_FOUND = 404
-
-
-class RestRequest:
-    """A request as it was read."""
-
-    __slots__ = ("body", "fields", "keep", "match", "method", "target")
-
-    def __init__(self, method: str, target: str, fields: list[tuple[str, str]], *, keep: bool) -> None:
-        self.method, self.target, self.fields, self.keep = method, target, fields, keep
-        self.body = b""
-        self.match: re.Match[str] | None = None
-
-    def field(self, name: str) -> str:
-        """A header's value; empty where it is not there."""
-        return next((value for each, value in self.fields if each == name), "")
 
 
 class RestCall(Call):
@@ -67,12 +57,11 @@ class RestCall(Call):
             target = f"/v1/models/{self.spec.name}/versions/{endpoint.version}:{self.method}"
         else:
             self.asked_version = self.spec.version
-        lines = [f"{self.request.method} {target} HTTP/1.1", f"host: {endpoint.rest_authority}", f"{PREDICTION_ID}: {self.prediction_id}"]
-        gone = _named_by_connection(self.request.fields)
-        lines += [f"{name}: {value}" for name, value in self.request.fields if name not in gone and name != PREDICTION_ID]
-        if self.request.method == "POST":
-            lines.append(f"content-length: {len(self.body)}")
-        return "\r\n".join([*lines, "", ""]).encode("latin-1") + self.body
+        request, body = self.request, self.body
+        return b"%b %b HTTP/1.1\r\nhost: %b\r\nx-prediction-id: %b\r\n%b%b\r\n%b" % (
+            request.method, target.encode("latin-1"), endpoint.rest_authority, self.prediction_id.encode(), passed_on(request.fields, _FROM_CALLERS),
+            b"content-length: %d\r\n" % len(body) if request.method == b"POST" else b"", body,
+        )  # fmt: skip
 
     def send(self, endpoint: Endpoint) -> None:
         """See Call."""
@@ -85,7 +74,7 @@ class RestCall(Call):
             upstream.withdraw()
 
     def on_answer(self, answer: RestAnswer) -> None:
-        """See rest_backend.Waiting. A version that has just been unloaded is asked for by its successor's number, once."""
+        """See rest_link.Waiting. A version that has just been unloaded is asked for by its successor's number, once."""
         mine = self.asked_version and not self.spec.version
         if answer.status == _NOT_FOUND and mine and not self.refreshed and self.endpoint is not None and not self.done:
             self.refreshed = True
@@ -104,16 +93,21 @@ class RestCall(Call):
             endpoint.rest.send(self)
 
     def on_lost(self, *, sent: bool, why: str) -> None:
-        """See rest_backend.Waiting."""
+        """See rest_link.Waiting."""
         self.relay.lost(self, sent=sent, why=why)
 
     def on_too_much(self) -> None:
-        """See rest_backend.Waiting."""
+        """See rest_link.Waiting."""
         self.relay.failed(self, calls.NO_MEMORY, "the gateway has no memory left for the answer (limits.buffered_mb)")
 
     def version_in(self, answer: Answer) -> int:
         """The one that was asked for by its number."""
-        return self.asked_version if answer.code != str(_NOT_FOUND) else 0
+        assert isinstance(answer, RestAnswer)
+        return self.asked_version if answer.status != _NOT_FOUND else 0
+
+    def header(self, name: str) -> str:
+        """See Call."""
+        return self.request.field(name.encode())
 
     def deliver(self, answer: Answer, version: int) -> None:
         """See Call."""
@@ -121,19 +115,18 @@ class RestCall(Call):
             self.release()
             return
         assert isinstance(answer, RestAnswer)
-        gone = _named_by_connection([(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.fields]) | OURS
-        fields = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in answer.fields]
-        kept = [(name, value) for name, value in fields if name not in gone]
-        ours = [(PREDICTION_ID, self.prediction_id), (MODEL_VERSION, str(version)), (TRACK, self.track.track)]
-        self.connection.answer(self, answer.status, [*kept, *ours], answer.body)
+        lines = b"%bx-prediction-id: %b\r\nx-model-version: %d\r\nx-track: %b\r\n" % (
+            passed_on(answer.fields, _FROM_SERVERS), self.prediction_id.encode(), version, self.track.track.encode()
+        )  # fmt: skip
+        self.connection.answer(self, answer.status, lines, answer.body)
 
     def refuse(self, refusal: Refusal, text: str) -> None:
         """See Call."""
         if self.connection is None:
             self.release()
             return
-        fields = [("content-type", "application/json"), (PREDICTION_ID, self.prediction_id)]
-        self.connection.answer(self, refusal.http, fields, json.dumps({"error": text}).encode())
+        lines = b"content-type: application/json\r\nx-prediction-id: %b\r\n" % self.prediction_id.encode()
+        self.connection.answer(self, refusal.http, lines, json.dumps({"error": text}).encode())
 
     def copy(self) -> RestCall:
         """See Call."""
@@ -141,7 +134,7 @@ class RestCall(Call):
 
     def logged_request(self) -> bytes:
         """See Call."""
-        return _plain(self.body, self.request.field("content-encoding"), self.relay.most_body)
+        return _plain(self.body, self.request.field(b"content-encoding"), self.relay.most_body)
 
     def logged_answer(self, answer: Answer) -> bytes:
         """See Call."""
@@ -150,12 +143,12 @@ class RestCall(Call):
         return _plain(answer.body, encoding, self.relay.most_body)
 
 
-def _named_by_connection(fields: list[tuple[str, str]]) -> frozenset[str]:
-    """Headers that concern one connection only: those that always do, and those that `Connection` names."""
+def passed_on(fields: list[tuple[bytes, bytes]], gone: frozenset[bytes]) -> bytes:
+    """The lines of the headers that go on to the other side: none of `gone`, and none that `Connection` names."""
     for name, value in fields:
-        if name == "connection":
-            return _OF_THE_CONNECTION | {each.strip().lower() for each in value.split(",")}
-    return _OF_THE_CONNECTION
+        if name == b"connection":
+            gone |= {each.strip().lower() for each in value.split(b",")}
+    return b"".join([b"%b: %b\r\n" % field for field in fields if field[0] not in gone])
 
 
 def _plain(body: bytes, encoding: str, most: int) -> bytes:

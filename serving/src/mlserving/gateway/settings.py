@@ -8,13 +8,12 @@ read before. `routing` decides by it.
 from __future__ import annotations
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from mlserving.errors import ConfigError
+from mlserving.rollout.plan import Phase, Verdict
+from mlserving.settings_file import SettingsFile, Strict
 
 
 class Track(StrEnum):
@@ -25,11 +24,7 @@ class Track(StrEnum):
     SHADOW = "shadow"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Backend(_Strict):
+class Backend(Strict):
     """Where a track's model servers listen."""
 
     grpc: Annotated[str, Field(pattern=r"^\S+:\d+$")]
@@ -40,7 +35,7 @@ class Backend(_Strict):
     """Percent of the requests that this track answers; for `shadow`, percent of all requests that are copied to it."""
 
 
-class Outputs(_Strict):
+class Outputs(Strict):
     """Which outputs of the model say what it thinks, for metrics and for the review queue."""
 
     label: str = "label"
@@ -49,7 +44,7 @@ class Outputs(_Strict):
     """How sure the model is, 0 to 1."""
 
 
-class Log(_Strict):
+class Log(Strict):
     """What is kept of predictions."""
 
     share: Annotated[float, Field(ge=0, le=1)] = 0.1
@@ -59,7 +54,26 @@ class Log(_Strict):
     outputs: Outputs = Outputs()
 
 
-class Model(_Strict):
+class Rollout(Strict):
+    """The rollout that sets the weights, in the words of whoever drives it. The gateway decides nothing by it; it tells Prometheus."""
+
+    id: Annotated[str, Field(max_length=100)]
+    """Of the rollout, as `millrace rollout history` names it."""
+    from_version: int
+    """The version that answered before."""
+    to_version: int
+    """The version that takes over."""
+    phase: Phase
+    """Where it stands."""
+    step: Annotated[int, Field(ge=0)] = 0
+    """Which of its steps, from 0."""
+    steps: Annotated[int, Field(ge=0)] = 0
+    """How many steps its plan has, the promotion with them."""
+    verdict: Verdict | None = None
+    """What the last look of this step showed; null before the first one."""
+
+
+class Model(Strict):
     """One model and its tracks."""
 
     tracks: dict[Track, Backend]
@@ -68,6 +82,8 @@ class Model(_Strict):
     deadline: Annotated[float, Field(gt=0)] = 10.0
     """Seconds that an answer may take where the caller names no deadline."""
     log: Log = Log()
+    rollout: Rollout | None = None
+    """The rollout under way, or the last one."""
 
     @model_validator(mode="after")
     def _weights_add_up(self) -> Self:
@@ -81,7 +97,7 @@ class Model(_Strict):
         return self
 
 
-class Limits(_Strict):
+class Limits(Strict):
     """How much is let in."""
 
     body_mb: Annotated[float, Field(gt=0)] = 16.0
@@ -90,16 +106,28 @@ class Limits(_Strict):
     """Requests under way at a time; more are refused at once (503, UNAVAILABLE)."""
     buffered_mb: Annotated[float, Field(gt=0)] = 256.0
     """Bytes of requests and answers held in memory at a time, in MiB; what would go beyond is refused (503, RESOURCE_EXHAUSTED)."""
+    connections: Annotated[int, Field(gt=0)] = 4096
+    """Connections of clients at a time, of both protocols; more are closed at once. Each may hold 128 KiB beside what `buffered_mb` counts."""
+    head_seconds: Annotated[float, Field(gt=0)] = 10.0
+    """How long a request's line and headers (REST), or a connection's first bytes (gRPC), may take to arrive."""
+    body_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """How long the rest of a request may take."""
+    answer_seconds: Annotated[float, Field(gt=0)] = 60.0
+    """How long a client may leave a part of an answer unread; then its connection is cut."""
+    idle_seconds: Annotated[float, Field(gt=0)] = 75.0
+    """How long a REST connection is kept without a request."""
+    resets: Annotated[int, Field(gt=0)] = 500
+    """Calls that a client may cancel on one gRPC connection within half a minute, beyond as many as it lets be answered; then the connection ends (GOAWAY, ENHANCE_YOUR_CALM)."""
 
 
-class Spool(_Strict):
+class Spool(Strict):
     """Between the gateway and the recorder."""
 
     most_mb: Annotated[float, Field(gt=0)] = 512.0
     """Exchanges beyond so many MiB that the recorder has not taken yet are dropped, and counted. Read when the gateway starts."""
 
 
-class GatewaySettings(_Strict):
+class GatewaySettings(Strict):
     """The file as a whole."""
 
     models: Annotated[dict[str, Model], Field(min_length=1)]
@@ -108,24 +136,4 @@ class GatewaySettings(_Strict):
     spool: Spool = Spool()
 
 
-def parse(text: str, where: str) -> GatewaySettings:
-    """The settings that `text` (YAML) states. `where` is named in errors.
-
-    Raises:
-        ConfigError: it is no YAML, or a field is missing, unknown or out of range; the text names the field.
-    """
-    try:
-        return GatewaySettings.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{where} is no YAML: {error}") from error
-    except ValidationError as error:
-        complaints = "; ".join(f"{'.'.join(map(str, each['loc'])) or 'the file'}: {each['msg']}" for each in error.errors())
-        raise ConfigError(f"{where}: {complaints}. Every field: docs/reference/gateway.md") from error
-
-
-def read(path: Path) -> GatewaySettings:
-    """The settings in a file. Raises as `parse` does, and ConfigError where the file cannot be read."""
-    try:
-        return parse(path.read_text(encoding="utf-8"), str(path))
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read: {error}. Name the gateway's file with --config.") from error
+FILE = SettingsFile(GatewaySettings, "docs/reference/gateway.md", "Name the file with --config.")

@@ -18,7 +18,7 @@ import aiohttp
 import structlog
 
 from mlserving.errors import ConfigError, ServingError, Unavailable
-from mlserving.gateway.settings import GatewaySettings, parse
+from mlserving.gateway.settings import FILE, GatewaySettings
 
 SERVICE_ACCOUNT: Final = Path(os.environ.get("MILLRACE_SERVICE_ACCOUNT", "/var/run/secrets/kubernetes.io/serviceaccount"))
 """Where a pod finds its token, its namespace and the API server's certificate."""
@@ -59,10 +59,7 @@ class FileSource:
 
     async def text(self) -> str:
         """See Source."""
-        try:
-            return self._path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{self._path} cannot be read: {error}. Name the gateway's file with --config.") from error
+        return FILE.text(self._path)
 
     async def close(self) -> None:
         """See Source."""
@@ -151,7 +148,7 @@ class Reloading:
             ServingError: there are none, or they cannot be meant.
         """
         text = await self._source.text()
-        settings = parse(text, self._source.name)
+        settings = FILE.parse(text, self._source.name)
         self._last = text
         return settings
 
@@ -180,7 +177,7 @@ class Reloading:
                 continue
             seen = text
             try:
-                settings = parse(text, self._source.name)
+                settings = FILE.parse(text, self._source.name)
             except ServingError as error:
                 self._complain(str(error))
                 continue

@@ -102,6 +102,8 @@ class ModelInForce:
         self.name = name
         self.settings = settings
         self.tracks: dict[str, TrackInForce] = {}
+        self.weights_changed = 0.0
+        """When (seconds since 1970) the weights in force became so."""
         self.shadows = 0
         """Shadow copies under way."""
 
@@ -127,6 +129,8 @@ class Fleet:
 
     def _apply_tracks(self, model: ModelInForce, wanted: Model) -> None:
         before, now = model.tracks, dict[str, TrackInForce]()
+        if {name: track.backend.weight for name, track in before.items()} != {track: each.weight for track, each in wanted.tracks.items()}:
+            model.weights_changed = time.time()
         for track, backend in wanted.tracks.items():
             same = before.get(track.value)
             if same is not None and (same.backend.grpc, same.backend.rest) == (backend.grpc, backend.rest):

@@ -12,8 +12,7 @@ from pathlib import Path
 
 from mlserving import store
 from mlserving.errors import ConfigError, Unavailable
-from mlserving.monitor.settings import MonitorSettings
-from mlserving.monitor.settings import read as read_settings
+from mlserving.monitor.settings import FILE, MonitorSettings
 
 DEFAULT_SINCE = "24h"
 ALARMED = 3
@@ -142,7 +141,7 @@ def _wanted(arguments: argparse.Namespace) -> Wanted:
         since=arguments.since,
         until=arguments.until,
         by=tuple(arguments.by) if arguments.by else None,
-        settings=read_settings(arguments.settings) if arguments.settings else None,
+        settings=FILE.read(arguments.settings) if arguments.settings else None,
         addresses=tuple(arguments.address or ()),
         grpc=arguments.grpc,
     )

@@ -11,8 +11,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from mlserving import carried, store
-from mlserving.carried import Strict
+from mlserving import store
+from mlserving.settings_file import SettingsFile, Strict
 
 MOST_SLICES = 20
 """Of one column: the most frequent values."""
@@ -70,16 +70,10 @@ class MonitorSettings(Strict):
     """Numbers of golden answers agree within this, relative to the expected value where that is above 1."""
 
 
-def read(path: Path) -> MonitorSettings:
-    """The settings in a file.
-
-    Raises:
-        ConfigError: it cannot be read, or a field is unknown or out of range; the text names the field.
-    """
-    return carried.read(MonitorSettings, path, "docs/monitoring.md")
+FILE = SettingsFile(MonitorSettings, "docs/monitoring.md", "Name another file with --settings, or publish the version anew.")
 
 
 def of_version(folder: Path) -> MonitorSettings:
-    """The settings that the version in `folder` carries; the defaults where it carries none. Raises as `read` does."""
+    """The settings that the version in `folder` carries; the defaults where it carries none. Raises as `SettingsFile.read` does."""
     path = folder / store.MONITOR_SETTINGS
-    return read(path) if path.is_file() else MonitorSettings()
+    return FILE.read(path) if path.is_file() else MonitorSettings()

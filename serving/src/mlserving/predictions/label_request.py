@@ -9,6 +9,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
 from mlserving.errors import ConfigError
+from mlserving.settings_file import complaints
 
 MOST_LABELS = 10_000
 """In one request."""
@@ -53,13 +54,13 @@ def parsed(document: Any, source: str, now: datetime) -> tuple[list[dict[str, An
     try:
         asked = Labels.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(f"{_complaints(error, '')}. Write {_EXAMPLE}, at most {MOST_LABELS} labels at a time.") from error
+        raise ConfigError(f"{complaints(error, whole='the request')}. Write {_EXAMPLE}, at most {MOST_LABELS} labels at a time.") from error
     kept, refused = [], []
     for index, each in enumerate(asked.labels):
         try:
             kept.append(_checked(each, asked.model, source, now))
         except ValidationError as error:
-            refused.append((index, _complaints(error, f"labels.{index}.")))
+            refused.append((index, complaints(error, before=f"labels.{index}.", whole="the request")))
         except ValueError as error:
             refused.append((index, f"labels.{index}.{error}"))
     return kept, refused
@@ -87,7 +88,3 @@ def text_of(label: str | bool | float) -> str:
 
 def _microseconds(time: datetime) -> int:
     return (time - _EARLIEST) // timedelta(microseconds=1)
-
-
-def _complaints(error: ValidationError, before: str) -> str:
-    return "; ".join(f"{before}{'.'.join(map(str, each['loc'])) or 'the request'}: {each['msg']}" for each in error.errors())

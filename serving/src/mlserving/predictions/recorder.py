@@ -33,12 +33,13 @@ from mlserving.predictions.exchange import Exchange
 from mlserving.predictions.recorder_metrics import RecorderMetrics
 from mlserving.predictions.records import log_folder
 from mlserving.predictions.signatures import Signatures
-from mlserving.predictions.spool import SpoolReader, size_of
+from mlserving.predictions.spool import SpoolReader, is_short_of_space, size_of
 
 MOST_ROWS, MOST_SECONDS, MOST_VALUE_BYTES = 200_000, 60.0, 65_536
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SEGMENT_BYTES = 32 << 20
 _LABEL_SECONDS, _CONFIG_SECONDS, _UPKEEP_SECONDS = 2.0, 1.0, 3600.0
+_SHORT_BYTES = 1 << 20  # with less space in the spool nothing waits for company
 _PAUSE = 0.1
 
 _log = structlog.get_logger()
@@ -71,7 +72,7 @@ class Recorder:
         self._reader = SpoolReader(options.spool)
         self._commits = Commits(options.spool, options.predictions)
         self._signatures = signatures or Signatures(options.spool)
-        self._settings = gateway_settings.read(options.config)
+        self._settings = gateway_settings.FILE.read(options.config)
         self._batch, self._taken, self._taken_bytes, self._since = Batch(), list[Path](), 0, 0.0
         self._ahead = deque[Path]()  # finished segments that are not taken yet
         self._recovered = False
@@ -123,7 +124,7 @@ class Recorder:
                 self._begin_anew()
 
     def _is_ready(self) -> bool:
-        old = time.monotonic() - self._since > self._options.most_seconds
+        old = time.monotonic() - self._since > self._options.most_seconds or is_short_of_space(self._options.spool, _SHORT_BYTES)
         return old or self._batch.rows >= self._options.most_rows or self._taken_bytes >= _SEGMENT_BYTES
 
     def _take(self) -> bool:
@@ -192,7 +193,7 @@ class Recorder:
 
     def _read_settings(self) -> None:
         try:
-            self._settings = gateway_settings.read(self._options.config)
+            self._settings = gateway_settings.FILE.read(self._options.config)
         except ServingError as error:  # what was read before stays in force
             _log.warning("the settings cannot be read", error=str(error))
 

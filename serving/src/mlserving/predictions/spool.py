@@ -31,6 +31,7 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _MOST_QUEUED = 16 << 20
 _WAKE_BYTES = 256 << 10
 _SEGMENT_BYTES = 8 << 20
+_RESERVE_BYTES = 256 << 10
 _PAUSE = 0.1
 
 
@@ -157,16 +158,16 @@ class _Segments:
         """Write what is pending with one call, and note how far it came.
 
         Raises:
-            OSError: nothing could be written. A segment that fails for another reason than space is given up; its torn record is
-                written again, whole, to the next.
+            OSError: nothing could be written. The record that was begun is written again, whole.
         """
-        file = self._open() if self._file is None else self._file
+        content = memoryview(b"".join(self.pending))[self._begun :]
         try:
-            written = os.write(file, memoryview(b"".join(self.pending))[self._begun :])
+            if is_short_of_space(self.folder, len(content)):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.folder))
+            written = os.write(self._open() if self._file is None else self._file, content)
         except OSError as error:
-            if error.errno not in _NO_SPACE:
-                self._begun = 0
-                self.finish()
+            if self._file is not None:
+                self._let_go(self._file, cut=error.errno in _NO_SPACE)
             raise
         self._size += written
         self._begun += written
@@ -174,10 +175,20 @@ class _Segments:
             self._begun -= len(self.pending.popleft())
         self.age()
 
+    def _let_go(self, file: int, *, cut: bool) -> None:
+        """Let the recorder have what the open segment holds: what it takes makes room. A record that found none is `cut` off it."""
+        if cut and self._begun:
+            with contextlib.suppress(OSError):
+                os.ftruncate(file, self._size - self._begun)
+                self._size -= self._begun
+        self._begun = 0
+        if self._size > len(MAGIC) or not cut:
+            self.finish()
+
     def age(self) -> None:
         """Finish the segment if it is full or old, and its last record whole."""
         old = time.monotonic() - self._since > self._most_seconds
-        if self._file is not None and not self._begun and (old or self._size >= self._most_bytes):
+        if self._file is not None and not self._begun and self._size > len(MAGIC) and (old or self._size >= self._most_bytes):
             self.finish()
 
     def finish(self) -> None:
@@ -249,6 +260,15 @@ def size_of(folder: Path) -> int:
             with contextlib.suppress(OSError):  # the reader has just deleted it
                 total += entry.stat().st_size if entry.name.endswith(SUFFIX) else 0
     return total
+
+
+def is_short_of_space(folder: Path, wanted: int = 0) -> bool:
+    """Whether `wanted` bytes more would leave the spool's disk without room for what the recorder notes before it deletes anything."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:  # there is no such folder yet
+        return False
+    return disk.f_bavail * disk.f_frsize < _RESERVE_BYTES + wanted
 
 
 def _size(exchange: Exchange) -> int:

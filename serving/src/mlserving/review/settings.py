@@ -10,8 +10,8 @@ from typing import Annotated
 
 from pydantic import Field
 
-from mlserving import carried, store
-from mlserving.carried import Strict
+from mlserving import store
+from mlserving.settings_file import SettingsFile, Strict
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -35,6 +35,9 @@ class ReviewSettings(Strict):
     """While so many reviews wait, nothing is added; where not set, five days' capacity."""
 
 
+FILE = SettingsFile(ReviewSettings, "docs/review.md", "Publish the version anew: millrace run PROJECT_DIR")
+
+
 def of_model(models: Path, model: str) -> ReviewSettings:
     """What the newest published version carries; the defaults where it carries nothing, or there is none.
 
@@ -47,4 +50,4 @@ def of_model(models: Path, model: str) -> ReviewSettings:
     """
     newest = max(store.versions(models, model), default=None)
     path = models / model / str(newest) / store.REVIEW_SETTINGS
-    return carried.read(ReviewSettings, path, "docs/review.md") if newest is not None and path.is_file() else ReviewSettings()
+    return FILE.read(path) if newest is not None and path.is_file() else ReviewSettings()

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mlserving.gateway.settings import Backend, GatewaySettings, Model, Track
+from mlserving.gateway.settings import Backend, GatewaySettings, Model, Rollout, Track
 from mlserving.rollout.document import Desired
 
 
@@ -51,7 +51,7 @@ def next_settings(wanted: Iterable[Desired], up: Mapping[Member, Address], befor
         if members(desired) <= up.keys():
             told[desired.model] = InForce(settings=_settings(desired, up), desired=desired)
         elif desired.model in before:
-            told[desired.model] = _moved(before[desired.model], up)
+            told[desired.model] = _with_word_of(desired, _moved(before[desired.model], up))
     return told
 
 
@@ -84,7 +84,21 @@ def _settings(desired: Desired, up: Mapping[Member, Address]) -> Model:
     for track, wanted in desired.tracks.items():
         address = up[Member(desired.model, wanted.version)]
         tracks[track] = Backend(grpc=address.grpc, rest=address.rest, weight=wanted.weight)
-    return Model(tracks=tracks, sticky=desired.sticky, log=desired.log)
+    return Model(tracks=tracks, sticky=desired.sticky, log=desired.log, rollout=told_of(desired))
+
+
+def told_of(desired: Desired) -> Rollout | None:
+    """What the gateway is told of the rollout, for Prometheus."""
+    rollout = desired.rollout
+    if rollout is None:
+        return None
+    told = rollout.model_dump(include={"id", "from_version", "to_version", "phase", "step", "verdict"})
+    return Rollout(**told, steps=len(rollout.plan.steps))
+
+
+def _with_word_of(desired: Desired, before: InForce) -> InForce:
+    """The settings before, with what is to be told of the rollout: its version is not loaded yet."""
+    return InForce(settings=before.settings.model_copy(update={"rollout": told_of(desired)}), desired=before.desired)
 
 
 def _moved(before: InForce, up: Mapping[Member, Address]) -> InForce:

@@ -11,7 +11,7 @@ import yaml
 
 from chart_values import CHARTS
 from mlserving.gateway.recorder import _FAREWELL_SECONDS
-from mlserving.gateway.settings import GatewaySettings, Track, parse
+from mlserving.gateway.settings import FILE, GatewaySettings, Track
 from mlserving.monitor import command as monitor_command
 from mlserving.predictions import label_journal
 from model_serving_values import MOVED, Values
@@ -28,7 +28,7 @@ CANARY = ("--set", "tracks.canary.enabled=true,tracks.canary.version=8,tracks.ca
 
 
 def settings(objects: Objects, *arguments: str) -> GatewaySettings:
-    return parse(objects(*arguments)["ConfigMap", "cards-gateway"]["data"]["gateway.yaml"], "the chart")
+    return FILE.parse(objects(*arguments)["ConfigMap", "cards-gateway"]["data"]["gateway.yaml"], "the chart")
 
 
 def pod(objects: Objects, name: str, *arguments: str) -> Any:

@@ -47,6 +47,7 @@ def test_weights_move_and_tracks_come_and_go_without_a_failed_request(tmp_path: 
             stream.answers.clear()
             stream.more()
             assert stream.versions() == {version}
+        assert time.time() - 60 < front.metric("millrace_gateway_weights_changed_timestamp_seconds", model="m") <= time.time()
     assert stream.failures == []
 
 
@@ -60,11 +61,15 @@ def test_settings_that_cannot_be_meant_leave_the_old_ones_in_force(tmp_path: Any
             assert front.tracks()["config"]["hash"] == before
             assert "gateway.yaml" in front.tracks()["config"]["error"]
             assert ask(opened, text).x == text
+            assert front.metric("millrace_gateway_config_valid") == 0  # and stays so, though nothing is read anew
+        time.sleep(1.5)
+        assert front.metric("millrace_gateway_config_valid") == 0
         front.config.unlink()
         until(lambda: "cannot be read" in front.tracks()["config"]["error"])
         applied_text = config(stable=(one, 100), more="    deadline: 3\n")
         applied(front, applied_text)
         assert front.tracks()["config"]["error"] is None
+        assert front.metric("millrace_gateway_config_valid") == 1
 
 
 def test_a_version_swap_on_the_model_server_fails_nobody(tmp_path: Any) -> None:

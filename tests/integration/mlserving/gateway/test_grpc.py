@@ -125,7 +125,7 @@ def test_hundreds_of_calls_at_a_time_each_get_their_own_answer(world: Any) -> No
     def caller(number: int) -> Counter[int]:
         with channel(world.gateway.grpc) as opened:
             call = opened.unary_unary(PREDICT)
-            futures = {f"{number}-{n}": call.future(request(f"{number}-{n}", sleep=0.001 * (n % 50)), timeout=60) for n in range(300)}
+            futures = {f"{number}-{n}": call.future(request(f"{number}-{n}", sleep=0.001 * (n % 50)), timeout=60) for n in range(250)}
             found: Counter[int] = Counter()
             for x, future in futures.items():
                 response = wire.PredictResponse.FromString(future.result())
@@ -135,8 +135,8 @@ def test_hundreds_of_calls_at_a_time_each_get_their_own_answer(world: Any) -> No
 
     with ThreadPoolExecutor(4) as threads:
         total = sum(threads.map(caller, range(4)), Counter[int]())
-    assert sum(total.values()) == 1200
-    assert 0.4 < total[1] / 1200 < 0.6
+    assert sum(total.values()) == 1000
+    assert 0.4 < total[1] / 1000 < 0.6
 
 
 def test_a_deadline_ends_a_call_whose_model_hangs_and_the_model_is_told(connection: Any, world: Any) -> None:

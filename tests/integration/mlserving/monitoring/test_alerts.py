@@ -13,6 +13,7 @@ pytestmark = pytest.mark.prometheus
 RULES = Path(__file__).resolve().parents[4] / "helm" / "model-serving" / "rules" / "model-serving.yaml"
 MODEL = {"model": "cards"}
 STABLE, CANARY = {**MODEL, "track": "stable"}, {**MODEL, "track": "canary"}
+ROLLOUT = {**MODEL, "rollout": "r1"}
 JOB = {"namespace": "fraud", "job": "cards-gateway"}
 DAY = 24 * 60
 
@@ -47,7 +48,18 @@ def weight(values: str, /, track: str = "stable", instance: str = "a") -> dict[s
     return told("gateway_track_weight", values, model="cards", track=track, instance=instance)
 
 
+def phase(name: str, values: str, /, instance: str = "a") -> dict[str, str]:
+    return told("rollout_phase", values, **ROLLOUT, phase=name, instance=instance)
+
+
 STORIES = [
+    Story(
+        told="no server is up",
+        alert="ServingErrors",
+        series=requests("0+100x60", code="UNAVAILABLE", version=""),
+        value="100%",
+        fires={20: {**STABLE, "version": ""}},
+    ),
     Story(
         told="two of a hundred fail",
         alert="ServingErrors",
@@ -231,13 +243,18 @@ STORIES = [
         silent=(35, 60),
     ),
     Story(
-        told="weights that do not add up",
+        told="weights that do not add up, in one of two, until somebody mends them two hours later",
         alert="ServingConfigErrors",
-        series=told("gateway_config_errors_total", "0x10 1x60"),
-        fires={20: JOB},
-        silent=(9, 50),
+        series={**told("gateway_config_valid", "1x10 0x120 1x60"), **told("gateway_config_valid", "1x190", instance="b")},
+        fires={20: JOB, 70: JOB, 130: JOB},
+        silent=(9, 14, 132, 180),
     ),
-    Story(told="an error of long ago", alert="ServingConfigErrors", series=told("gateway_config_errors_total", "3x60"), silent=(20, 50)),
+    Story(
+        told="errors of long ago, and an API server that was away for two minutes",
+        alert="ServingConfigErrors",
+        series={**told("gateway_config_errors_total", "3x60"), **told("gateway_config_valid", "1x20 0x1 1x60")},
+        silent=(22, 30, 50),
+    ),
     Story(
         told="one gateway hears nothing",
         alert="ServingConfigsDiffer",
@@ -260,6 +277,32 @@ STORIES = [
             **told("gateway_config_hash_info", "1x60", hash="other", job="scam-gateway"),
         },
         silent=(11, 20, 50),
+    ),
+    Story(
+        told="worse than stable",
+        alert="RolloutAborted",
+        series={**phase("canary", "1x10 0x200"), **phase("aborted", "0x10 1x200"), **phase("aborted", "0x10 1x200", instance="b")},
+        fires={15: ROLLOUT, 65: ROLLOUT},
+        silent=(9, 75, 150),
+    ),
+    Story(
+        told="an old one, and gateways that are replaced",
+        alert="RolloutAborted",
+        series={**phase("aborted", "1x100 _x100"), **phase("aborted", "_x99 1x100", instance="b"), **phase("done", "0x200")},
+        silent=(70, 100, 101, 105, 150, 190),
+    ),
+    Story(
+        told="nobody has looked yet",
+        alert="RolloutWaits",
+        series={**phase("canary", "1x10 0x200"), **phase("awaiting_approval", "0x10 1x200")},
+        fires={80: {**ROLLOUT, "phase": "awaiting_approval"}},
+        silent=(15, 65),
+    ),
+    Story(
+        told="somebody agrees within the hour",
+        alert="RolloutWaits",
+        series={**phase("awaiting_approval", "0x10 1x50 0x200"), **phase("promoting", "0x60 1x200")},
+        silent=(15, 60, 65, 120),
     ),
     Story(
         told="the recorder cannot keep up",

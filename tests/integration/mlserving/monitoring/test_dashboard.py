@@ -43,10 +43,16 @@ COUNTERS: list[tuple[str, dict[str, str]]] = [
     ("predictions_logged_total", VERSION),
     ("predictions_dropped_total", {"model": "cards", "reason": "unreadable"}),
     ("labels_total", {"model": "cards", "source": "api"}),
-    ("gateway_config_errors_total", {}),
     ("gateway_recorder_restarts_total", {}),
 ]
+ROLLOUT = {"model": "cards", "rollout": "r1"}
 GAUGES: list[tuple[str, dict[str, str]]] = [
+    ("gateway_config_valid", {}),
+    ("gateway_weights_changed_timestamp_seconds", {"model": "cards"}),
+    ("rollout_phase", {**ROLLOUT, "phase": "canary"}),
+    ("rollout_step", ROLLOUT),
+    ("rollout_steps", ROLLOUT),
+    ("rollout_verdict", {**ROLLOUT, "verdict": "ok"}),
     ("gateway_track_weight", {"model": "cards", "track": "canary"}),
     ("gateway_in_flight", {"model": "cards", "track": "canary"}),
     ("gateway_endpoint_up", {**VERSION, "endpoint": "10.0.0.5:8500"}),

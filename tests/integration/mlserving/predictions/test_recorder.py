@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from disks import small_disk
 from exchanges import NOON, an_exchange
 from fork_server import new_fork_server
 from mlserving import wire
@@ -194,16 +195,8 @@ def test_a_recorder_whose_gateway_is_killed_finishes_and_ends(tmp_path: Path) ->
 
 
 def test_on_a_full_disk_the_spool_is_kept_and_written_when_there_is_space(tmp_path: Path) -> None:
-    """A tmpfs of one MiB is the predictions' disk; where no file system may be mounted, a limit on a file's size is."""
     config = gateway_yaml(tmp_path, {"cards": {"features": FEATURES}})
-    disk = tmp_path / "predictions"
-    disk.mkdir()
-    mounted = (
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(disk)], check=False, capture_output=True).returncode == 0
-    )
-    if not mounted:
-        pytest.skip("no file system may be mounted here")
-    try:
+    with small_disk(tmp_path / "predictions", "1m") as disk:
         ballast = disk / "ballast"
         ballast.write_bytes(bytes(MIB - 40 * 1024))
         spooled(tmp_path, [by_grpc(number, prediction_id=os.urandom(30).hex()) for number in range(3000)])
@@ -216,8 +209,6 @@ def test_on_a_full_disk_the_spool_is_kept_and_written_when_there_is_space(tmp_pa
             until(lambda: rows_in(disk, "cards") == 3000)
             until(lambda: not segments(tmp_path / "spool"))
         assert set(ids(disk).values()) == {1}
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
 
 
 def test_torn_segments_cost_their_last_record_and_no_more(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from mlserving import store
 
@@ -37,6 +38,15 @@ class Serving:
         connection.request("GET", "/tracks")
         found: dict[str, Any] = json.loads(connection.getresponse().read())
         return found
+
+    def told_phase(self) -> str:
+        """The phase of the rollout that the gateway tells Prometheus."""
+        connection = HTTPConnection(self.admin, timeout=10)
+        connection.request("GET", "/metrics")
+        families = list(text_string_to_metric_families(connection.getresponse().read().decode()))
+        connection.close()
+        samples = [sample for family in families for sample in family.samples if sample.name == "millrace_rollout_phase"]
+        return next(str(sample.labels["phase"]) for sample in samples if sample.value)
 
 
 @dataclass

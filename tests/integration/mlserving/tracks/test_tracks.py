@@ -60,10 +60,12 @@ def test_canary_promotion_and_rollback_lose_no_request_and_the_rollback_takes_se
     with load.running():
         actions.start(room, WISH)
         advance_until(room, Phase.PROMOTING)
+        until(lambda: serving.told_phase() == "promoting")
         until(lambda: time.monotonic() - load.last["1"] > 0.5)
         commanded = time.monotonic()
         actions.rollback(room, "demo", "to see how long it takes")
         until(lambda: time.monotonic() - load.last["2"] > 2)
+    until(lambda: serving.told_phase() == "rolled_back")
     assert load.failures == {}
     assert load.wrong == []
     assert load.last["2"] - commanded < 10

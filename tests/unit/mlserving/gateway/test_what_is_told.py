@@ -15,9 +15,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from mlserving.errors import ConfigError
 from mlserving.gateway.endpoints import available
 from mlserving.gateway.metrics import CONTRACT, Metrics
+from mlserving.gateway.settings import Backend, Model, Rollout, Track
 from mlserving.gateway.sources import ConfigMapSource, FileSource, Reloading, source_of
 from mlserving.gateway.timing import Wheel
 from mlserving.reference import gateway_page
+from mlserving.rollout.plan import Phase, Verdict
 
 ROOT = Path(__file__).resolve().parents[4]
 
@@ -45,6 +47,7 @@ def test_each_metric_has_the_labels_of_its_contract() -> None:
     metrics.retry("m", "canary")
     metrics.fallback("m", "canary")
     metrics.spooled("m", "stable")
+    metrics.cut_off("grpc", "resets")
     metrics.connections = {"grpc": 1}
     found = told(metrics)
     for declared in CONTRACT:
@@ -52,6 +55,35 @@ def test_each_metric_has_the_labels_of_its_contract() -> None:
         for sample in found.get(names[0], []):
             assert set(sample.labels) - {"le"} == set(declared.labels), declared.name
     assert {declared.name for declared in CONTRACT if declared.kind == "counter"} <= set(found)
+
+
+def test_an_answer_of_no_version_names_none() -> None:
+    metrics = Metrics()
+    metrics.answered(a_call(), 0, "UNAVAILABLE", 0.004, None)
+    assert told(metrics)["millrace_gateway_requests_total"][0].labels["version"] == ""
+
+
+def a_fleet(rollout: Rollout | None) -> Any:
+    settings = Model(tracks={Track.STABLE: Backend(grpc="a:1", rest="a:2", weight=100)}, rollout=rollout)
+    return SimpleNamespace(models={"m": SimpleNamespace(name="m", settings=settings, weights_changed=1234.5, tracks={})})
+
+
+def test_a_rollout_is_told_as_the_settings_tell_it() -> None:
+    rollout = Rollout(id="r1", from_version=7, to_version=8, phase=Phase.HOLDING, step=1, steps=4, verdict=Verdict.UNCLEAR)
+    found = told(Metrics(a_fleet(rollout)))
+    contract = {declared.name: set(declared.labels) for declared in CONTRACT}
+    ours = [sample for name, samples in found.items() if name.startswith("millrace_rollout_") for sample in samples]
+    assert all(set(sample.labels) == contract[sample.name] and sample.labels["rollout"] == "r1" for sample in ours)
+    assert {sample.labels["phase"]: sample.value for sample in found["millrace_rollout_phase"] if sample.value} == {"holding": 1}
+    assert len(found["millrace_rollout_phase"]) == len(Phase)
+    assert {sample.labels["verdict"] for sample in found["millrace_rollout_verdict"] if sample.value} == {"unclear"}
+    assert [found[f"millrace_rollout_{name}"][0].value for name in ("step", "steps")] == [1, 4]
+    assert found["millrace_rollout_info"][0].labels["to_version"] == "8"
+    assert found["millrace_gateway_weights_changed_timestamp_seconds"][0].value == 1234.5
+
+
+def test_where_there_was_no_rollout_none_is_told_of() -> None:
+    assert not any(name.startswith("millrace_rollout_") for name in told(Metrics(a_fleet(None))))
 
 
 def test_a_histogram_counts_up_and_its_sum_is_right() -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from disks import small_disk
 from exchanges import an_exchange
 from mlserving.predictions.exchange import Exchange
 from mlserving.predictions.spool import SUFFIX, SpoolReader, SpoolWriter, segments, size_of
@@ -122,6 +123,42 @@ def test_a_disk_that_takes_nothing_costs_nothing_until_the_queue_is_full_and_the
     assert [each.prediction_id for each in everything(tmp_path)] == [f"id-{number}" for number in [*kept, 999]]
 
 
+def test_a_disk_that_the_spool_itself_has_filled_is_given_free_again_by_who_takes_from_it(tmp_path: Path) -> None:
+    """The disk ends within a record. Held back for its end, the segment would keep the disk full for ever."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    writer = SpoolWriter(tmp_path, 256 * MIB, segment_seconds=3600)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (250_000, hard))
+    try:
+        exchanges = [an_exchange(number, request=bytes([number]) * 100_000) for number in range(5)]
+        for exchange in exchanges:
+            writer.append(exchange)
+        assert writer.drain(10), "each segment has room for two, and it did not go on to the next"
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    writer.close()
+    reader = SpoolReader(tmp_path)
+    assert [exchange for path in reader.finished() for exchange in reader.read(path)] == exchanges
+    assert (len(segments(tmp_path)), reader.torn) == (3, 0)
+
+
+def test_a_spool_that_may_fill_its_disk_leaves_room_for_what_the_recorder_must_note_before_it_deletes(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", "1m") as disk:
+        writer = SpoolWriter(disk, 256 * MIB, segment_seconds=0.2)
+        exchanges = [an_exchange(number, request=bytes(1000)) for number in range(3000)]
+        kept = [exchange for exchange in exchanges if writer.append(exchange)]
+        reader, taken, deadline = SpoolReader(disk), list[Exchange](), time.monotonic() + 30
+        while len(taken) < len(kept):
+            assert time.monotonic() < deadline, f"{len(taken)} of {len(kept)}"
+            time.sleep(0.3)
+            finished = reader.finished()
+            taken += [exchange for path in finished for exchange in reader.read(path)]
+            (disk / "note").write_bytes(bytes(100_000))  # with less, nothing could ever be deleted
+            reader.delete(finished)
+            (disk / "note").unlink()
+        writer.close()
+    assert (taken, reader.torn) == (kept, 0)
+
+
 def test_a_broken_disk_begins_the_record_anew_in_another_segment(
     tmp_path: Path, writer: SpoolWriter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -151,6 +188,7 @@ _WRITES_UNTIL_KILLED = """
 import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[2]]
+from disks import small_disk
 from exchanges import an_exchange
 from mlserving.predictions.spool import SpoolWriter
 writer = SpoolWriter(Path(sys.argv[1]), 1 << 30)

@@ -2,8 +2,9 @@ from __future__ import annotations
 
 from mlserving.gateway.settings import GatewaySettings, Track
 from mlserving.rollout.document import Desired, Wanted, without_canary
+from mlserving.rollout.plan import Phase
 from mlserving.tracks.fleet import Address, InForce, Member, file_of, is_in_force, needed, next_settings
-from rollouts import served
+from rollouts import rollout, served
 
 
 def canary(weight: float = 0.0) -> Desired:
@@ -46,6 +47,23 @@ def test_a_version_that_the_gateway_still_sends_requests_to_is_needed() -> None:
 def test_the_file_is_one_that_the_gateway_reads() -> None:
     told = next_settings([canary(10)], {ONE: address(10), TWO: address(20)}, {})
     assert GatewaySettings.model_validate(file_of(told)).models["demo"].tracks[Track.CANARY].weight == 10
+
+
+def test_the_gateway_is_told_of_the_rollout_that_sets_its_weights() -> None:
+    desired = canary(10).model_copy(update={"rollout": rollout(phase=Phase.CANARY, step=1)})
+    told = next_settings([desired], {ONE: address(10), TWO: address(20)}, {})["demo"].settings.rollout
+    assert told is not None
+    assert (told.id, told.from_version, told.to_version, told.phase, told.step, told.steps) == ("r", 1, 2, Phase.CANARY, 1, 4)
+
+
+def test_a_rollout_is_told_of_before_its_version_is_loaded_and_moves_nothing() -> None:
+    before = next_settings([served()], {ONE: address(10)}, {})
+    starting = canary(0).model_copy(update={"rollout": rollout(phase=Phase.STARTING)})
+    still = next_settings([starting], {ONE: address(10)}, before)["demo"]
+    assert still.desired == before["demo"].desired
+    assert still.settings.tracks == before["demo"].settings.tracks
+    assert still.settings.rollout is not None
+    assert still.settings.rollout.phase is Phase.STARTING
 
 
 def page(told: InForce, *, up: bool = True, version: int | None = None) -> dict[str, object]:
