@@ -1,7 +1,7 @@
 """A cluster: what is wanted are the values of a `helm/model-serving` release, and Kubernetes follows them.
 
-`tracks` are the chart's own values; the rest of the document lies beside them under `rollout`, which the chart does not look at. It is kept as one
-JSON text, because helm lays new values over old ones and would leave in a mapping what had been taken out of it.
+`tracks` are the chart's own values; the rest of the document lies beside them under `rollout`, of which the chart tells the gateways phase, step and
+verdict. It is kept as one JSON text, because helm lays new values over old ones and would leave in a mapping what had been taken out of it.
 
 Helm numbers releases and stores each under its number once, so of two upgrades at the same time one fails. Between reading and upgrading it offers no
 comparison: the number is compared before and after, so that somebody who came in between is told of (Conflict), though not always kept out.

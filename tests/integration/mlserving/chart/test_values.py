@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ from mlserving.gateway.recorder import _FAREWELL_SECONDS
 from mlserving.gateway.settings import FILE, GatewaySettings, Track
 from mlserving.monitor import command as monitor_command
 from mlserving.predictions import label_journal
+from mlserving.rollout.document import Desired, Wanted
+from mlserving.rollout.helm import values_of
+from mlserving.rollout.plan import Phase, Verdict
+from mlserving.tracks.fleet import told_of
 from model_serving_values import MOVED, Values
+from rollouts import rollout
 
 CHART = CHARTS / "model-serving"
 Helm = Callable[..., Any]
@@ -59,6 +65,15 @@ def test_what_is_said_of_the_gateway_reaches_its_file(objects: Objects) -> None:
     model = found.models["cards"]
     assert (model.sticky, model.deadline, model.log.share, model.log.features) == ("x-customer", 2.5, 0.5, ("merchant",))
     assert found.limits.in_flight == 12345678
+
+
+def test_the_gateway_is_told_of_a_rollout_what_it_is_told_on_one_machine(objects: Objects) -> None:
+    judged = rollout(phase=Phase.HOLDING, step=2, verdict=Verdict.UNCLEAR)
+    tracks = {Track.STABLE: Wanted(version=1, weight=50), Track.CANARY: Wanted(version=2, weight=50)}
+    desired = Desired(model="cards", tracks=tracks, rollout=judged)
+    said = [text for name, value in values_of(desired).items() for text in ("--set-json", f"{name}={json.dumps(value)}")]
+    assert settings(objects, *said).models["cards"].rollout == told_of(desired) is not None
+    assert settings(objects).models["cards"].rollout is None
 
 
 def test_a_version_is_a_number_however_large(objects: Objects) -> None:
