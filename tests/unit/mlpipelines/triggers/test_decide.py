@@ -40,7 +40,7 @@ def test_a_cause_that_nothing_speaks_against_starts_a_run_named_after_it() -> No
         (a_situation(freeze=Freeze(by="Ada", why="month end")), Reason.FROZEN, "millrace thaw scam"),
         (a_situation(freeze=Freeze(by="Ada", why="month end", until=NOW + 1)), Reason.FROZEN, "until 2027"),
         (a_situation(policy=replace(POLICY, signals=frozenset({Signal.CALENDAR}))), Reason.NOT_WANTED, "only because of calendar"),
-        (a_situation(open_run="by-hand"), Reason.RUN_OPEN, "millrace runs by-hand"),
+        (a_situation(open_run="by-hand"), Reason.RUN_OPEN, "millrace runs --show by-hand"),
         (a_situation(a_start(NOW - 9 * DAY, open_=True)), Reason.RUN_OPEN, "scam-other"),
         (a_situation(a_start(NOW - 5 * HOUR)), Reason.COOLDOWN, "retraining.cooldown"),
         (a_situation(*(a_start(NOW - n * 20 * HOUR, str(n)) for n in range(1, 8))), Reason.BUDGET_SPENT, "7 of its 7"),

@@ -1,0 +1,69 @@
+"""What the trigger tells Prometheus: decisions, runs, and how old what it knows is. Names begin with `millrace_trigger_`."""
+
+from __future__ import annotations
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from mlpipelines.triggers.decide import Cause, Decision, Reason
+from mlpipelines.triggers.ledger import Ledger, WantedRun
+from mlpipelines.triggers.starter import Ear
+from mlpipelines.triggers.starts import Ended
+
+_PREFIX = "millrace_trigger_"
+_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
+
+
+class Metrics:
+    """All of them, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = registry = CollectorRegistry()
+        self._decisions = Counter(_PREFIX + "decisions", "Causes decided on.", ["model", "signal", "reason"], registry=registry)
+        self.refused = Counter(_PREFIX + "refused_requests", "Requests without a decision.", ["why"], registry=registry)
+        self.unread = Counter(_PREFIX + "unread_alerts", "Alerts without the labels model and signal.", registry=registry)
+        self.seconds = Histogram(_PREFIX + "answer_seconds", "Until a message was answered.", buckets=_BUCKETS, registry=registry)
+        self._started = Counter(_PREFIX + "started_runs", "Runs that were started.", ["model"], registry=registry)
+        self._not_started = Counter(_PREFIX + "failed_starts", "Tries to start a run that failed.", ["model"], registry=registry)
+        self._ended = Counter(_PREFIX + "ended_runs", "Runs that ended, by how.", ["model", "outcome"], registry=registry)
+        self._wanted = Gauge(_PREFIX + "wanted_runs", "Runs that were decided on and have not been started.", registry=registry)
+        self._oldest = Gauge(
+            _PREFIX + "oldest_wanted_timestamp_seconds", "When the oldest of them was decided on; 0 for none.", registry=registry
+        )
+        self._open = Gauge(_PREFIX + "open_runs", "Runs that were started and go on.", registry=registry)
+        self.trained = Gauge(
+            _PREFIX + "last_training_timestamp_seconds", "When the last training of a model began.", ["model"], registry=registry
+        )
+        self.looked = Gauge(_PREFIX + "look_timestamp_seconds", "When a model was last looked at.", ["model"], registry=registry)
+        self.turned = Gauge(
+            _PREFIX + "turn_timestamp_seconds", "When a part of the trigger last did its round.", ["part"], registry=registry
+        )
+
+    def decided(self, cause: Cause, decision: Decision) -> None:
+        """Count a decision. Models that nobody trains are one: strangers make up names."""
+        model = "" if decision.reason is Reason.UNKNOWN_MODEL else cause.model
+        self._decisions.labels(model, cause.signal, decision.reason).inc()
+
+    def ear(self) -> Ear:
+        """What counts starts and ends."""
+
+        def started(run: WantedRun, _address: str) -> None:
+            self._started.labels(run.model).inc()
+
+        def failed(run: WantedRun, _why: str) -> None:
+            self._not_started.labels(run.model).inc()
+
+        def ended(_name: str, model: str, how: Ended) -> None:
+            self._ended.labels(model, how.outcome).inc()
+
+        return Ear(started=started, failed=failed, ended=ended)
+
+    def take_stock(self, ledger: Ledger) -> None:
+        """What the ledger holds now.
+
+        Raises:
+            Unavailable: it does not answer.
+        """
+        wanted = ledger.wanted()
+        self._wanted.set(len(wanted))
+        self._oldest.set(wanted[0].decided_at if wanted else 0.0)
+        self._open.set(len(ledger.open_runs()))
