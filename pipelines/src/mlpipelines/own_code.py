@@ -40,7 +40,9 @@ def hash_code(project: Project, project_dir: Path, step: Step) -> str:
 
 
 def mark_of_work(project: Project, project_dir: Path, code: str) -> str:
-    """A text that changes when the same rows might make another model: the project's Python, its schema, its sections, and Millrace.
+    """A text that changes when the same rows might make another model: the project's Python, its sections, and Millrace.
+
+    The reviewed schema is none of it: it lets rows through or does not, and a run may accept it by itself.
 
     Args:
         project: the parsed project.
@@ -48,8 +50,6 @@ def mark_of_work(project: Project, project_dir: Path, code: str) -> str:
         code: which Millrace runs the steps: the hash of its source, or its image by digest.
     """
     neutral = {name: Project.model_fields[name].get_default() for name in _NO_WORK}
-    schema = project_dir / project.schema_file
     said = [code, hash_code(project, project_dir, "ingest"), hash_code(project, project_dir, "train")]
     said.append(to_json(project.model_copy(update=neutral)))
-    said.append(hashlib.sha256(schema.read_bytes()).hexdigest() if schema.is_file() else "")
     return hashlib.sha256("\0".join(said).encode()).hexdigest()[:16]

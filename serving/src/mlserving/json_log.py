@@ -9,8 +9,8 @@ import sys
 import structlog
 
 
-def log_json() -> None:
-    """Have structlog write JSON, from the level that MILLRACE_LOG_LEVEL names."""
+def log_json(level: str | None = None) -> None:
+    """Have structlog write JSON, from a level on, or from the one that MILLRACE_LOG_LEVEL names."""
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -20,7 +20,7 @@ def log_json() -> None:
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[os.environ.get("MILLRACE_LOG_LEVEL", "INFO").upper()]
+            logging.getLevelNamesMapping()[level or os.environ.get("MILLRACE_LOG_LEVEL", "INFO").upper()]
         ),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,

@@ -91,8 +91,10 @@ def _say_ready(server: Any, ready_file: Path | None) -> None:
 def _fire(arguments: argparse.Namespace) -> int:
     from mlpipelines.project_file import load_project
     from mlpipelines.triggers.decide import Cause, Signal
+    from mlserving.json_log import log_json
     from mlserving.rollout.wiring import whoever
 
+    log_json("CRITICAL")  # what a person must know is in the error or in the answer
     machine = _machine(arguments, arguments.project_dir, None)
     model, now = load_project(arguments.project_dir).model_name, machine.clock()
     machine.known.look_at(model)

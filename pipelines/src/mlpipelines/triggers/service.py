@@ -7,9 +7,11 @@ starts it anew: every step is safe to be killed in.
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import structlog
@@ -148,6 +150,18 @@ def uvicorn_server(app: object, host: str, port: int, told: Sequence[Callable[[u
     """A server for the app that calls each of `told` once it listens."""
 
     class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            """SIGTERM is how a trigger ends well; uvicorn would raise it again once it has ended."""
+            before = signal.signal(signal.SIGTERM, self.handle_exit)
+            try:
+                yield
+            except KeyboardInterrupt:
+                self.should_exit = True
+                raise
+            finally:
+                signal.signal(signal.SIGTERM, before)
+
         async def startup(self, sockets: object = None) -> None:
             await super().startup(sockets)  # type: ignore[arg-type]  # uvicorn's own argument, passed on
             for each in told:

@@ -18,8 +18,8 @@ from mlpipelines.triggers.ledger import Ledger, WantedRun
 from mlpipelines.triggers.starts import Ended, Runs
 
 REFUSED = "refused"
-_CLAIM_SECONDS = 300.0
-"""Longer than a start may take, with every wait in it."""
+_CLAIM_SECONDS = 60.0
+"""Longer than a start takes as a rule. A claim spares others the work; that two start one run is kept off by its name."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 600.0
 
 log = structlog.get_logger()
