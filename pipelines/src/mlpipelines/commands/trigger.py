@@ -42,6 +42,7 @@ def _place_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_workspace(parser)
     parser.add_argument("--kubeflow", metavar="URL", help="start runs on this Kubeflow Pipelines (default: on this machine)")
     parser.add_argument("--image", metavar="IMAGE", help="with --kubeflow: the steps image, by digest")
+    parser.add_argument("--notify", type=Path, metavar="FILE", help="YAML: the ways on which people are told (docs/retraining.md)")
     parser.add_argument("--namespace", help="with --kubeflow: the team's namespace, on a multi-user installation")
 
 
@@ -108,6 +109,7 @@ def _fire(arguments: argparse.Namespace) -> int:
     decision = machine.settle(cause)
     if decision.starts:
         machine.starter.turn()
+        machine.tell()
     known = next((run for run in machine.ledger.runs(model) if run.name == cause.run_name), None)
     told = {"model": model, "started": decision.starts, "reason": decision.reason, "text": decision.text, "run": known and known.name}
     if arguments.json:
@@ -123,13 +125,16 @@ def _fire(arguments: argparse.Namespace) -> int:
 
 def _machine(arguments: argparse.Namespace, projects_dir: Path, at_once: int | None) -> Machine:
     """All parts, connected. On a cluster, Kubeflow itself knows how much may go on at once."""
+    from mlpipelines.triggers.channels import Channels, read_channels
     from mlpipelines.triggers.facts import Known, Sources, count_labels
     from mlpipelines.triggers.ledger import Ledger
     from mlpipelines.triggers.metrics import Metrics
+    from mlpipelines.triggers.outbox import Outbox
     from mlpipelines.triggers.projects import Projects
     from mlpipelines.triggers.reviewers import Reviewers
     from mlpipelines.triggers.service import Machine
     from mlpipelines.triggers.starter import Starter
+    from mlpipelines.triggers.telling import Telling
     from mlpipelines.triggers.timetable import Timetable
     from mlpipelines.triggers.watch import Watch
     from mlserving.database import address, open_database
@@ -138,7 +143,9 @@ def _machine(arguments: argparse.Namespace, projects_dir: Path, at_once: int | N
     runs = _runs(arguments, projects)
     where = address(workspace.root)
     database = open_database(where)
-    ledger, metrics = Ledger(database), Metrics()
+    ledger, metrics, outbox = Ledger(database), Metrics(), Outbox(database)
+    channels = read_channels(arguments.notify) if arguments.notify else Channels()
+    ears = [metrics.ear(), *([Telling(outbox, channels, projects, ledger).ear()] if arguments.notify else [])]
     sources = Sources(
         projects=projects,
         runs=runs,
@@ -151,7 +158,9 @@ def _machine(arguments: argparse.Namespace, projects_dir: Path, at_once: int | N
         known=Known(sources),
         watch=Watch(runs.code),
         timetable=Timetable(database),
-        starter=Starter(ledger, runs, most_open=None if arguments.kubeflow else at_once, ears=[metrics.ear()]),
+        starter=Starter(ledger, runs, most_open=None if arguments.kubeflow else at_once, ears=ears),
+        outbox=outbox,
+        send=channels.send,
         metrics=metrics,
     )
 

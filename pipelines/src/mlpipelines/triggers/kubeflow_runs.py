@@ -43,7 +43,7 @@ class KubeflowRuns:
         run = self._only(self._kubeflow.named(self._projects.require(model).project.name, name))
         if run is None:
             return Ended(outcome="lost", trouble="Kubeflow Pipelines has no run of this name any more.")
-        return None if run.open else Ended(outcome=run.state.lower(), trouble=run.error)
+        return None if run.open else Ended(outcome=run.state.lower(), facts={"page": self._kubeflow.address(run)}, trouble=run.error)
 
     def open_run(self, model: str, ours: Collection[str]) -> str:
         """As `Runs.open_run` says."""

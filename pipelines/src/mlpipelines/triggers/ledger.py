@@ -142,6 +142,12 @@ class Ledger:
         with self._reading() as connection:
             return [(row.name, row.model) for row in connection.execute(select(RUNS).where(RUNS.c.state == STARTED))]
 
+    def reason_of(self, name: str) -> str:
+        """Why a run was decided on; empty for one that is not here."""
+        with self._reading() as connection:
+            row = connection.execute(select(RUNS).where(RUNS.c.name == name)).mappings().first()
+        return _wanted_run(row).reason if row is not None else ""
+
     def runs(self, model: str, most: int = 20) -> Sequence[KnownRun]:
         """The last runs of a model that were decided on, newest first."""
         query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.decided_at.desc()).limit(most)

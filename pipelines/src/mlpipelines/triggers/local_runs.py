@@ -70,7 +70,8 @@ class LocalRuns:
         record = read_run(folder, open_run=is_open)
         if record.status == "running":
             return None
-        return Ended(outcome=record.status, facts=record.facts, trouble=str((record.failure or {}).get("message", ""))[:_SAID])
+        facts = {**record.facts, "page": str(folder)}
+        return Ended(outcome=record.status, facts=facts, trouble=str((record.failure or {}).get("message", ""))[:_SAID])
 
     def open_run(self, model: str, ours: Collection[str]) -> str:
         """As `Runs.open_run` says."""

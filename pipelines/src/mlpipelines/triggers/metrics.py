@@ -6,6 +6,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from mlpipelines.triggers.decide import Cause, Decision, Reason
 from mlpipelines.triggers.ledger import Ledger, WantedRun
+from mlpipelines.triggers.outbox import Waiting
 from mlpipelines.triggers.starter import Ear
 from mlpipelines.triggers.starts import Ended
 
@@ -29,6 +30,11 @@ class Metrics:
         self._oldest = Gauge(
             _PREFIX + "oldest_wanted_timestamp_seconds", "When the oldest of them was decided on; 0 for none.", registry=registry
         )
+        self._notices = Gauge(_PREFIX + "waiting_notices", "Notices that have not been sent.", registry=registry)
+        self._oldest_notice = Gauge(
+            _PREFIX + "oldest_notice_timestamp_seconds", "When the oldest of them was written; 0 for none.", registry=registry
+        )
+        self._given_up = Gauge(_PREFIX + "lost_notices", "Notices that could not be sent for a day.", registry=registry)
         self._open = Gauge(_PREFIX + "open_runs", "Runs that were started and go on.", registry=registry)
         self.trained = Gauge(
             _PREFIX + "last_training_timestamp_seconds", "When the last training of a model began.", ["model"], registry=registry
@@ -37,6 +43,12 @@ class Metrics:
         self.turned = Gauge(
             _PREFIX + "turn_timestamp_seconds", "When a part of the trigger last did its round.", ["part"], registry=registry
         )
+
+    def notices(self, waiting: Waiting) -> None:
+        """What has not been sent."""
+        self._notices.set(waiting.count)
+        self._oldest_notice.set(waiting.oldest)
+        self._given_up.set(waiting.given_up)
 
     def decided(self, cause: Cause, decision: Decision) -> None:
         """Count a decision. Models that nobody trains are one: strangers make up names."""

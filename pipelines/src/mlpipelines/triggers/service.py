@@ -1,7 +1,7 @@
 """`millrace trigger serve`: the address for alerts, and the rounds that look, fire what the calendar says, and start runs. Wiring.
 
-Three parts share nothing but the ledger and the last look: the address answers from memory; `looking` looks at each model anew, tells of what nobody
-posts and of dates that have come; `starting` takes wanted runs to wherever they go. A part that ends by a bug ends the process, and whoever runs it
+Four parts share nothing but the ledger and the last look: the address answers from memory; `looking` looks at each model anew, tells of what nobody
+posts and of dates that have come; `starting` takes wanted runs to wherever they go; `telling` sends notices to people. A part that ends by a bug ends the process, and whoever runs it
 starts it anew: every step is safe to be killed in.
 """
 
@@ -22,6 +22,8 @@ from mlpipelines.triggers.decide import Cause, Decision
 from mlpipelines.triggers.facts import Known, Look
 from mlpipelines.triggers.ledger import Ledger
 from mlpipelines.triggers.metrics import Metrics
+from mlpipelines.triggers.notices import Notice
+from mlpipelines.triggers.outbox import Outbox
 from mlpipelines.triggers.starter import Starter
 from mlpipelines.triggers.timetable import Timetable
 from mlpipelines.triggers.tokens import Tokens
@@ -44,6 +46,9 @@ class Machine:
     watch: Watch
     timetable: Timetable
     starter: Starter
+    outbox: Outbox
+    send: Callable[[str, Notice], None]
+    """How a notice goes its way."""
     metrics: Metrics = field(default_factory=Metrics)
     clock: Callable[[], float] = time.time
 
@@ -65,6 +70,11 @@ class Machine:
         self.starter.turn()
         self.metrics.take_stock(self.ledger)
 
+    def tell(self) -> None:
+        """One round of `telling`. Raises as `look` does."""
+        self.outbox.deliver(self.send, self.clock())
+        self.metrics.notices(self.outbox.waiting())
+
     def settle(self, cause: Cause) -> Decision:
         """Have one cause decided on. Raises as `look` does."""
         (decision,) = self.ledger.settle([cause], self.known.facts, self.clock())
@@ -85,7 +95,7 @@ class Service:
         """`every` is how many seconds lie between two rounds."""
         self._machine, self._every = machine, every
         self._woken, self._stopped = threading.Event(), threading.Event()
-        self._turned = dict.fromkeys(("looking", "starting"), time.monotonic())
+        self._turned = dict.fromkeys(("looking", "starting", "telling"), time.monotonic())
         self._bug: BaseException | None = None
         parts = Parts(
             ledger=machine.ledger,
@@ -105,10 +115,13 @@ class Service:
             Exception: a bug ended one of the parts.
         """
         self._round("looking", self._machine.look)  # once before anybody is answered
-        threads = [
-            threading.Thread(target=self._rounds, args=args, name=args[0], daemon=True)
-            for args in (("looking", self._machine.look, self._stopped, server), ("starting", self._machine.start, self._woken, server))
-        ]
+        machine = self._machine
+        parts = (
+            ("looking", machine.look, self._stopped),
+            ("starting", machine.start, self._woken),
+            ("telling", machine.tell, self._stopped),
+        )
+        threads = [threading.Thread(target=self._rounds, args=(*part, server), name=part[0], daemon=True) for part in parts]
         for thread in threads:
             thread.start()
         try:

@@ -4,13 +4,14 @@
     trigger_runs        a row for each run that was decided on, from `wanted` over `started` to `ended`
     trigger_freezes     who wanted no training of a model, and until when
     trigger_schedules   how far each schedule was looked through
+    trigger_notices     what people are told, until it has arrived
 
 Where the database is: `mlserving.database`. Who reads and writes them: `triggers.ledger`.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Column, Float, Integer, MetaData, String, Table
+from sqlalchemy import JSON, Boolean, Column, Float, Integer, MetaData, String, Table
 
 WANTED, STARTED, ENDED = "wanted", "started", "ended"
 
@@ -65,4 +66,17 @@ SCHEDULES = Table(
     Column("said", String, nullable=False),
     Column("until", Float, nullable=False),
     Column("waiting", Float),
+)
+NOTICES = Table(
+    "trigger_notices",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("way", String, nullable=False),
+    Column("notice", JSON, nullable=False),
+    Column("written", Float, nullable=False),
+    Column("not_before", Float, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("trouble", String, nullable=False, default=""),
+    Column("delivered", Float),
+    Column("given_up", Boolean, nullable=False, default=False),
 )
