@@ -356,6 +356,8 @@ class Retraining(Section):
     budget: RetrainingBudget = RetrainingBudget()
     min_new_labels: int = Field(default=0, ge=0)
     """Labelled rows that the last training had not seen, before drift, quality or corrections start another one."""
+    stale_days: float | None = Field(default=None, gt=0)
+    """Alarm when the model was not trained for so long. It starts nothing by itself: that is what `schedule` is for."""
     corrections: float | None = Field(default=None, gt=0, lt=1)
     """Reviewers disagree with the model when they would surely correct more than this share of its predictions. Not looked at where not set."""
 

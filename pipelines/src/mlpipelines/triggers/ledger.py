@@ -142,6 +142,12 @@ class Ledger:
         with self._reading() as connection:
             return [(row.name, row.model) for row in connection.execute(select(RUNS).where(RUNS.c.state == STARTED))]
 
+    def last_outcomes(self) -> dict[str, str]:
+        """By model, how the last of its runs that ended did."""
+        query = select(RUNS.c.model, RUNS.c.outcome).where(RUNS.c.state == ENDED).order_by(RUNS.c.decided_at)
+        with self._reading() as connection:
+            return {row.model: row.outcome for row in connection.execute(query)}
+
     def reason_of(self, name: str) -> str:
         """Why a run was decided on; empty for one that is not here."""
         with self._reading() as connection:

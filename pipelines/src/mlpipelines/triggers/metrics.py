@@ -10,6 +10,8 @@ from mlpipelines.triggers.outbox import Waiting
 from mlpipelines.triggers.starter import Ear
 from mlpipelines.triggers.starts import Ended
 
+FAILURES = frozenset({"failed", "killed", "lost", "refused"})
+"""Outcomes that somebody should look at. A model or data that were rejected are the gate at work."""
 _PREFIX = "millrace_trigger_"
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
@@ -29,6 +31,12 @@ class Metrics:
         self._wanted = Gauge(_PREFIX + "wanted_runs", "Runs that were decided on and have not been started.", registry=registry)
         self._oldest = Gauge(
             _PREFIX + "oldest_wanted_timestamp_seconds", "When the oldest of them was decided on; 0 for none.", registry=registry
+        )
+        self._failed = Gauge(
+            _PREFIX + "last_run_failed", "1 where the last run of a model that ended failed.", ["model"], registry=registry
+        )
+        self.stale_after = Gauge(
+            _PREFIX + "stale_after_seconds", "Without a training for so long, a model is stale.", ["model"], registry=registry
         )
         self._notices = Gauge(_PREFIX + "waiting_notices", "Notices that have not been sent.", registry=registry)
         self._oldest_notice = Gauge(
@@ -79,3 +87,5 @@ class Metrics:
         self._wanted.set(len(wanted))
         self._oldest.set(wanted[0].decided_at if wanted else 0.0)
         self._open.set(len(ledger.open_runs()))
+        for model, outcome in ledger.last_outcomes().items():
+            self._failed.labels(model).set(outcome in FAILURES)

@@ -60,6 +60,8 @@ class Machine:
         """
         for model, look in self.known.look().items():
             self.metrics.looked.labels(model).set(look.at)
+            if (days := look.trained.project.retraining.stale_days) is not None:
+                self.metrics.stale_after.labels(model).set(days * 86_400.0)
             if look.training is not None:
                 self.metrics.trained.labels(model).set(look.training.at)
             if model not in self.known.troubles:
