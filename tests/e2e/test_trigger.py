@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import ssl
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from triggers import Trigger, an_alert, until
+from certificates import Authority
+from triggers import TOKEN, Trigger, an_alert, until
 from typed_commands import millrace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -120,3 +123,36 @@ def test_what_the_trigger_is_told_about_itself(projects: Path, tmp_path: Path) -
         assert trigger.ask("POST", "/alerts", b"{}")[0] == 401
         trigger.process.terminate()
         assert trigger.process.wait(30) == 0
+
+
+def test_only_clients_of_the_authority_get_in_where_that_is_asked_for(projects: Path, tmp_path: Path) -> None:
+    authority, strangers = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
+    certificate, key = authority.issue("trigger", user="trigger", hosts=["127.0.0.1"])
+    words = ("--tls-cert", str(certificate), "--tls-key", str(key), "--client-ca", str(authority.certificate))
+    unknown = ssl.create_default_context(cafile=str(authority.certificate))
+    foreign = ssl.create_default_context(cafile=str(authority.certificate))
+    foreign.load_cert_chain(*strangers.issue("eve", user="eve"))
+    with Trigger(tmp_path / "w", projects, *words) as trigger:
+
+        def ask(context: ssl.SSLContext) -> int:
+            connection = http.client.HTTPSConnection(trigger.address, context=context, timeout=30)
+            connection.request("POST", "/alerts", b"{}", {"Authorization": f"Bearer {TOKEN}"})
+            return connection.getresponse().status
+
+        assert ask(authority.client("alertmanager", user="alertmanager")) == 400
+        for context in (unknown, foreign):
+            with pytest.raises(OSError):  # noqa: PT011  an SSLError or a reset, as the system has it
+                ask(context)
+    refused = millrace(
+        "trigger",
+        "serve",
+        "--projects",
+        projects,
+        "--token-file",
+        trigger.token_file,
+        "--client-ca",
+        certificate,
+        workspace=tmp_path,
+        code=2,
+    )
+    assert "--tls-cert" in refused.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from mlpipelines.triggers.projects import Projects
 from mlpipelines.triggers.starter import Starter
 from mlpipelines.triggers.telling import Telling
 from mlserving.database import open_database
+from postgres import postgres_server, url_of
 from receivers import Inbox, http_inbox, mail_inbox
 
 IMAGE = "registry.example/steps@sha256:" + "a" * 64
@@ -72,11 +74,13 @@ def channels(tmp_path: Path, http: Inbox, mail: Inbox) -> Channels:
     return read_channels(tmp_path / "notify.yaml")
 
 
-@pytest.fixture
-def database(tmp_path: Path) -> Iterator[Engine]:
-    engine = open_database(f"sqlite:///{tmp_path}/serving.db")
-    yield engine
-    engine.dispose()
+@pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
+def database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Engine]:
+    with ExitStack() as stack:
+        url = f"sqlite:///{tmp_path}/serving.db" if request.param == "sqlite" else url_of(stack.enter_context(postgres_server()))
+        engine = open_database(url)
+        stack.callback(engine.dispose)
+        yield engine
 
 
 @pytest.fixture

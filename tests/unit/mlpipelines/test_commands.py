@@ -48,6 +48,25 @@ def test_asking_for_help_loads_nothing_heavy() -> None:
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 
+def test_a_trigger_for_a_cluster_loads_nothing_that_its_image_does_not_hold(tmp_path: Path) -> None:
+    heavy = ("tensorflow", "mlflow", "apache_beam", "pandas", "keras", "grpc", "tensorflow_data_validation")
+    new.write_project("churn", "growth", tmp_path / "projects")
+    image = "registry.example/steps@sha256:" + "a" * 64
+    place = f"Namespace(workspace={str(tmp_path)!r}, kubeflow='http://127.0.0.1:1', image={image!r}, namespace=None, notify=None)"
+    code = f"""
+import sys
+from argparse import Namespace
+from pathlib import Path
+from mlpipelines.commands import trigger
+machine = trigger._machine({place}, Path({str(tmp_path / "projects")!r}), None)
+machine.look(), machine.start(), machine.tell()
+assert "does not answer" in machine.known.troubles["churn"]
+print([m for m in {heavy} if m in sys.modules])
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "[]"
+
+
 def test_new_writes_a_valid_project_and_never_over_another(tmp_path: Path) -> None:
     folder = new.write_project("scam-users", "trust", tmp_path)
     assert load_project(folder).team == "trust"

@@ -14,7 +14,7 @@ from mlpipelines.commands import options, screen
 from mlpipelines.errors import ConfigError, Rejected, Unavailable
 
 if TYPE_CHECKING:
-    from mlpipelines.triggers.service import Machine
+    from mlpipelines.triggers.service import Machine, Tls
 
 _EXAMPLES = """  millrace trigger serve --projects pipelines/projects --token-file token
   millrace trigger serve --projects projects --token-file token --kubeflow http://ml-pipeline.kubeflow:8888 --image REGISTRY/steps@sha256:…
@@ -51,6 +51,11 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--token-file", required=True, type=Path, metavar="FILE", help="bearer tokens that may post, one a line")
     parser.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: 127.0.0.1, this machine only)")
     parser.add_argument("--port", type=int, default=9096, metavar="N", help="default 9096; 0 takes a free one")
+    parser.add_argument("--tls-cert", type=Path, metavar="FILE", help="speak TLS with this certificate")
+    parser.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
+    parser.add_argument(
+        "--client-ca", type=Path, metavar="FILE", help="with --tls-cert: let in only clients with a certificate of this authority"
+    )
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help='written once alerts are taken: {"address", "pid"}')
     parser.add_argument("--every", type=float, default=10.0, metavar="S", help="seconds between two looks (default 10)")
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="trainings that this machine carries at a time (default 1)")
@@ -60,7 +65,7 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
 def _fire_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("project_dir", type=Path, metavar="PROJECT_DIR", help="the folder with project.yaml")
     parser.add_argument("--because", required=True, metavar="TEXT", help="why; the run, its report and the model version say it")
-    parser.add_argument("--once", default="", metavar="TEXT", help="a name for this occasion: the same one starts one run")
+    parser.add_argument("--once", default="", metavar="TEXT", help="a name for this occurrence: the same one starts one run")
     _place_arguments(parser)
     options.add_json(parser)
 
@@ -73,9 +78,25 @@ def _serve(arguments: argparse.Namespace) -> int:
     log_json()
     tokens = Tokens(arguments.token_file)
     service = Service(_machine(arguments, arguments.projects, arguments.at_once), tokens, every=arguments.every)
-    server = uvicorn_server(service.app, arguments.host, arguments.port, [lambda server: _say_ready(server, arguments.ready_file)])
+    told = [lambda server: _say_ready(server, arguments.ready_file)]
+    server = uvicorn_server(service.app, arguments.host, arguments.port, told, _tls(arguments))
     service.run(server)
     return 0
+
+
+def _tls(arguments: argparse.Namespace) -> Tls | None:
+    from mlpipelines.triggers.service import Tls
+
+    if arguments.tls_cert is None and (arguments.tls_key or arguments.client_ca):
+        raise ConfigError("--tls-key and --client-ca go with --tls-cert.")
+    if arguments.tls_cert is None:
+        return None
+    if arguments.tls_key is None:
+        raise ConfigError("--tls-cert needs --tls-key: the certificate's key.")
+    missing = [file for file in (arguments.tls_cert, arguments.tls_key, arguments.client_ca) if file is not None and not file.is_file()]
+    if missing:
+        raise ConfigError(f"{missing[0]} is not there. Check --tls-cert, --tls-key and --client-ca.")
+    return Tls(certificate=arguments.tls_cert, key=arguments.tls_key, clients=arguments.client_ca)
 
 
 def _say_ready(server: Any, ready_file: Path | None) -> None:

@@ -8,11 +8,14 @@ starts it anew: every step is safe to be killed in.
 from __future__ import annotations
 
 import signal
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 import structlog
 import uvicorn
@@ -161,7 +164,19 @@ class Service:
         self._turned[part] = time.monotonic()
 
 
-def uvicorn_server(app: object, host: str, port: int, told: Sequence[Callable[[uvicorn.Server], None]] = ()) -> uvicorn.Server:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """The server's own certificate, and whose clients it lets in."""
+
+    certificate: Path
+    key: Path
+    clients: Path | None = None
+    """The authority that must have signed a client's certificate; None: the bearer token alone says who one is."""
+
+
+def uvicorn_server(
+    app: object, host: str, port: int, told: Sequence[Callable[[uvicorn.Server], None]] = (), tls: Tls | None = None
+) -> uvicorn.Server:
     """A server for the app that calls each of `told` once it listens."""
 
     class Server(uvicorn.Server):
@@ -182,4 +197,9 @@ def uvicorn_server(app: object, host: str, port: int, told: Sequence[Callable[[u
             for each in told:
                 each(self)
 
-    return Server(uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, lifespan="off"))  # type: ignore[arg-type]  # any ASGI app
+    encrypted: dict[str, Any] = {}
+    if tls is not None:
+        encrypted = {"ssl_certfile": tls.certificate, "ssl_keyfile": tls.key}
+        if tls.clients is not None:
+            encrypted |= {"ssl_ca_certs": str(tls.clients), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    return Server(uvicorn.Config(app, host=host, port=port, log_level="warning", access_log=False, lifespan="off", **encrypted))  # type: ignore[arg-type]  # any ASGI app
