@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -181,7 +182,7 @@ def start_run(
             pipeline=file,
             arguments={
                 "reason": reason,
-                "freshness": mark_of(project.source, folder, name),
+                "freshness": mark_of(project.source, folder, uuid.uuid4().hex),  # names of runs may be alike
                 "lineage": {**lineage_of(folder), "image": image, "reason": reason, "work": mark_of_work(project, folder, image)},
             },
         )

@@ -160,6 +160,11 @@ def test_submit_starts_the_same_run_by_hand(api: KubeflowApi, projects: Path, tm
     (run,) = api.runs
     assert said == {"run": run["run_id"], "url": f"{api.host}/#/runs/details/{run['run_id']}"}
     assert run["display_name"] == "visits · new features"
+    rows = ("--set", "source.kind=sql", "--set", "source.url=postgresql://rows", "--set", "source.query=select 1")
+    for _ in range(2):
+        millrace("submit", projects / "visits", *words[2:], *rows, workspace=tmp_path)
+    first, second = (each["runtime_config"]["parameters"]["freshness"] for each in api.runs[1:])
+    assert first != second, "a database is read anew by each run, whatever it is called"
     api.down = True
     failed = subprocess.run([MILLRACE, *map(str, words)], capture_output=True, text=True, check=False)
     assert failed.returncode == 4

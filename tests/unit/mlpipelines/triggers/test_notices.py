@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from mlpipelines.evaluation.verdict import Check, Estimate, Opponent, Verdict
@@ -11,12 +13,12 @@ from mlpipelines.triggers.starts import Ended
 WHY = "drift: amount <drifted> & more"
 
 
-def a_verdict(outcome: str, *checks: Check) -> Verdict:
+def a_verdict(outcome: Any, *checks: Check) -> Verdict:
     opponent = Opponent(kind="champion", name="champion version 3", version=3)
     return Verdict(
         outcome=outcome, title=f"{outcome.capitalize()}: recall 0.91 against 0.88", model="scam", task="classification", metric="recall",
         opponent=opponent, checks=checks, scores=(),
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 def a_check(number: int, *, passed: bool) -> Check:
