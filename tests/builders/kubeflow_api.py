@@ -31,6 +31,8 @@ class KubeflowApi:
         """`503`, `400`; `never`: the connection breaks and nothing was done; `silent`: it was done, and the answer is lost; `late`: it is done after
         the client has given up."""
         self.down = False
+        self.authorizations: list[str] = []
+        """What each request showed."""
         self.port = 0
         self.lock = threading.Lock()
 
@@ -87,6 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Nothing."""
 
     def do_GET(self) -> None:
+        self.world.authorizations.append(self.headers.get("Authorization", ""))
         where, asked = urlsplit(self.path), parse_qs(urlsplit(self.path).query)
         if self.world.down:
             self._say(503, {"error": "upstream connect error"})

@@ -97,7 +97,7 @@ def an_alert(model: str, fingerprint: str = "f", signal: str = "drift", **change
     return {"status": "firing", "labels": labels, "annotations": annotations, **times, **changes}
 
 
-def until(holds: Callable[[], Any], seconds: float = 240.0) -> None:
+def until(holds: Callable[[], Any], seconds: float = 400.0) -> None:
     """Return once it holds."""
     give_up = time.monotonic() + seconds
     while not holds():

@@ -15,7 +15,7 @@ from certificates import Authority
 from triggers import TOKEN, Trigger, an_alert, until
 from typed_commands import millrace
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
 @pytest.fixture

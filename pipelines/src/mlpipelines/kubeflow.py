@@ -7,6 +7,7 @@ here with a time limit each, which the client's own methods have not. What fails
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import uuid
 import warnings
@@ -26,6 +27,8 @@ from mlpipelines.project import Project
 
 OPEN = frozenset({"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"})
 """States of a run that goes on. A run that was just made has none yet, which reads as the first."""
+TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105  a name
+"""The environment variable by which Kubeflow's own client finds a pod's token."""
 _PAGE = 50
 _CANNOT_HELP = frozenset({400, 422})
 """Answers that stay the same however often one asks."""
@@ -129,7 +132,7 @@ class Kubeflow:
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # that it needs version 2.0
-            return Client(host=self._host, namespace=self._namespace or "kubeflow")
+            return Client(host=self._host, namespace=self._namespace or "kubeflow", credentials=_credentials())
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
@@ -186,6 +189,14 @@ def start_run(
                 "lineage": {**lineage_of(folder), "image": image, "reason": reason, "work": mark_of_work(project, folder, image)},
             },
         )
+
+
+def _credentials() -> Any:
+    """A pod's own token, where one is mounted for Kubeflow Pipelines; a multi-user installation asks for it. It is read anew for each request."""
+    from kfp.client import set_volume_credentials
+
+    file = os.environ.get(TOKEN_FILE)
+    return set_volume_credentials.ServiceAccountTokenVolumeCredentials(path=file) if file else None
 
 
 def _filter(predicate: Mapping[str, Any]) -> str:

@@ -154,6 +154,18 @@ def test_an_end_that_cannot_be_seen_is_none(api: KubeflowApi, room: Room) -> Non
     assert room.outcome() == "lost"
 
 
+def test_a_pod_shows_its_token_and_the_next_one_after_it_was_changed(
+    api: KubeflowApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "token").write_text("first-token")
+    monkeypatch.setenv("KF_PIPELINES_SA_TOKEN_PATH", str(tmp_path / "token"))
+    kubeflow = Kubeflow(api.host, "fraud")
+    assert kubeflow.newest("visits") == []
+    (tmp_path / "token").write_text("second-token")
+    assert kubeflow.newest("visits") == []
+    assert api.authorizations == ["Bearer first-token", "Bearer second-token"]
+
+
 def test_submit_starts_the_same_run_by_hand(api: KubeflowApi, projects: Path, tmp_path: Path) -> None:
     words: list[Any] = ["submit", projects / "visits", "--host", api.host, "--image", IMAGE, "--reason", "new features", "--json"]
     said = json.loads(millrace(*words, workspace=tmp_path).stdout)
