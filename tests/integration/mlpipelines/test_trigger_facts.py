@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from prometheus_client import generate_latest
 
 import prediction_rows as rows
 import review_cases as review
@@ -16,6 +17,7 @@ from mlpipelines.kubeflow import Kubeflow
 from mlpipelines.triggers.facts import OLDEST, Known, Sources, count_labels
 from mlpipelines.triggers.kubeflow_runs import KubeflowRuns
 from mlpipelines.triggers.ledger import Ledger
+from mlpipelines.triggers.metrics import Metrics
 from mlpipelines.triggers.projects import Projects
 from mlpipelines.triggers.reviewers import Reviewers
 from mlserving.database import open_database
@@ -111,6 +113,20 @@ def test_a_project_that_is_broken_leaves_the_others_as_they_were(world: World) -
     world.write("scam", PROJECT.format(name="scam"))
     world.known.look()
     assert not world.known.troubles
+
+
+def test_a_project_that_is_taken_away_is_forgotten(world: World) -> None:
+    metrics = Metrics()
+    for look in world.known.look().values():
+        metrics.looked_at(look)
+    (world.root / "projects" / "scam" / "project.yaml").unlink()
+    looks = world.known.look()
+    metrics.only(looks)
+    assert list(looks) == ["churn"]
+    assert world.known.facts("scam").policy is None
+    told = generate_latest(metrics.registry).decode()
+    assert 'model="churn"' in told
+    assert 'model="scam"' not in told
 
 
 def test_labels_are_counted_once_for_each_prediction_from_files_and_from_what_is_no_file_yet(tmp_path: Path) -> None:

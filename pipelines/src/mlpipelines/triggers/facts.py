@@ -73,6 +73,9 @@ class Known:
             models = list(self._looks)
         else:
             self.troubles.pop("", None)
+            for gone in (self._looks.keys() | self.troubles.keys()) - set(models):  # nobody trains it any more
+                self._looks.pop(gone, None)
+                self.troubles.pop(gone, None)
         for model in models:
             try:
                 self.look_at(model)

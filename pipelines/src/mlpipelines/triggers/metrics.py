@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from contextlib import suppress
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from mlpipelines.triggers.decide import Cause, Decision, Reason
+from mlpipelines.triggers.facts import Look
 from mlpipelines.triggers.ledger import Ledger, WantedRun
 from mlpipelines.triggers.outbox import Waiting
 from mlpipelines.triggers.starter import Ear
@@ -13,6 +17,7 @@ from mlpipelines.triggers.starts import Ended
 FAILURES = frozenset({"failed", "killed", "lost", "refused"})
 """Outcomes that somebody should look at. A model or data that were rejected are the gate at work."""
 _PREFIX = "millrace_trigger_"
+_DAY = 86_400.0
 _BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 
@@ -21,6 +26,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = registry = CollectorRegistry()
+        self._models: set[str] = set()
         self._decisions = Counter(_PREFIX + "decisions", "Causes decided on.", ["model", "signal", "reason"], registry=registry)
         self.refused = Counter(_PREFIX + "refused_requests", "Requests without a decision.", ["why"], registry=registry)
         self.unread = Counter(_PREFIX + "unread_alerts", "Alerts without the labels model and signal.", registry=registry)
@@ -35,7 +41,7 @@ class Metrics:
         self._failed = Gauge(
             _PREFIX + "last_run_failed", "1 where the last run of a model that ended failed.", ["model"], registry=registry
         )
-        self.stale_after = Gauge(
+        self._stale_after = Gauge(
             _PREFIX + "stale_after_seconds", "Without a training for so long, a model is stale.", ["model"], registry=registry
         )
         self._notices = Gauge(_PREFIX + "waiting_notices", "Notices that have not been sent.", registry=registry)
@@ -44,13 +50,31 @@ class Metrics:
         )
         self._given_up = Gauge(_PREFIX + "lost_notices", "Notices that could not be sent for a day.", registry=registry)
         self._open = Gauge(_PREFIX + "open_runs", "Runs that were started and go on.", registry=registry)
-        self.trained = Gauge(
+        self._trained = Gauge(
             _PREFIX + "last_training_timestamp_seconds", "When the last training of a model began.", ["model"], registry=registry
         )
-        self.looked = Gauge(_PREFIX + "look_timestamp_seconds", "When a model was last looked at.", ["model"], registry=registry)
+        self._looked = Gauge(_PREFIX + "look_timestamp_seconds", "When a model was last looked at.", ["model"], registry=registry)
         self.turned = Gauge(
             _PREFIX + "turn_timestamp_seconds", "When a part of the trigger last did its round.", ["part"], registry=registry
         )
+
+    def looked_at(self, look: Look) -> None:
+        """What a look saw of a model."""
+        model, project = look.trained.project.model_name, look.trained.project
+        self._models.add(model)
+        self._looked.labels(model).set(look.at)
+        if look.training is not None:
+            self._trained.labels(model).set(look.training.at)
+        if (days := project.retraining.stale_days) is not None:
+            self._stale_after.labels(model).set(days * _DAY)
+
+    def only(self, models: Collection[str]) -> None:
+        """Say no more of other models: an alert about one that is gone would never end."""
+        for gone in self._models - set(models):
+            for gauge in (self._looked, self._trained, self._stale_after):
+                with suppress(KeyError):  # it may never have been set
+                    gauge.remove(gone)
+        self._models &= set(models)
 
     def notices(self, waiting: Waiting) -> None:
         """What has not been sent."""

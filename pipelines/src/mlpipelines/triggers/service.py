@@ -61,12 +61,10 @@ class Machine:
         Raises:
             Unavailable: the ledger does not answer. What was not told will be told in the next round.
         """
-        for model, look in self.known.look().items():
-            self.metrics.looked.labels(model).set(look.at)
-            if (days := look.trained.project.retraining.stale_days) is not None:
-                self.metrics.stale_after.labels(model).set(days * 86_400.0)
-            if look.training is not None:
-                self.metrics.trained.labels(model).set(look.training.at)
+        looks = self.known.look()
+        self.metrics.only(looks)
+        for model, look in looks.items():
+            self.metrics.looked_at(look)
             if model not in self.known.troubles:
                 self._tell(model, look)
 
