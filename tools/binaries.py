@@ -32,6 +32,7 @@ PACKAGES = {
     "helm": ("helm", "helm.sh/helm/v4/cmd/helm"),
     "prometheus": ("prometheus", "github.com/prometheus/prometheus/cmd/prometheus"),
     "promtool": ("prometheus", "github.com/prometheus/prometheus/cmd/promtool"),
+    "alertmanager": ("alertmanager", "github.com/prometheus/alertmanager/cmd/alertmanager"),
     "kueue": ("kueue", "sigs.k8s.io/kueue/cmd/kueue"),
 }
 """Program -> (folder here that pins its module, Go package)."""

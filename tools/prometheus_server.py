@@ -44,21 +44,35 @@ class PrometheusServer:
         folder: where data, configuration and log go.
         history: what it knows from the start.
         scrape: its `scrape_configs`.
+        rules: files of rules, which it evaluates every second where there are any.
+        alertmanagers: whom it tells of alerts, as HOST:PORT.
 
     Raises:
         NotReady: it ended or did not listen in time.
         binaries.ToolsMissing: the programs are not there and cannot be built.
     """
 
-    def __init__(self, folder: Path, history: Iterable[Series] = (), scrape: Sequence[Mapping[str, Any]] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        history: Iterable[Series] = (),
+        scrape: Sequence[Mapping[str, Any]] = (),
+        rules: Sequence[Path] = (),
+        alertmanagers: Sequence[str] = (),
+    ) -> None:
         self.url = ""
-        self._folder, self._history, self._scrape = folder, history, scrape
+        self._folder, self._history = folder, history
+        self._settings: dict[str, Any] = {"scrape_configs": scrape}
+        if rules:
+            self._settings |= {"global": {"evaluation_interval": "1s"}, "rule_files": [str(file) for file in rules]}
+        if alertmanagers:
+            self._settings["alerting"] = {"alertmanagers": [{"static_configs": [{"targets": list(alertmanagers)}]}]}
 
     def __enter__(self) -> Self:
         """Make the blocks, start, and wait until it answers."""
         programs = binaries.paths(PROGRAMS)
         data, config, self._log = self._folder / "data", self._folder / "prometheus.yaml", self._folder / "prometheus.log"
-        config.write_text(json.dumps({"scrape_configs": self._scrape}))  # JSON is YAML
+        config.write_text(json.dumps(self._settings))  # JSON is YAML
         _make_blocks(programs["promtool"], self._folder / "history.txt", data, self._history)
         # setpriv (util-linux) asks the kernel to kill the program when the thread that starts it here ends, however it ends.
         command = ["setpriv", "--pdeathsig", "KILL", "--", str(programs["prometheus"]), f"--config.file={config}"]

@@ -67,7 +67,7 @@ def _expected(rule: Mapping[str, Any], story: Story, labels: Mapping[str, str]) 
 
     there = {name: value for name, value in labels.items() if value}  # to Prometheus a label without a value is none
     return {
-        "exp_labels": {"severity": rule["labels"]["severity"], **there},
+        "exp_labels": {**rule["labels"], **there},
         "exp_annotations": {name: filled(text) for name, text in rule["annotations"].items()},
     }
 

@@ -1,4 +1,4 @@
-"""What the serving chart renders, whole; `make golden` writes it again. Read the diff as code."""
+"""What the charts render, whole; `make golden` writes it again. Read the diff as code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 import binaries
-from chart_renders import CHART, GOLDEN, cases, render
+from chart_renders import GOLDEN, RELEASES, ROOT, cases, render
 
 pytestmark = [
     pytest.mark.control_plane,
@@ -31,23 +31,22 @@ def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield path, values
 
 
-DEFAULTS = dict(leaves(yaml.safe_load((CHART / "values.yaml").read_text())))
+@pytest.mark.parametrize(("chart", "name"), [(chart, name) for chart in RELEASES for name in cases(chart)])
+def test_the_chart_renders_what_was_reviewed(chart: str, name: str) -> None:
+    assert render(cases(chart)[name]) == (GOLDEN / chart / f"{name}.yaml").read_text(), "make golden, and read the difference"
 
 
-@pytest.mark.parametrize("name", cases())
-def test_the_chart_renders_what_was_reviewed(name: str) -> None:
-    assert render(cases()[name]) == (GOLDEN / f"{name}.yaml").read_text(), "make golden, and read the difference"
-
-
-def test_every_value_is_set_to_something_else_at_least_once() -> None:
+@pytest.mark.parametrize("chart", RELEASES)
+def test_every_value_is_set_to_something_else_at_least_once(chart: str) -> None:
+    defaults = dict(leaves(yaml.safe_load((ROOT / "helm" / chart / "values.yaml").read_text())))
     changed = {
         path
-        for values in cases().values()
+        for values in cases(chart).values()
         for path, value in leaves(yaml.safe_load(values.read_text()))
-        if value != DEFAULTS.get(path, "not there")
+        if value != defaults.get(path, "not there")
     }
     # The stable track is always there, a tag excludes a digest, and `{}` hides what it could hold.
-    assert {path for path in DEFAULTS if path not in changed} <= {
+    assert {path for path in defaults if path not in changed} <= {
         "tracks.stable.enabled",
         "tracks.stable.gpu.resource",
         "tracks.canary.gpu.resource",

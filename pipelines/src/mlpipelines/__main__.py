@@ -1,4 +1,4 @@
-"""`python -m mlpipelines batch …`: what the steps image runs where nobody has the `millrace` command, an Airflow pod for one."""
+"""`python -m mlpipelines batch …`: what images run that have no `millrace` command: the steps', where Airflow starts it, and the trigger's."""
 
 import sys
 
@@ -9,12 +9,17 @@ _COMMANDS = {
     "batch": cli.batch,
     "compare": cli.compare,
     "compile": cli.compile_,
+    "freeze": cli.freeze,
     "models": cli.models,
     "new": cli.new,
     "run": cli.run,
     "runs": cli.runs,
+    "schedules": cli.schedules,
     "schema": cli.schema,
     "submit": cli.submit,
+    "thaw": cli.thaw,
+    "trigger": cli.trigger,
+    "why": cli.why,
 }
 
 

@@ -74,3 +74,38 @@ def rollout(argv: list[str]) -> int:
     from mlpipelines.commands.rollout import main
 
     return main(argv)
+
+
+def trigger(argv: list[str]) -> int:
+    """Take alerts, follow schedules, and start trainings, each reason once"""
+    from mlpipelines.commands.trigger import main
+
+    return main(argv)
+
+
+def why(argv: list[str]) -> int:
+    """Tell why a model was trained again, or was not"""
+    from mlpipelines.commands.why import main
+
+    return main(argv)
+
+
+def freeze(argv: list[str]) -> int:
+    """Start no training of a model for now"""
+    from mlpipelines.commands.freeze import freeze as main
+
+    return main(argv)
+
+
+def thaw(argv: list[str]) -> int:
+    """Let a frozen model be trained again"""
+    from mlpipelines.commands.freeze import thaw as main
+
+    return main(argv)
+
+
+def schedules(argv: list[str]) -> int:
+    """Show when a project's schedule fires next"""
+    from mlpipelines.commands.schedules import main
+
+    return main(argv)

@@ -165,6 +165,7 @@ def evaluate(
     verdict: dsl.Output[dsl.HTML],
     metrics: dsl.Output[dsl.Metrics],
     curves: dsl.Output[dsl.ClassificationMetrics],
+    reason: str = "",
 ) -> bool:
     """Judge the challenger against the champion on the sealed test set; true if it is blessed."""
     import shutil
@@ -184,6 +185,7 @@ def evaluate(
             model=Path(model.path),
             evaluation=Path(evaluation.path),
             run_id=at.run_id,
+            reason=reason,
         )
         shutil.copy(Path(evaluation.path) / "verdict.html", verdict.path)
         log_curves(Path(evaluation.path), metrics, curves)

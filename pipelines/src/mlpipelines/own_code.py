@@ -1,9 +1,15 @@
-"""Which Millrace this is, for cache keys and for the record."""
+"""Which code this is: Millrace's own and a project's, for cache keys, for the record, and to tell that it has changed since."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+
+from mlpipelines.project import Project, Step
+from mlpipelines.project_file import to_json
+
+_NO_WORK = ("description", "resources", "deployment", "monitor", "schedule", "retraining", "notifications")
+"""Sections of a project that change no model."""
 
 
 def hash_millrace() -> str:
@@ -12,3 +18,38 @@ def hash_millrace() -> str:
     for file in sorted(Path(__file__).parent.rglob("*.py")):
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]
+
+
+def hash_code(project: Project, project_dir: Path, step: Step) -> str:
+    """Hash of the project's Python that can change what `step` produces.
+
+    `ingest` runs what the source's `entry` imports, `transform` runs features.py, `train` both: so a changed model does not
+    read the rows again, and a changed generator does.
+    """
+    left_out = {"ingest": {"features.py", "model.py"}, "transform": {"model.py"}, "train": set()}[step]
+    entry = project.source.entry
+    if step == "ingest" and entry is None:
+        return ""
+    if step != "ingest" and entry is not None:
+        left_out = left_out | {entry.partition(":")[0].replace(".", "/") + ".py"}
+    digest = hashlib.sha256()
+    for file in sorted(project_dir.rglob("*.py")):
+        if file.name not in left_out and not file.name.startswith("test_"):
+            digest.update(str(file.relative_to(project_dir)).encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def mark_of_work(project: Project, project_dir: Path, code: str) -> str:
+    """A text that changes when the same rows might make another model: the project's Python, its sections, and Millrace.
+
+    The reviewed schema is none of it: it lets rows through or does not, and a run may accept it by itself.
+
+    Args:
+        project: the parsed project.
+        project_dir: its folder.
+        code: which Millrace runs the steps: the hash of its source, or its image by digest.
+    """
+    neutral = {name: Project.model_fields[name].get_default() for name in _NO_WORK}
+    said = [code, hash_code(project, project_dir, "ingest"), hash_code(project, project_dir, "train")]
+    said.append(to_json(project.model_copy(update=neutral)))
+    return hashlib.sha256("\0".join(said).encode()).hexdigest()[:16]

@@ -17,6 +17,7 @@ from kfp import compiler, dsl, kubernetes
 
 from mlpipelines import components
 from mlpipelines.errors import ConfigError
+from mlpipelines.own_code import hash_code
 from mlpipelines.project import Project, Resources, Step
 from mlpipelines.project_file import to_json
 
@@ -98,7 +99,14 @@ def _pipeline(project: Project, project_dir: Path, target: Target) -> Any:
                 transformed=features.outputs["transformed"],
                 **common,
             )
-            judged = make("evaluate", data=rows.outputs["data"], test=rows.outputs["test"], model=fitted.outputs["model"], **common)
+            judged = make(
+                "evaluate",
+                reason=reason,
+                data=rows.outputs["data"],
+                test=rows.outputs["test"],
+                model=fitted.outputs["model"],
+                **common,
+            )
             with dsl.If(judged.outputs["Output"] == True, name="blessed"):  # noqa: E712  # KFP overloads ==
                 entered = make(
                     "register",
@@ -159,25 +167,6 @@ def _place(task: Any, step: Step, resources: Resources) -> None:
     if resources.timeout_minutes is not None:
         kubernetes.set_timeout(task, seconds=resources.timeout_minutes * 60)
     task.set_caching_options(enable_caching=resources.cache and step not in ALWAYS_RUN)
-
-
-def hash_code(project: Project, project_dir: Path, step: Step) -> str:
-    """Hash of the project's Python that can change what `step` produces.
-
-    `ingest` runs what the source's `entry` imports, `transform` runs features.py, `train` both: so a changed model does not
-    read the rows again, and a changed generator does.
-    """
-    left_out = {"ingest": {"features.py", "model.py"}, "transform": {"model.py"}, "train": set()}[step]
-    entry = project.source.entry
-    if step == "ingest" and entry is None:
-        return ""
-    if step != "ingest" and entry is not None:
-        left_out = left_out | {entry.partition(":")[0].replace(".", "/") + ".py"}
-    digest = hashlib.sha256()
-    for file in sorted(project_dir.rglob("*.py")):
-        if file.name not in left_out and not file.name.startswith("test_"):
-            digest.update(str(file.relative_to(project_dir)).encode() + b"\0" + file.read_bytes() + b"\0")
-    return digest.hexdigest()[:16]
 
 
 def secrets_in(url: str) -> list[str]:

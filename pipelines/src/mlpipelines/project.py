@@ -331,6 +331,10 @@ class Schedule(Section):
     """Five fields: minute, hour, day of month, month, day of week."""
     time_zone: str = "UTC"
     """An IANA name, for example `America/Los_Angeles`."""
+    missed: Literal["skip", "run-once"] = "skip"
+    """What becomes of firings at which nothing ran that could have started a training: nothing, or one training for all of them."""
+    overlapping: Literal["skip", "run-once"] = "skip"
+    """What becomes of a firing while a training goes on: nothing, or one training as soon as it may start."""
 
 
 Signal = Literal["drift", "quality", "corrections", "calendar", "new-data", "new-code"]
@@ -353,6 +357,10 @@ class Retraining(Section):
     budget: RetrainingBudget = RetrainingBudget()
     min_new_labels: int = Field(default=0, ge=0)
     """Labelled rows that the last training had not seen, before drift, quality or corrections start another one."""
+    stale_days: float | None = Field(default=None, gt=0)
+    """Alarm when the model was not trained for so long. It starts nothing by itself: that is what `schedule` is for."""
+    corrections: float | None = Field(default=None, gt=0, lt=1)
+    """Reviewers disagree with the model when they would surely correct more than this share of its predictions. Not looked at where not set."""
 
 
 class Notifications(Section):

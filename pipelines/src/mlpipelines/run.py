@@ -8,6 +8,7 @@ run's folder, state changes by rename), and what it had finished is reused.
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import subprocess
@@ -20,12 +21,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from mlpipelines.errors import ConfigError, Rejected
+from mlpipelines.errors import ConfigError, Conflict, Rejected
 from mlpipelines.freshness import mark_of
 from mlpipelines.localrun import PLAN
 from mlpipelines.lock import only_run
 from mlpipelines.moments import moments
-from mlpipelines.own_code import hash_millrace
+from mlpipelines.own_code import hash_millrace, mark_of_work
 from mlpipelines.progress import RUN_DIR, RUN_ID, emit
 from mlpipelines.project import Project
 from mlpipelines.project_file import to_json
@@ -33,6 +34,7 @@ from mlpipelines.runs import RunRecord, StepRecord, fold, read_events, read_run
 from mlpipelines.workspace import Workspace, write_json
 
 GRACE_SECONDS = 8.0
+RUN_NAME = r"[a-z0-9][a-z0-9._-]{0,119}"
 _POLL_SECONDS = 0.1
 
 Watcher = Callable[[Mapping[str, StepRecord]], None]
@@ -50,6 +52,8 @@ class RunRequest:
     accept_schema: bool = False
     cache: bool = True
     reason: str = "started by hand"
+    run_id: str = ""
+    """Its name, where whoever asks must be able to find the run again, or find that there is none; otherwise one is made from the time."""
 
 
 class Interrupted(Exception):
@@ -60,17 +64,21 @@ def run(request: RunRequest, watch: Watcher) -> RunRecord:
     """Run the pipeline on this machine; `watch` is called with the steps whenever something happened.
 
     Raises:
-        Conflict: another run of the project is open in the workspace.
-        ConfigError: the project folder is not there, or the window is none.
+        Conflict: another run of the project is open in the workspace, or there is a run of this name already.
+        ConfigError: the project folder is not there, the window is none, or the name is no name.
     """
+    if request.run_id and not re.fullmatch(RUN_NAME, request.run_id):
+        raise ConfigError(f"{request.run_id!r} is no name for a run. Use lower case, digits, dots and hyphens, at most 120 characters.")
     moments(request.since, request.until)  # a mistyped time should not leave a run behind
     if not request.project_dir.is_dir():
         raise ConfigError(f"{request.project_dir} is not a folder. `millrace new NAME` makes one.")
     state = request.workspace.project(request.project.name)
-    run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
+    run_id = request.run_id or f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(2)}"
     with only_run(state.lock, run_id) as lock, _signals_as_exceptions():
         folder = state.runs / run_id
-        folder.mkdir(parents=True)
+        if (folder / PLAN).exists():
+            raise Conflict(f"there is a run {run_id} already: `millrace runs --show {run_id}`. A name is used once.")
+        folder.mkdir(parents=True, exist_ok=True)  # one without a plan never was a run: its command was killed right here
         write_json(folder / PLAN, _plan(request, run_id))
         child = _start(folder, run_id, lock)
         try:
@@ -86,7 +94,7 @@ def run(request: RunRequest, watch: Watcher) -> RunRecord:
 
 
 def _plan(request: RunRequest, run_id: str) -> dict[str, Any]:
-    project_dir = request.project_dir.absolute()
+    project_dir, code = request.project_dir.absolute(), hash_millrace()
     return {
         "name": request.project.name,
         "project": to_json(request.project),
@@ -98,13 +106,17 @@ def _plan(request: RunRequest, run_id: str) -> dict[str, Any]:
         "arguments": {
             "project_dir": str(project_dir),
             "workspace": str(request.workspace.root),
-            "code": hash_millrace(),
+            "code": code,
             "freshness": mark_of(request.project.source, project_dir, run_id),
             "since": request.since,
             "until": request.until,
             "accept_schema": request.accept_schema,
             "reason": request.reason,
-            "lineage": lineage_of(project_dir),
+            "lineage": {
+                **lineage_of(project_dir),
+                "reason": request.reason,
+                "work": mark_of_work(request.project, project_dir, code),
+            },
         },
     }
 

@@ -30,6 +30,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Projects", ("new", "schema")),
     ("Pipeline", ("run", "compile", "submit")),
     ("Results", ("runs", "compare", "models")),
+    ("Retraining", ("trigger", "schedules", "why", "freeze", "thaw")),
     ("Serving", ("serve", "predict", "gateway", "rollout", "audit")),
     ("Predictions", ("batch", "labels", "predictions", "monitor", "review")),
 )

@@ -108,6 +108,48 @@ def test_what_could_not_be_started_stays_wanted_and_says_why(ledger: Ledger, cau
     assert (wanted.trouble, wanted.cause["summary"]) == ("Kubeflow does not answer", "amount drifted")
 
 
+def test_a_claim_is_for_one_until_it_runs_out(ledger: Ledger, cause: Cause) -> None:
+    for wanted in ledger.wanted():  # of other tests in this database
+        ledger.note_ended(wanted.name, "blessed")
+    settled(ledger, cause, lambda: FACTS, NOW)
+    first = ledger.claim(NOW, NOW + 60)
+    assert first is not None
+    assert first.name == cause.run_name
+    assert ledger.claim(NOW + 59, NOW + 100) is None
+    assert ledger.claim(NOW + 60, NOW + 100) is not None
+    ledger.note_trouble(cause.run_name, "no", again_at=NOW + 500)
+    assert ledger.claim(NOW + 499, NOW + 600) is None
+    again = ledger.claim(NOW + 500, NOW + 600)
+    assert again is not None
+    assert (again.tries, again.trouble, again.reason) == (1, "no", "drift: amount drifted")
+    ledger.note_started(cause.run_name, "http://kubeflow/1")
+    assert ledger.claim(NOW + 9000, NOW + 9001) is None
+    (known,) = ledger.runs(cause.model)
+    assert (known.state, known.address, known.trouble) == ("started", "http://kubeflow/1", "")
+    ledger.note_ended(cause.run_name, "failed", "out of memory")
+    assert ledger.last_outcomes()[cause.model] == "failed"
+
+
+CLAIM = """
+import sys
+from mlpipelines.triggers.ledger import Ledger
+from mlserving.database import open_database
+ledger = Ledger(open_database(sys.argv[1]))
+while (run := ledger.claim(1_800_000_000.0, 1_800_000_060.0)) is not None:
+    print(run.name)
+"""
+
+
+def test_several_that_claim_at_once_share_the_runs_among_them(url: str, ledger: Ledger, cause: Cause) -> None:
+    for wanted in ledger.wanted():  # of other tests in this database
+        ledger.note_ended(wanted.name, "blessed")
+    made = [replace(cause, model=f"{cause.model}-{n}") for n in range(20)]
+    ledger.settle(made, lambda _: FACTS, NOW)
+    claimers = [subprocess.Popen([sys.executable, "-c", CLAIM, url], stdout=subprocess.PIPE, text=True) for _ in range(4)]
+    claimed = [line for claimer in claimers for line in claimer.communicate(timeout=200)[0].split()]
+    assert sorted(claimed) == sorted(each.run_name for each in made)
+
+
 def test_many_causes_of_one_message_start_one_run(ledger: Ledger, cause: Cause) -> None:
     told = [replace(cause, fingerprint=f"f{n % 5}") for n in range(50)]
     reasons = [decision.reason for decision in ledger.settle(told, lambda _: FACTS, NOW)]

@@ -15,7 +15,22 @@ from mlpipelines.project_file import load_project
 from mlpipelines.reference import PAGES
 from mlpipelines.runs import StepRecord
 
-COMMANDS = ("new", "run", "schema", "compile", "submit", "runs", "compare", "models", "batch")
+COMMANDS = (
+    "new",
+    "run",
+    "schema",
+    "compile",
+    "submit",
+    "runs",
+    "compare",
+    "models",
+    "batch",
+    "trigger",
+    "schedules",
+    "why",
+    "freeze",
+    "thaw",
+)
 ROOT = Path(__file__).resolve().parents[3]
 
 
@@ -29,8 +44,27 @@ def test_help_has_examples_and_exit_codes(name: str) -> None:
 
 def test_asking_for_help_loads_nothing_heavy() -> None:
     heavy = ("tensorflow", "kfp", "mlflow", "apache_beam", "pandas")
-    code = f"import sys; from mlpipelines.commands import run, runs, new, schema, compile, submit, compare, models, batch; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys; from mlpipelines.commands import run, runs, new, schema, compile, submit, compare, models, batch, trigger, schedules, why, freeze; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_trigger_for_a_cluster_loads_nothing_that_its_image_does_not_hold(tmp_path: Path) -> None:
+    heavy = ("tensorflow", "mlflow", "apache_beam", "pandas", "keras", "grpc", "tensorflow_data_validation")
+    new.write_project("churn", "growth", tmp_path / "projects")
+    image = "registry.example/steps@sha256:" + "a" * 64
+    place = f"Namespace(workspace={str(tmp_path)!r}, kubeflow='http://127.0.0.1:1', image={image!r}, namespace=None, notify=None)"
+    code = f"""
+import sys
+from argparse import Namespace
+from pathlib import Path
+from mlpipelines.commands import trigger
+machine = trigger._machine({place}, Path({str(tmp_path / "projects")!r}), None)
+machine.look(), machine.start(), machine.tell()
+assert "does not answer" in machine.known.troubles["churn"]
+print([m for m in {heavy} if m in sys.modules])
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "[]"
 
 
 def test_new_writes_a_valid_project_and_never_over_another(tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ import pytest
 import yaml
 
 from mlpipelines.errors import ConfigError
-from mlpipelines.pipeline import Target, compile_pipeline, hash_code, require_digest, secrets_in
+from mlpipelines.own_code import hash_code
+from mlpipelines.pipeline import Target, compile_pipeline, require_digest, secrets_in
 from mlpipelines.project import Project
 from mlpipelines.project_file import parse_project
 

@@ -29,6 +29,7 @@ def main(argv: Sequence[str]) -> int:
         accept_schema=arguments.accept_schema,
         cache=not arguments.no_cache,
         reason=arguments.reason,
+        run_id=arguments.run_id,
     )
     if arguments.json:
         record = run(request, lambda _: None)
@@ -107,5 +108,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--accept-schema", action="store_true", help="accept the proposed schema at once, where the project has none")
     parser.add_argument("--no-cache", action="store_true", help="run every step, whatever has been done before")
     parser.add_argument("--reason", default="started by hand", metavar="TEXT", help="why, for the record")
+    parser.add_argument(
+        "--run-id",
+        default="",
+        metavar="NAME",
+        help="the run's name, used once: a second run of it is refused (default: one made from the time)",
+    )
     options.add_json(parser)
     return parser

@@ -21,11 +21,12 @@ def read_if_there(file: Path) -> dict[str, Any]:
 
 
 def gather_facts(
-    *, run_id: str, seal: Mapping[str, Any], data: Mapping[str, Any], training: Mapping[str, Any], asked: Asked, rows: int
+    *, run_id: str, reason: str = "", seal: Mapping[str, Any], data: Mapping[str, Any], training: Mapping[str, Any], asked: Asked, rows: int
 ) -> dict[str, str]:
     """The facts of a verdict, in the order of its page."""
     facts = {
         "run": run_id,
+        "started because": reason,
         "test rows": _test_rows(seal, rows),
         "test window": _window(seal.get("window", {})),
         "test sealed": str(seal.get("sealed_at", "")),

@@ -34,7 +34,9 @@ from mlpipelines.workspace import Workspace, replace_file, write_json
 _ASKING = 0.6  # its share of the step's time; the bootstrap takes the rest
 
 
-def evaluate(*, project: Project, workspace: Workspace, test: Path, data: Path, model: Path, evaluation: Path, run_id: str) -> Verdict:
+def evaluate(
+    *, project: Project, workspace: Workspace, test: Path, data: Path, model: Path, evaluation: Path, run_id: str, reason: str = ""
+) -> Verdict:
     """Compare the challenger in `model` with the champion, or with the project's baseline, and write the `Evaluation` artifact.
 
     Args:
@@ -45,6 +47,7 @@ def evaluate(*, project: Project, workspace: Workspace, test: Path, data: Path, 
         model: the `Model` artifact.
         evaluation: the folder to write.
         run_id: the pipeline run; the MLflow run gets its name.
+        reason: why the run was started; the verdict's page says it.
 
     Raises:
         ConfigError: the evaluation section asks for a metric that this task or model does not have.
@@ -67,7 +70,15 @@ def evaluate(*, project: Project, workspace: Workspace, test: Path, data: Path, 
         say=lambda text, share: progress(text, _ASKING * share),
     )
     progress(f"resampling {len(rows):,} rows {project.evaluation.resamples:,} times", _ASKING)
-    facts = gather_facts(run_id=run_id, seal=seal, data=read_if_there(Data(data).manifest), training=training, asked=asked, rows=len(rows))
+    facts = gather_facts(
+        run_id=run_id,
+        reason=reason,
+        seal=seal,
+        data=read_if_there(Data(data).manifest),
+        training=training,
+        asked=asked,
+        rows=len(rows),
+    )
     verdict = judge(project.evaluation, asked.contest, facts=facts)
     assert project.label is not None
     _write(Evaluation(evaluation), verdict, asked, rows, project.label.column)

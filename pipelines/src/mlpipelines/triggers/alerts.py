@@ -15,7 +15,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mlpipelines.errors import ConfigError
-from mlpipelines.triggers.decide import Cause, Signal
+from mlpipelines.triggers.decide import ALERTED, Cause, Signal
 
 MODEL_LABEL, SIGNAL_LABEL = "model", "signal"
 _MOST_ALERTS = 10_000
@@ -80,8 +80,8 @@ def _cause(alert: Alert) -> Cause | Unread:
     model, signal = alert.labels.get(MODEL_LABEL, ""), alert.labels.get(SIGNAL_LABEL, "")
     if not model:
         return Unread(fingerprint=alert.fingerprint, why=f"the alert has no label {MODEL_LABEL!r}")
-    if signal not in set(Signal):
-        known = ", ".join(Signal)
+    if signal not in ALERTED:
+        known = ", ".join(sorted(ALERTED))
         return Unread(fingerprint=alert.fingerprint, why=f"the label {SIGNAL_LABEL!r} is {signal!r}, not one of {known}")
     starts = alert.startsAt if alert.startsAt.tzinfo else alert.startsAt.replace(tzinfo=UTC)
     return Cause(

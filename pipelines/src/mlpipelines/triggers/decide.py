@@ -32,6 +32,12 @@ class Signal(StrEnum):
     CALENDAR = "calendar"
     NEW_DATA = "new-data"
     NEW_CODE = "new-code"
+    BY_HAND = "by-hand"
+    """A person wants it now: neither cooldown, budget nor labels hold it back. A freeze and a run that goes on do."""
+
+
+ALERTED = frozenset(Signal) - {Signal.BY_HAND, Signal.CALENDAR}
+"""What an alert may tell of."""
 
 
 class Reason(StrEnum):
@@ -47,6 +53,7 @@ class Reason(StrEnum):
     COOLDOWN = "cooldown"
     BUDGET_SPENT = "budget-spent"
     TOO_FEW_LABELS = "too-few-labels"
+    MISSED = "missed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +70,8 @@ class Cause:
     """False: it is over."""
     summary: str = ""
     """For people."""
+    late: bool = False
+    """A date in the calendar at which nobody was there to act."""
 
     @property
     def key(self) -> str:
@@ -89,6 +98,8 @@ class Policy:
     """Seconds."""
     min_new_labels: int = 0
     """Rows with a label that the last training had not seen, for the signals in `need_labels`."""
+    run_missed: bool = False
+    """Whether a date in the calendar that was missed still counts."""
     need_labels: frozenset[Signal] = frozenset({Signal.DRIFT, Signal.QUALITY, Signal.CORRECTIONS})
     """Training again on the rows of last time changes nothing: these signals wait for new ones."""
 
@@ -164,8 +175,7 @@ def decide(cause: Cause, situation: Situation, now: float) -> Decision:
         _already(cause, situation)
         or _forbidden(cause, policy, situation, now)
         or _under_way(cause, situation)
-        or _too_soon(cause, policy, situation, now)
-        or _missing(cause, policy, situation)
+        or (None if cause.signal is Signal.BY_HAND else _too_soon(cause, policy, situation, now) or _missing(cause, policy, situation))
         or Decision(
             reason=Reason.STARTED,
             text=f"{cause.run_name} is started because of {cause.signal}{_told(cause)}.",
@@ -195,6 +205,14 @@ def _forbidden(cause: Cause, policy: Policy, situation: Situation, now: float) -
             evidence={"by": freeze.by, "until": freeze.until},
             again_at=freeze.until,
         )
+    if cause.signal is Signal.BY_HAND:
+        return None
+    if cause.late and not policy.run_missed:
+        return Decision(
+            reason=Reason.MISSED,
+            text=f"{cause.model} was due at {_utc(cause.starts_at)} and nobody was there to start it; it waits for its next date (schedule.missed).",
+            evidence={"due": cause.starts_at},
+        )
     if cause.signal not in policy.signals:
         wanted = ", ".join(sorted(policy.signals)) or "nothing"
         return Decision(
@@ -210,7 +228,7 @@ def _under_way(cause: Cause, situation: Situation) -> Decision | None:
         return None
     return Decision(
         reason=Reason.RUN_OPEN,
-        text=f"{run} trains {cause.model} at the moment; what it brings is judged first. Watch it: millrace runs {run}",
+        text=f"{run} trains {cause.model} at the moment; what it brings is judged first. Watch it: millrace runs --show {run}",
         evidence={"run": run},
     )
 

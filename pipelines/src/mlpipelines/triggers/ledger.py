@@ -15,54 +15,11 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import JSON, Column, Connection, Engine, Float, Integer, MetaData, String, Table, func, insert, select, update
+from sqlalchemy import Connection, Engine, func, insert, select, update
 
 from mlpipelines.triggers.decide import Cause, Decision, Freeze, Policy, Reason, Situation, Start, decide
+from mlpipelines.triggers.tables import DECISIONS, ENDED, FREEZES, METADATA, RUNS, STARTED, WANTED
 from mlserving.database import locked
-
-WANTED, STARTED, ENDED = "wanted", "started", "ended"
-
-_metadata = MetaData()
-_decisions = Table(
-    "trigger_decisions",
-    _metadata,
-    Column("id", Integer, primary_key=True),
-    Column("at", Float, nullable=False),
-    Column("model", String, nullable=False, index=True),
-    Column("signal", String, nullable=False),
-    Column("fingerprint", String, nullable=False),
-    Column("starts_at", Float, nullable=False),
-    Column("key", String, nullable=False, index=True),
-    Column("reason", String, nullable=False),
-    Column("text", String, nullable=False),
-    Column("summary", String, nullable=False),
-    Column("evidence", JSON, nullable=False),
-    Column("again_at", Float),
-)
-_runs = Table(
-    "trigger_runs",
-    _metadata,
-    Column("name", String, primary_key=True),
-    Column("key", String, nullable=False, unique=True),
-    Column("model", String, nullable=False, index=True),
-    Column("decided_at", Float, nullable=False),
-    Column("state", String, nullable=False),
-    Column("cause", JSON, nullable=False),
-    Column("outcome", String, nullable=False, default=""),
-    Column("trouble", String, nullable=False, default=""),
-)
-_freezes = Table(
-    "trigger_freezes",
-    _metadata,
-    Column("id", Integer, primary_key=True),
-    Column("model", String, nullable=False, index=True),
-    Column("at", Float, nullable=False),
-    Column("by", String, nullable=False),
-    Column("why", String, nullable=False),
-    Column("until", Float),
-    Column("lifted_at", Float),
-    Column("lifted_by", String),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,8 +43,32 @@ class WantedRun:
     name: str
     model: str
     cause: Mapping[str, Any]
-    trouble: str
+    trouble: str = ""
     """Why it could not be started when that was last tried."""
+    tries: int = 0
+    """How often that was tried in vain."""
+    decided_at: float = 0.0
+
+    @property
+    def reason(self) -> str:
+        """What the run, its report and its model version say of why it was started."""
+        told = str(self.cause.get("summary") or "")
+        return f"{self.cause['signal']}{f': {told}' if told else ''}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownRun:
+    """A run that was decided on, whatever became of it."""
+
+    name: str
+    model: str
+    decided_at: float
+    state: str
+    """wanted, started, or ended."""
+    outcome: str
+    trouble: str
+    address: str
+    """Where to watch it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +87,7 @@ class Ledger:
     def __init__(self, database: Engine) -> None:
         self._database = database
         with locked(database, "trigger tables") as connection:
-            _metadata.create_all(connection)
+            METADATA.create_all(connection)
 
     def settle(self, causes: Sequence[Cause], facts: Callable[[str], Facts], now: float) -> list[Decision]:
         """Decide on causes, in order, and write it down, as one step that no other decision on their models overlaps.
@@ -133,41 +114,77 @@ class Ledger:
 
     def decisions(self, model: str, most: int = 20) -> Sequence[Settled]:
         """The last decisions on a model, newest first."""
-        query = select(_decisions).where(_decisions.c.model == model).order_by(_decisions.c.id.desc()).limit(most)
+        query = select(DECISIONS).where(DECISIONS.c.model == model).order_by(DECISIONS.c.id.desc()).limit(most)
         with self._reading() as connection:
             return [_settled(row) for row in connection.execute(query).mappings()]
 
     def wanted(self) -> Sequence[WantedRun]:
         """The runs that are to be started, oldest decision first."""
-        query = select(_runs).where(_runs.c.state == WANTED).order_by(_runs.c.decided_at)
+        query = select(RUNS).where(RUNS.c.state == WANTED).order_by(RUNS.c.decided_at)
         with self._reading() as connection:
-            return [
-                WantedRun(name=row["name"], model=row["model"], cause=row["cause"], trouble=row["trouble"])
-                for row in connection.execute(query).mappings()
-            ]
+            return [_wanted_run(row) for row in connection.execute(query).mappings()]
+
+    def claim(self, now: float, until: float) -> WantedRun | None:
+        """The oldest wanted run that nobody else is starting, for the caller to start; None where there is none.
+
+        Until `until` no other claim finds it. Whoever was killed after a claim leaves the run to the next one then.
+        """
+        query = select(RUNS).where(RUNS.c.state == WANTED, RUNS.c.not_before <= now).order_by(RUNS.c.decided_at).limit(1)
+        with locked(self._database, "trigger claims") as connection:
+            row = connection.execute(query).mappings().first()
+            if row is None:
+                return None
+            connection.execute(update(RUNS).where(RUNS.c.name == row["name"]).values(not_before=until))
+            return _wanted_run(row)
 
     def open_runs(self) -> Sequence[tuple[str, str]]:
         """Name and model of the runs that were started and whose end is not known."""
         with self._reading() as connection:
-            return [(row.name, row.model) for row in connection.execute(select(_runs).where(_runs.c.state == STARTED))]
+            return [(row.name, row.model) for row in connection.execute(select(RUNS).where(RUNS.c.state == STARTED))]
 
-    def note_started(self, name: str) -> None:
-        """The run goes."""
-        self._note(name, state=STARTED, trouble="")
+    def last_outcomes(self) -> dict[str, str]:
+        """By model, how the last of its runs that ended did."""
+        query = select(RUNS.c.model, RUNS.c.outcome).where(RUNS.c.state == ENDED).order_by(RUNS.c.decided_at)
+        with self._reading() as connection:
+            return {row.model: row.outcome for row in connection.execute(query)}
 
-    def note_trouble(self, name: str, trouble: str) -> None:
-        """It could not be started; it is still wanted."""
-        self._note(name, trouble=trouble)
+    def reason_of(self, name: str) -> str:
+        """Why a run was decided on; empty for one that is not here."""
+        with self._reading() as connection:
+            row = connection.execute(select(RUNS).where(RUNS.c.name == name)).mappings().first()
+        return _wanted_run(row).reason if row is not None else ""
 
-    def note_ended(self, name: str, outcome: str) -> None:
-        """It has ended: blessed, rejected, failed, …."""
-        self._note(name, state=ENDED, outcome=outcome)
+    def runs(self, model: str, most: int = 20) -> Sequence[KnownRun]:
+        """The last runs of a model that were decided on, newest first."""
+        query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.decided_at.desc()).limit(most)
+        with self._reading() as connection:
+            return [
+                KnownRun(**{name: row[name] for name in ("name", "model", "decided_at", "state", "outcome", "trouble", "address")})
+                for row in connection.execute(query).mappings()
+            ]
+
+    def frozen(self, model: str, now: float) -> Freeze | None:
+        """The freeze that holds for a model."""
+        with self._reading() as connection:
+            return self._frozen(connection, model, now)
+
+    def note_started(self, name: str, address: str = "") -> None:
+        """The run goes, and can be watched at `address`."""
+        self._note(name, state=STARTED, trouble="", address=address)
+
+    def note_trouble(self, name: str, trouble: str, *, again_at: float = 0.0) -> None:
+        """It could not be started; it is still wanted, and is tried again from `again_at` on."""
+        self._note(name, trouble=trouble, not_before=again_at, tries=RUNS.c.tries + 1)
+
+    def note_ended(self, name: str, outcome: str, trouble: str = "") -> None:
+        """It has ended: blessed, rejected, failed, …, and why."""
+        self._note(name, state=ENDED, outcome=outcome, trouble=trouble)
 
     def freeze(self, model: str, freeze: Freeze, now: float) -> None:
         """Start nothing for `model` from now on. A freeze that is there already is replaced."""
         with locked(self._database, f"trigger {model}") as connection:
             self._lift(connection, model, freeze.by, now)
-            connection.execute(insert(_freezes).values(model=model, at=now, by=freeze.by, why=freeze.why, until=freeze.until))
+            connection.execute(insert(FREEZES).values(model=model, at=now, by=freeze.by, why=freeze.why, until=freeze.until))
 
     def thaw(self, model: str, by: str, now: float) -> bool:
         """Lift the freeze; whether there was one."""
@@ -183,12 +200,12 @@ class Ledger:
                 rows.append(_row(cause, decision, now))
                 last[cause.key] = decision.reason
         if rows:
-            connection.execute(insert(_decisions), rows)
+            connection.execute(insert(DECISIONS), rows)
         if wanted := [_wanted(cause, now) for cause, decision in settled if decision.starts]:
-            connection.execute(insert(_runs), wanted)
+            connection.execute(insert(RUNS), wanted)
 
     def _situation(self, connection: Connection, model: str, known: Facts, now: float) -> Situation:
-        query = select(_runs).where(_runs.c.model == model)
+        query = select(RUNS).where(RUNS.c.model == model)
         starts = [
             Start(key=row["key"], at=row["decided_at"], run_name=row["name"], open=row["state"] != ENDED)
             for row in connection.execute(query).mappings()
@@ -202,27 +219,31 @@ class Ledger:
         )
 
     def _frozen(self, connection: Connection, model: str, now: float) -> Freeze | None:
-        query = select(_freezes).where(_freezes.c.model == model, _freezes.c.lifted_at.is_(None)).order_by(_freezes.c.id.desc()).limit(1)
+        query = select(FREEZES).where(FREEZES.c.model == model, FREEZES.c.lifted_at.is_(None)).order_by(FREEZES.c.id.desc()).limit(1)
         row = connection.execute(query).mappings().first()
         if row is None or (row["until"] is not None and row["until"] <= now):
             return None
         return Freeze(by=row["by"], why=row["why"], until=row["until"])
 
     def _last_reasons(self, connection: Connection, keys: set[str]) -> dict[str, str]:
-        newest = select(func.max(_decisions.c.id)).where(_decisions.c.key.in_(keys)).group_by(_decisions.c.key)
-        query = select(_decisions.c.key, _decisions.c.reason).where(_decisions.c.id.in_(newest))
+        newest = select(func.max(DECISIONS.c.id)).where(DECISIONS.c.key.in_(keys)).group_by(DECISIONS.c.key)
+        query = select(DECISIONS.c.key, DECISIONS.c.reason).where(DECISIONS.c.id.in_(newest))
         return {row.key: row.reason for row in connection.execute(query)}
 
     def _lift(self, connection: Connection, model: str, by: str, now: float) -> bool:
-        open_ones = (_freezes.c.model == model) & _freezes.c.lifted_at.is_(None)
-        return connection.execute(update(_freezes).where(open_ones).values(lifted_at=now, lifted_by=by)).rowcount > 0
+        open_ones = (FREEZES.c.model == model) & FREEZES.c.lifted_at.is_(None)
+        return connection.execute(update(FREEZES).where(open_ones).values(lifted_at=now, lifted_by=by)).rowcount > 0
 
     def _note(self, name: str, **values: Any) -> None:
         with locked(self._database, f"trigger run {name}") as connection:
-            connection.execute(update(_runs).where(_runs.c.name == name).values(**values))
+            connection.execute(update(RUNS).where(RUNS.c.name == name).values(**values))
 
     def _reading(self) -> AbstractContextManager[Connection]:
         return locked(self._database, "trigger reading")
+
+
+def _wanted_run(row: Mapping[Any, Any]) -> WantedRun:
+    return WantedRun(**{name: row[name] for name in ("name", "model", "cause", "trouble", "tries", "decided_at")})
 
 
 def _started(situation: Situation, cause: Cause, now: float) -> Situation:

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlpipelines.errors import ConfigError
-from mlpipelines.project import Project, Retraining
+from mlpipelines.project import Project
 from mlpipelines.project_file import load_project
 from mlpipelines.triggers.decide import Policy, Signal
+from mlpipelines.triggers.schedule import check
 
 _HOUR, _DAY = 3600.0, 86_400.0
 
@@ -24,17 +25,19 @@ class Trained:
     @property
     def policy(self) -> Policy:
         """When it may be trained again."""
-        return policy_of(self.project.retraining)
+        return policy_of(self.project)
 
 
-def policy_of(said: Retraining) -> Policy:
+def policy_of(project: Project) -> Policy:
     """The rule's terms for what a project says."""
+    said, schedule = project.retraining, project.schedule
     return Policy(
         signals=frozenset(Signal(name) for name in said.signals),
         cooldown=said.cooldown_hours * _HOUR,
         budget_runs=said.budget.runs,
         budget_period=said.budget.days * _DAY,
         min_new_labels=said.min_new_labels,
+        run_missed=schedule is not None and schedule.missed == "run-once",
     )
 
 
@@ -59,6 +62,22 @@ class Projects:
             self._read(marks)
         return self._trained.get(model)
 
+    def require(self, model: str) -> Trained:
+        """Who trains `model`.
+
+        Raises:
+            ConfigError: nobody does, or a project cannot be read.
+        """
+        trained = self.named(model)
+        if trained is None:
+            raise ConfigError(f"No project below {self._root} trains {model!r}. Name the folder of projects with --projects.")
+        return trained
+
+    def models(self) -> list[str]:
+        """The names of all models that are trained here. Raises as the constructor does."""
+        self.named("")
+        return sorted(self._trained)
+
     def _marks(self) -> dict[Path, tuple[int, int]]:
         files = [self._root / "project.yaml", *sorted(self._root.glob("*/project.yaml"))]
         return {file: (stat.st_mtime_ns, stat.st_size) for file in files if file.is_file() and (stat := file.stat())}
@@ -69,6 +88,8 @@ class Projects:
         found: dict[str, Trained] = {}
         for file in marks:
             trained = Trained(project=load_project(file.parent), folder=file.parent)
+            if trained.project.schedule is not None:
+                check(trained.project.schedule, str(file))
             name = trained.project.model_name
             if name in found:
                 raise ConfigError(

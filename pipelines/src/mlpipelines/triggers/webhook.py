@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -24,11 +24,11 @@ from mlpipelines.errors import ConfigError, Unavailable
 from mlpipelines.triggers import alerts
 from mlpipelines.triggers.decide import Cause, Decision
 from mlpipelines.triggers.ledger import Facts, Ledger
+from mlpipelines.triggers.metrics import Metrics
 from mlpipelines.triggers.tokens import Tokens
 from mlserving.errors import Unavailable as DatabaseUnavailable
 
 LARGEST_BODY = 4 * 1024 * 1024
-_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0)
 
 log = structlog.get_logger()
 
@@ -43,23 +43,15 @@ class Parts:
     tokens: Tokens
     woken: Callable[[], None] = lambda: None
     """Called after runs were decided on, so that they are started at once."""
+    trouble: Callable[[], str] = lambda: ""
+    """Why whoever starts the process should start it anew; empty while all is well."""
+    metrics: Metrics = field(default_factory=Metrics)
     clock: Callable[[], float] = time.time
-
-
-class _Metrics:
-    def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        self.decisions = Counter("millrace_trigger_decisions", "Causes decided on", ["model", "signal", "reason"], registry=self.registry)
-        self.refused = Counter("millrace_trigger_refused_requests", "Requests without a decision", ["why"], registry=self.registry)
-        self.unread = Counter("millrace_trigger_unread_alerts", "Alerts without the labels model and signal", registry=self.registry)
-        self.seconds = Histogram(
-            "millrace_trigger_answer_seconds", "Until a message was answered", buckets=_BUCKETS, registry=self.registry
-        )
 
 
 def build_app(parts: Parts) -> Starlette:
     """`POST /alerts`, `GET /healthz`, `GET /metrics`."""
-    metrics = _Metrics()
+    metrics = parts.metrics
 
     async def post(request: Request) -> Response:
         if not parts.tokens.allow(request.headers.get("authorization")):
@@ -76,7 +68,8 @@ def build_app(parts: Parts) -> Starlette:
             return await run_in_threadpool(_answer, parts, metrics, body)
 
     async def health(_: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+        trouble = parts.trouble()
+        return JSONResponse({"status": trouble or "ok"}, status_code=503 if trouble else 200)
 
     async def exposed(_: Request) -> Response:
         return Response(generate_latest(metrics.registry), media_type=CONTENT_TYPE_LATEST)
@@ -95,7 +88,7 @@ async def _body(request: Request) -> bytes | None:
     return b"".join(pieces)
 
 
-def _answer(parts: Parts, metrics: _Metrics, body: bytes) -> Response:
+def _answer(parts: Parts, metrics: Metrics, body: bytes) -> Response:
     try:
         found, unread = alerts.causes(alerts.parse(body))
     except ConfigError as error:
@@ -107,18 +100,13 @@ def _answer(parts: Parts, metrics: _Metrics, body: bytes) -> Response:
         return _refused(metrics, 503, "unavailable", str(error))
     metrics.unread.inc(len(unread))
     for cause, decision in settled:
-        metrics.decisions.labels(_known(cause, decision), cause.signal, decision.reason).inc()
+        metrics.decided(cause, decision)
         level = log.info if decision.starts else log.debug  # the others stand in the ledger: millrace why
         level("trigger.decided", model=cause.model, signal=cause.signal, reason=decision.reason, text=decision.text)
     if any(decision.starts for _, decision in settled):
         parts.woken()
     told = [_told(cause, decision) for cause, decision in settled]
     return JSONResponse({"decisions": told, "unread": [{"fingerprint": each.fingerprint, "why": each.why} for each in unread]})
-
-
-def _known(cause: Cause, decision: Decision) -> str:
-    """The model as a label of a metric: names that strangers make up are one."""
-    return "" if decision.reason == "unknown-model" else cause.model
 
 
 def _told(cause: Cause, decision: Decision) -> Mapping[str, Any]:
@@ -133,6 +121,6 @@ def _told(cause: Cause, decision: Decision) -> Mapping[str, Any]:
     }
 
 
-def _refused(metrics: _Metrics, status: int, why: str, text: str) -> Response:
+def _refused(metrics: Metrics, status: int, why: str, text: str) -> Response:
     metrics.refused.labels(why).inc()
     return JSONResponse({"error": text}, status_code=status)

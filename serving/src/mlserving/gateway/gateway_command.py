@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import logging
-import os
-import sys
 from pathlib import Path
-
-import structlog
 
 from mlserving.gateway.service import Options, Ready, run
 from mlserving.gateway.sources import source_of
+from mlserving.json_log import log_json
 
 _DESCRIPTION = """\
 Stand in front of a model's tracks and speak TensorFlow Serving's gRPC and REST.
@@ -37,7 +33,7 @@ exit codes: 0 stopped by SIGTERM, 2 wrong argument, settings that cannot be mean
 def main(argv: list[str]) -> int:
     """Run the command. Returns its exit code; raises ServingError."""
     arguments = _parser().parse_args(argv)
-    _log_json()
+    log_json()
     return run(_options(arguments), announce)
 
 
@@ -87,21 +83,4 @@ def _options(arguments: argparse.Namespace) -> Options:
         ready_file=arguments.ready_file,
         drain=arguments.drain,
         grace=arguments.grace,
-    )
-
-
-def _log_json() -> None:
-    structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.getLevelNamesMapping()[os.environ.get("MILLRACE_LOG_LEVEL", "INFO").upper()]
-        ),
-        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
-        cache_logger_on_first_use=True,
     )

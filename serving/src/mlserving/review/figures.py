@@ -100,6 +100,18 @@ def figures(database: Database, model: str, now: datetime) -> Figures:
     )
 
 
+def right_since(database: Database, model: str, since: datetime) -> Share | None:
+    """How often the model was right on the whole log, by the reviews of cases that were chosen since a time; None before the first of them."""
+    with database.transaction() as connection:
+        chosen = connection.execute(
+            select(ITEMS.c.why, ITEMS.c.label, func.count())
+            .where(ITEMS.c.model == model, ITEMS.c.created >= since)
+            .group_by(ITEMS.c.why, ITEMS.c.label)
+        ).all()
+        said = [Said(**row._mapping) for row in connection.execute(_said(model).where(ITEMS.c.created >= since))]  # noqa: SLF001  the documented name
+    return agreement.accuracy(said, {(why, label): count for why, label, count in chosen})
+
+
 def _waiting(model: str, now: datetime) -> Select[*tuple[Any, ...]]:
     return (
         select(

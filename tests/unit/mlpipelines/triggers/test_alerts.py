@@ -59,6 +59,13 @@ def test_alerts_that_are_not_ours_are_told_back_and_hold_nothing_up() -> None:
     assert ["model" in unread[0].why, "drift" in unread[1].why] == [True, True]
 
 
+@pytest.mark.parametrize("signal", ["by-hand", "calendar"])
+def test_an_alert_cannot_pass_for_a_person_or_for_the_calendar(signal: str) -> None:
+    found, unread = causes(parse(a_message(an_alert(labels={"model": "scam", "signal": signal}))))
+    assert not found
+    assert signal in unread[0].why
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [

@@ -40,7 +40,7 @@ def test_a_cause_that_nothing_speaks_against_starts_a_run_named_after_it() -> No
         (a_situation(freeze=Freeze(by="Ada", why="month end")), Reason.FROZEN, "millrace thaw scam"),
         (a_situation(freeze=Freeze(by="Ada", why="month end", until=NOW + 1)), Reason.FROZEN, "until 2027"),
         (a_situation(policy=replace(POLICY, signals=frozenset({Signal.CALENDAR}))), Reason.NOT_WANTED, "only because of calendar"),
-        (a_situation(open_run="by-hand"), Reason.RUN_OPEN, "millrace runs by-hand"),
+        (a_situation(open_run="by-hand"), Reason.RUN_OPEN, "millrace runs --show by-hand"),
         (a_situation(a_start(NOW - 9 * DAY, open_=True)), Reason.RUN_OPEN, "scam-other"),
         (a_situation(a_start(NOW - 5 * HOUR)), Reason.COOLDOWN, "retraining.cooldown"),
         (a_situation(*(a_start(NOW - n * 20 * HOUR, str(n)) for n in range(1, 8))), Reason.BUDGET_SPENT, "7 of its 7"),
@@ -66,6 +66,42 @@ def test_the_calendar_waits_for_no_labels() -> None:
     assert decide(replace(DRIFT, signal=Signal.CALENDAR), a_situation(new_labels=0), NOW).starts
 
 
+BY_HAND = replace(DRIFT, signal=Signal.BY_HAND)
+
+
+@pytest.mark.parametrize(
+    "situation",
+    [
+        a_situation(a_start(NOW - 60)),
+        a_situation(*(a_start(NOW - n * HOUR, str(n)) for n in range(1, 9))),
+        a_situation(new_labels=0),
+        a_situation(policy=replace(POLICY, signals=frozenset())),
+    ],
+    ids=["cooldown", "budget", "labels", "signals"],
+)
+def test_a_person_need_not_wait(situation: Situation) -> None:
+    assert decide(BY_HAND, situation, NOW).starts
+
+
+@pytest.mark.parametrize(
+    ("situation", "reason"),
+    [
+        (a_situation(freeze=Freeze(by="Ada", why="month end")), Reason.FROZEN),
+        (a_situation(open_run="other"), Reason.RUN_OPEN),
+        (a_situation(policy=None), Reason.UNKNOWN_MODEL),
+        (a_situation(a_start(NOW - DAY, BY_HAND.key)), Reason.DUPLICATE),
+    ],
+)
+def test_a_person_does_not_override_a_freeze_or_a_run(situation: Situation, reason: Reason) -> None:
+    assert decide(BY_HAND, situation, NOW).reason is reason
+
+
+def test_a_date_that_was_missed_counts_where_the_project_says_so() -> None:
+    late = replace(DRIFT, signal=Signal.CALENDAR, late=True)
+    assert decide(late, a_situation(), NOW).reason is Reason.MISSED
+    assert decide(late, a_situation(policy=replace(POLICY, run_missed=True)), NOW).starts
+
+
 def test_a_condition_that_comes_back_is_a_new_occurrence() -> None:
     later = replace(DRIFT, starts_at=NOW + 8 * DAY)
     assert decide(later, a_situation(a_start(NOW, DRIFT.key)), NOW + 8 * DAY).starts
@@ -88,7 +124,7 @@ def test_a_decision_that_names_a_time_is_another_one_at_that_time(wait: Reason) 
 causes = st.builds(
     Cause,
     model=st.just("scam"),
-    signal=st.sampled_from(Signal),
+    signal=st.sampled_from(sorted(set(Signal) - {Signal.BY_HAND})),
     fingerprint=st.sampled_from("abc"),
     starts_at=st.integers(0, 3).map(float),
     firing=st.booleans(),

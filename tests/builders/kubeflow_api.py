@@ -1,0 +1,153 @@
+"""Kubeflow Pipelines' API server, as far as it is asked anything here: its v2beta1 REST over a real socket.
+
+The real one needs a cluster with MySQL and Argo. This one keeps runs and experiments in memory and answers the calls that `mlpipelines.kubeflow` makes,
+with the field names and states of `backend/api/v2beta1`. A name may be given to any number of runs, as there. `troubles` are what happens
+to the next requests that make a run.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+Object = dict[str, Any]
+
+
+class KubeflowApi:
+    """What it holds and what shall go wrong."""
+
+    def __init__(self) -> None:
+        self.experiments: list[Object] = []
+        self.runs: list[Object] = []
+        self.troubles: list[str] = []
+        """`503`, `400`; `never`: the connection breaks and nothing was done; `silent`: it was done, and the answer is lost; `late`: it is done after
+        the client has given up."""
+        self.down = False
+        self.authorizations: list[str] = []
+        """What each request showed."""
+        self.port = 0
+        self.lock = threading.Lock()
+
+    @property
+    def host(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def end(self, state: str, run: int = 0, error: str = "") -> None:
+        """A run has come to an end."""
+        self.runs[run].update(state=state, **({"error": {"code": 2, "message": error}} if error else {}))
+
+    def open_runs(self) -> list[Object]:
+        """Those that go on."""
+        return [run for run in self.runs if run["state"] in ("PENDING", "RUNNING")]
+
+    def make_run(self, asked: Object) -> Object:
+        with self.lock:
+            created = datetime.now(UTC) + timedelta(milliseconds=len(self.runs))
+            run = {**asked, "run_id": str(uuid.uuid4()), "created_at": created.isoformat(), "state": "PENDING"}
+            self.runs.append(run)
+            return run
+
+    def make_experiment(self, asked: Object) -> Object:
+        with self.lock:
+            self.experiments.append({**asked, "experiment_id": str(uuid.uuid4())})
+            return self.experiments[-1]
+
+
+@contextmanager
+def kubeflow_api() -> Iterator[KubeflowApi]:
+    """A server on a free port."""
+    api = KubeflowApi()
+
+    class Handler(_Handler):
+        world = api
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    api.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    world: KubeflowApi
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+    def do_GET(self) -> None:
+        self.world.authorizations.append(self.headers.get("Authorization", ""))
+        where, asked = urlsplit(self.path), parse_qs(urlsplit(self.path).query)
+        if self.world.down:
+            self._say(503, {"error": "upstream connect error"})
+        elif where.path == "/apis/v2beta1/healthz":
+            self._say(200, {"multi_user": False})
+        elif where.path == "/apis/v2beta1/experiments":
+            self._say(200, {"experiments": _chosen(self.world.experiments, asked)})
+        elif where.path == "/apis/v2beta1/runs":
+            (place,) = asked["experiment_id"]
+            of_it = [run for run in self.world.runs if run["experiment_id"] == place]
+            self._say(200, {"runs": _chosen(sorted(of_it, key=lambda run: str(run["created_at"]), reverse=True), asked)})
+        else:
+            self._say(404, {"error": "Not Found", "code": 5})
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
+        if self.world.down:
+            self._say(503, {"error": "upstream connect error"})
+        elif self.path == "/apis/v2beta1/experiments":
+            self._say(200, self.world.make_experiment(asked))
+        elif self.path == "/apis/v2beta1/runs":
+            self._run(asked)
+        elif self.path.endswith(":terminate"):
+            name = self.path.rpartition("/")[2].removesuffix(":terminate")
+            next(run for run in self.world.runs if run["run_id"] == name)["state"] = "CANCELED"
+            self._say(200, {})
+        else:
+            self._say(404, {"error": "Not Found", "code": 5})
+
+    def _run(self, asked: Object) -> None:
+        trouble = self.world.troubles.pop(0) if self.world.troubles else ""
+        if trouble in ("503", "400"):
+            self._say(
+                int(trouble), {"error": "InvalidInputError: the pipeline spec is wrong" if trouble == "400" else "no healthy upstream"}
+            )
+        elif trouble == "never":
+            self.connection.close()
+        elif trouble == "silent":
+            self.world.make_run(asked)
+            time.sleep(2)
+            self.connection.close()
+        elif trouble == "late":
+            time.sleep(2)
+            self.world.make_run(asked)
+        else:
+            self._say(200, self.world.make_run(asked))
+
+    def _say(self, status: int, body: Object) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def _chosen(objects: list[Object], asked: dict[str, list[str]]) -> list[Object]:
+    predicates = json.loads(asked["filter"][0])["predicates"] if "filter" in asked else []
+    assert all(each["operation"] == "EQUALS" and each["key"] == "display_name" for each in predicates), predicates
+    wanted = [each["stringValue"] for each in predicates]
+    return [each for each in objects if not wanted or each["display_name"] in wanted][: int(asked.get("page_size", ["20"])[0])]

@@ -1,0 +1,99 @@
+"""What may stand in the values of `helm/retraining`: modelled here, once; `chart_values.py` writes the chart's values.schema.json from it.
+
+values.yaml holds the defaults and says why one would change them; a test holds that it has these fields and no others.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from gpu_queue_values import Closed, Image, Object, OptionalName, Pods, Port, Rules
+
+StepsImage = Annotated[str, Meta(pattern=r"^(\S+@sha256:[0-9a-f]{64})?$")]
+Interval = Annotated[str, Meta(pattern="^[1-9][0-9]*(s|m)$")]
+Address = Annotated[str, Meta(pattern="^https?://.+")]
+
+
+class Kubeflow(Closed):
+    """Where runs go, and what they are made of."""
+
+    url: Address
+    image: StepsImage
+    namespace: OptionalName
+
+
+class Projects(Closed):
+    """Where the project folders are."""
+
+    path: Annotated[str, Meta(pattern="^/.+")]
+    claim: OptionalName
+
+
+class Workspace(Closed):
+    """The prediction log and the labels."""
+
+    claim: OptionalName
+
+
+class Secret(Closed):
+    """A Secret by its name."""
+
+    secret_name: OptionalName
+
+
+class Service(Closed):
+    """Where alerts are posted."""
+
+    port: Port
+
+
+class NetworkPolicy(Closed):
+    """Who may speak with the pods, and with whom they speak."""
+
+    enabled: bool
+    from_: list[Object] = msgspec.field(name="from")
+    egress: list[Object]
+    kubeflow: list[Object]
+
+
+class Scrape(Closed):
+    """Who scrapes the replicas; alerts and metrics share a port."""
+
+    enabled: bool
+    kind: Literal["PodMonitor", "PodMonitoring"]
+    interval: Interval
+    labels: dict[str, str]
+
+
+class Monitoring(Closed):
+    """What watches the trigger."""
+
+    rules: Rules
+    scrape: Scrape
+
+
+class Values(Pods, kw_only=True):
+    """All of it."""
+
+    image: Image
+    every: Annotated[int, Meta(ge=1, le=240)]
+    kubeflow: Kubeflow
+    projects: Projects
+    workspace: Workspace
+    database: Secret
+    token: Secret
+    notify: Secret
+    tls: Secret
+    service: Service
+    network_policy: NetworkPolicy
+    monitoring: Monitoring
+    global_: Object = msgspec.field(name="global", default_factory=dict)
+    """Helm's own: a chart that includes this one may set it."""
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema that Helm holds values against."""
+    return msgspec.json.schema(Values)
