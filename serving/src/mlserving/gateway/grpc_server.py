@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 STREAMS = 1024
 """Calls at a time on one connection; gRPC clients wait for their turn by themselves."""
 _LOOK_SECONDS = 1.0
+_HEARD_SECONDS = 2.0
+"""A client that has not answered a PING by then is told its last call all the same."""
 
 HEALTH = "/grpc.health.v1.Health/Check"
 _PREFIX = 5
@@ -57,6 +59,7 @@ class GrpcServer(Http2):
         self._closing_since = 0.0
         self._resets = Resets(self._born)
         self._timer: asyncio.TimerHandle | None = None
+        self._leaving: asyncio.TimerHandle | None = None
 
     # -- the connection ---------------------------------------------------------------------------------------------------
 
@@ -88,8 +91,9 @@ class GrpcServer(Http2):
     def connection_lost(self, _: Exception | None) -> None:
         """The client is gone: nobody waits for its calls."""
         self.closing = True
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._leaving):
+            if timer is not None:
+                timer.cancel()
         self._relay.connections.discard(self)
         streams = list(self.streams.values())
         self.streams.clear()
@@ -102,7 +106,22 @@ class GrpcServer(Http2):
         return self._last
 
     def leave(self) -> None:
-        """Take no new calls, finish those under way, close. The client moves to another connection."""
+        """Have the client move to another connection, finish the calls under way, close.
+
+        In two steps (RFC 9113, section 6.8): calls that are on their way here when it is told to go are answered still. Only once it has
+        heard that, by its answer to a PING, it is told which was the last one; a client that is told at once has to send the others again,
+        and not every client does.
+        """
+        if not (self._leaving or self.closing):
+            self._leaving = asyncio.get_running_loop().call_later(_HEARD_SECONDS, self._take_no_more)
+            self.transport.write(f.goaway(f.LARGEST_WINDOW, f.NO_ERROR) + f.frame(f.PING, 0, 0, b"farewell"))
+
+    def on_pong(self) -> None:
+        """It has heard that we leave."""
+        if self._leaving:
+            self._take_no_more()
+
+    def _take_no_more(self) -> None:
         if not self.closing:
             self.closing = True
             self.transport.write(f.goaway(self._last, f.NO_ERROR))

@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from gateways import PREDICT, Server, ask, channel, config, gateway, model_server, post, request, until
+from mlserving.gateway import frames as f
+from raw_clients import GrpcClient
 from under_load import Stream
 
 
@@ -209,6 +211,40 @@ def test_behind_two_gateways_a_restart_of_one_fails_nobody_who_asks_again_where_
             assert first.process.wait(20) == 0
             answers += [ask(opened, f"more{n}") for n in range(50)]
     assert {answer.code for answer in answers} == {"OK"}
+
+
+def test_a_call_that_was_on_its_way_when_its_client_was_told_to_go_is_answered(tmp_path: Any) -> None:
+    with pair(tmp_path) as (one, _), gateway(tmp_path / "front", config(stable=(one, 100))) as front, GrpcClient(front.grpc) as client:
+        client.call(1, request("first"))
+        client.told(b"grpc-status")
+        front.process.send_signal(signal.SIGTERM)
+        told = client.told(b"farewell")
+        assert _goaways(told) == [2**31 - 1]
+        client.call(3, request("on its way"))
+        assert b"on its way" in client.told(b"grpc-status")
+        client.send(f.frame(f.PING, f.ACK, 0, b"farewell"))
+        assert _goaways(client.everything()) == [3]
+        assert front.process.wait(20) == 0
+
+
+def test_a_client_that_does_not_answer_is_told_its_last_call_all_the_same(tmp_path: Any) -> None:
+    with pair(tmp_path) as (one, _), gateway(tmp_path / "front", config(stable=(one, 100))) as front, GrpcClient(front.grpc) as client:
+        client.call(1, request("first"))
+        client.told(b"grpc-status")
+        front.process.send_signal(signal.SIGTERM)
+        assert _goaways(client.everything()) == [2**31 - 1, 1]
+        assert front.process.wait(20) == 0
+
+
+def _goaways(told: bytes) -> list[int]:
+    """The last streams that the GOAWAY frames in these bytes name."""
+    found, at = [], 0
+    while at + f.HEAD_SIZE <= len(told):
+        high, low, kind, _, _ = f.read_head(told, at)
+        if kind == f.GOAWAY:
+            found.append(f.number(told, at + f.HEAD_SIZE))
+        at += f.HEAD_SIZE + (high << 8 | low)
+    return found
 
 
 @pytest.mark.parametrize("option", ["--grpc-port", "--rest-port", "--admin-port"])
