@@ -75,6 +75,7 @@ export: | $(UV)
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --all-packages --all-extras --all-groups -o requirements/dev.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlpipelines --extra steps --no-default-groups -o requirements/steps.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlpipelines --no-default-groups -o requirements/pipelines.txt
+	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlpipelines --extra trigger --no-default-groups -o requirements/trigger.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlserving --extra server --no-default-groups -o requirements/serving.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlserving --extra gateway --extra monitor --no-default-groups -o requirements/gateway.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package gpuqueue --extra controller --extra webhook --no-default-groups -o requirements/gpu-queue.txt

@@ -68,7 +68,7 @@ def test_a_namespace_for_restricted_pods_takes_the_pod(api: Client, case: str) -
 @pytest.mark.parametrize("case", cases("retraining"))
 def test_the_command_takes_what_the_chart_tells_it(case: str, tmp_path: Path) -> None:
     (container,) = deployment(case)["spec"]["template"]["spec"]["containers"]
-    assert container["command"] == ["python", "-m", "mlpipelines"]
+    assert "command" not in container  # the image's own, which is `python3 -m mlpipelines`
     said = subprocess.run(
         [sys.executable, "-m", "mlpipelines", *container["args"]], capture_output=True, text=True, check=False, cwd=tmp_path
     )
