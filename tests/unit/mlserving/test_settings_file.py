@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ def test_a_file_that_cannot_be_meant_is_told_by_name_and_field(tmp_path: Path, k
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=["gateway", "monitor"])
-def test_a_file_that_is_not_there_is_told_with_the_option_that_names_it(tmp_path: Path, kind: Any) -> None:
-    with pytest.raises(ConfigError, match=f"cannot be read.*{kind.option}"):
+def test_a_file_that_is_not_there_is_told_with_what_to_do(tmp_path: Path, kind: Any) -> None:
+    with pytest.raises(ConfigError, match=f"cannot be read.*{re.escape(kind.remedy)}"):
         kind.read(tmp_path / "none.yaml")
 
 

@@ -80,9 +80,9 @@ def _fill(arguments: argparse.Namespace) -> int:
 
 def _plan(arguments: argparse.Namespace) -> Any:
     """What the options say, else what the newest version carries of its project."""
+    from mlserving.review.carried import of_model
     from mlserving.review.choose import Shares
     from mlserving.review.fill import Plan
-    from mlserving.review.settings import of_model
 
     said = {name: getattr(arguments, name) for name in _OF_THE_PROJECT if getattr(arguments, name) is not None}
     wanted = of_model(options.models_of(arguments), arguments.model).model_copy(update=said)

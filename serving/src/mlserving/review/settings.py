@@ -1,17 +1,15 @@
 """How much of a model people look at: the project's `review` section, which travels with each version that is published.
 
-`millrace review fill` goes by the newest version's where its options say nothing else.
+`millrace review fill` goes by the newest version's (`carried.py`) where its options say nothing else.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from mlserving import store
-from mlserving.settings_file import SettingsFile, Strict
+from mlserving.settings_file import Strict
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -33,21 +31,3 @@ class ReviewSettings(Strict):
     """Days within which a case should be reviewed."""
     most_waiting: int | None = Field(default=None, ge=1)
     """While so many reviews wait, nothing is added; where not set, five days' capacity."""
-
-
-FILE = SettingsFile(ReviewSettings, "docs/review.md", "Publish the version anew: millrace run PROJECT_DIR")
-
-
-def of_model(models: Path, model: str) -> ReviewSettings:
-    """What the newest published version carries; the defaults where it carries nothing, or there is none.
-
-    Args:
-        models: the model store.
-        model: the model's name.
-
-    Raises:
-        ConfigError: the file cannot be read, or a field of it is unknown or out of range.
-    """
-    newest = max(store.versions(models, model), default=None)
-    path = models / model / str(newest) / store.REVIEW_SETTINGS
-    return FILE.read(path) if newest is not None and path.is_file() else ReviewSettings()
