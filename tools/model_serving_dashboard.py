@@ -16,6 +16,7 @@ FAILED = f'{ROUTED}, code=~"5..|INTERNAL|UNAVAILABLE|UNKNOWN|DEADLINE_EXCEEDED|A
 """As in the alert ServingErrors."""
 VERSION = "{{model}} {{track}} {{version}}"
 WHO = "model, track, version"
+COLUMN = f"{WHO}, slice, column"
 
 
 def rate(metric: str, by: str, where: str = CHOSEN) -> str:
@@ -118,6 +119,76 @@ ROWS = (
                 unit="percentunit",
             ),
             Panel(title="Labels that arrive", queries={"{{model}} {{source}}": rate("labels_total", "model, source")}, unit="ops"),
+        ),
+    ),
+    Row(
+        title="What the monitor finds",
+        panels=(
+            Panel(
+                title="Drift, as a multiple of what alarms",
+                queries={
+                    f"{VERSION} {{{{column}}}}": f"topk(10, max by ({WHO}, column) "
+                    f"({gauge('monitor_drift_distance', COLUMN)} / ({gauge('monitor_drift_threshold', COLUMN)} > 0)))"
+                },
+                about="The ten columns that moved furthest, in the slice where they did. Above 1 it alarms, with rows enough.",
+                alarm=1,
+            ),
+            Panel(
+                title="Quality, and the lower end of its interval",
+                queries={
+                    f"{VERSION} {{{{metric}}}}": gauge("monitor_quality", f"{WHO}, metric", where=f'{CHOSEN}, slice=""'),
+                    f"{VERSION} {{{{metric}}}} at least": gauge("monitor_quality_low", f"{WHO}, metric", where=f'{CHOSEN}, slice=""'),
+                },
+                about="From the labels of the window, all slices together.",
+                unit="percentunit",
+            ),
+            Panel(
+                title="Predictions with a label",
+                queries={
+                    VERSION: gauge("monitor_labelled_ratio", WHO, where=f'{CHOSEN}, slice=""'),
+                    f"{VERSION} by a reviewer": gauge("monitor_reviewed_ratio", WHO, where=f'{CHOSEN}, slice=""'),
+                },
+                unit="percentunit",
+            ),
+            Panel(
+                title="Golden requests that are answered otherwise",
+                queries={"{{model}} {{version}}": gauge("monitor_parity_failures", "model, version")},
+                alarm=1,
+            ),
+        ),
+    ),
+    Row(
+        title="What people say",
+        panels=(
+            Panel(
+                title="Reviews that wait, and those overdue",
+                queries={
+                    "{{model}} waiting": gauge("review_open_reviews", "model"),
+                    "{{model}} overdue": gauge("review_overdue_reviews", "model"),
+                },
+            ),
+            Panel(
+                title="What people did",
+                queries={
+                    "{{model}} {{verdict}}": f"max by (model, verdict) (rate(millrace_review_reviews_total{{{CHOSEN}}}[$__rate_interval]))"
+                },
+                about="Every replica tells the same.",
+                unit="ops",
+            ),
+            Panel(
+                title="How often the model is right, on the whole log",
+                queries={
+                    "{{model}}": gauge("review_accuracy", "model"),
+                    "{{model}} at least": gauge("review_accuracy_low", "model"),
+                    "{{model}} at most": gauge("review_accuracy_high", "model"),
+                },
+                unit="percentunit",
+            ),
+            Panel(
+                title="How far people agree",
+                queries={"{{model}}": gauge("review_agreement_alpha", "model")},
+                about="Krippendorff's alpha: 1 is always, 0 is by chance.",
+            ),
         ),
     ),
     Row(

@@ -44,7 +44,9 @@ COUNTERS: list[tuple[str, dict[str, str]]] = [
     ("predictions_dropped_total", {"model": "cards", "reason": "unreadable"}),
     ("labels_total", {"model": "cards", "source": "api"}),
     ("gateway_recorder_restarts_total", {}),
+    ("review_reviews_total", {"model": "cards", "verdict": "correct"}),
 ]
+GROUP = {**VERSION, "slice": ""}
 ROLLOUT = {"model": "cards", "rollout": "r1"}
 GAUGES: list[tuple[str, dict[str, str]]] = [
     ("gateway_config_valid", {}),
@@ -56,6 +58,17 @@ GAUGES: list[tuple[str, dict[str, str]]] = [
     ("gateway_track_weight", {"model": "cards", "track": "canary"}),
     ("gateway_in_flight", {"model": "cards", "track": "canary"}),
     ("gateway_endpoint_up", {**VERSION, "endpoint": "10.0.0.5:8500"}),
+    *(("monitor_drift_distance", {**GROUP, "slice": place, "column": "amount", "measure": "jensen-shannon"}) for place in ("", "shop=a")),
+    *(("monitor_drift_threshold", {**GROUP, "slice": place, "column": "amount"}) for place in ("", "shop=a")),
+    ("monitor_quality", {**GROUP, "metric": "accuracy"}),
+    ("monitor_quality_low", {**GROUP, "metric": "accuracy"}),
+    ("monitor_labelled_ratio", GROUP),
+    ("monitor_reviewed_ratio", GROUP),
+    ("monitor_parity_failures", {"model": "cards", "version": "8"}),
+    *(
+        (f"review_{name}", {"model": "cards"})
+        for name in ("open_reviews", "overdue_reviews", "accuracy", "accuracy_low", "accuracy_high", "agreement_alpha")
+    ),
 ]
 
 
