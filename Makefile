@@ -61,6 +61,7 @@ generate: setup ## reference pages, JSON Schemas and the dashboard from their de
 	@$(BIN)/python -m mlserving.reference docs/reference
 	@$(BIN)/python tools/gpu_queue_dashboard.py
 	@$(BIN)/python tools/model_serving_dashboard.py
+	@$(BIN)/python tools/retraining_dashboard.py
 	@$(BIN)/python tools/chart_values.py
 
 golden: setup ## compile the projects' pipelines and render the serving chart again; read the diff as code

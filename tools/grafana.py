@@ -1,6 +1,6 @@
 """A Grafana dashboard from a description: rows of panels, each a question and the queries that answer it.
 
-Grafana's JSON says forty things for each panel that nobody decides; `gpu_queue_dashboard.py` and `model_serving_dashboard.py` say what somebody did.
+Grafana's JSON says forty things for each panel that nobody decides; the `*_dashboard.py` beside it say what somebody did.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from gpu_queue_values import Closed, Image, Object, OptionalName, Pods, Port, Rules
+from gpu_queue_values import Closed, Dashboard, Image, Object, OptionalName, Pods, Port, Rules
 
 StepsImage = Annotated[str, Meta(pattern=r"^(\S+@sha256:[0-9a-f]{64})?$")]
 Interval = Annotated[str, Meta(pattern="^[1-9][0-9]*(s|m)$")]
@@ -73,6 +73,7 @@ class Monitoring(Closed):
 
     rules: Rules
     scrape: Scrape
+    dashboard: Dashboard
 
 
 class Values(Pods, kw_only=True):

@@ -20,6 +20,7 @@ WRITE = {
     "reference pages of serving": ["python", "-m", "mlserving.reference", "docs/reference"],
     "dashboard of the queue": ["python", "tools/gpu_queue_dashboard.py"],
     "dashboard of served models": ["python", "tools/model_serving_dashboard.py"],
+    "dashboard of a model's loop": ["python", "tools/retraining_dashboard.py"],
     "what the charts' values may be": ["python", "tools/chart_values.py"],
     "compiled pipelines": [
         "millrace",

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -15,16 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from prometheus_server import PrometheusServer, Series
+import dashboards
+from prometheus_server import PrometheusServer
 
 pytestmark = pytest.mark.prometheus
 
 ROOT = Path(__file__).resolve().parents[4]
-DASHBOARD = json.loads((ROOT / "helm" / "model-serving" / "dashboards" / "model-serving.json").read_text())
-QUERIES = {
-    f"{panel['title']}: {target['legendFormat']}": target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())
-}
-NOON = 1_793_620_800.0
+DASHBOARD = dashboards.read(ROOT / "helm" / "model-serving" / "dashboards" / "model-serving.json")
+QUERIES = dashboards.questions(DASHBOARD)
 VERSION = {"model": "cards", "track": "canary", "version": "8"}
 REQUEST = {**VERSION, "protocol": "grpc"}
 COUNTERS: list[tuple[str, dict[str, str]]] = [
@@ -72,52 +67,19 @@ GAUGES: list[tuple[str, dict[str, str]]] = [
 ]
 
 
-def history() -> list[Series]:
-    """An hour of two gateways."""
-    minutes = range(60)
-    return [
-        Series(
-            name=f"millrace_{name}",
-            labels={**labels, "instance": instance},
-            values={NOON - 3600 + 60 * minute: float(minute if counts else 1) for minute in minutes},
-        )
-        for counts, found in ((True, COUNTERS), (False, GAUGES))
-        for name, labels in found
-        for instance in ("a", "b")
-    ]
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
-    with PrometheusServer(tmp_path_factory.mktemp("prometheus"), history()) as running:
+    with PrometheusServer(tmp_path_factory.mktemp("prometheus"), dashboards.history(COUNTERS, GAUGES)) as running:
         yield running
-
-
-def ask(server: PrometheusServer, query: str, at: float | None = None) -> list[Any]:
-    form = {"query": query} | ({} if at is None else {"time": str(at)})
-    with urllib.request.urlopen(f"{server.url}/api/v1/query", data=urllib.parse.urlencode(form).encode(), timeout=10) as answer:
-        result: list[Any] = json.load(answer)["data"]["result"]
-        return result
 
 
 @pytest.mark.parametrize("question", QUERIES)
 def test_a_panel_shows_something_under_a_name_that_tells_its_lines_apart(server: PrometheusServer, question: str) -> None:
-    found = ask(server, QUERIES[question].replace("$__rate_interval", "5m").replace("$model", "cards|scam"), NOON - 60)
-    assert found
-    assert all(row["value"][1] != "NaN" for row in found)
-    wanted = {part.partition("}}")[0] for part in question.partition(": ")[2].split("{{")[1:]}
-    assert all(row["metric"].keys() - {"__name__"} == wanted for row in found)
+    dashboards.shows_something(server, question, QUERIES[question])
 
 
 def test_panels_lie_side_by_side_and_none_on_another() -> None:
-    cells = [
-        (panel["gridPos"]["x"] + x, panel["gridPos"]["y"] + y)
-        for panel in DASHBOARD["panels"]
-        for x in range(panel["gridPos"]["w"])
-        for y in range(panel["gridPos"]["h"])
-    ]
-    assert len(cells) == len(set(cells))
-    assert max(x for x, _ in cells) < 24
+    dashboards.lie_side_by_side(DASHBOARD)
 
 
 PAGE = b"""\
@@ -159,7 +121,7 @@ def test_tensorflow_serving_s_names_lose_their_colons(tmp_path: Path) -> None:
         target = {"job_name": "server", "scrape_interval": "1s", "static_configs": [{"targets": [f"127.0.0.1:{page.server_port}"]}]}
         with PrometheusServer(tmp_path, [], [{**target, "metric_relabel_configs": renaming()}]) as running:
             deadline = time.monotonic() + 60
-            while not (found := {row["metric"]["__name__"] for row in ask(running, '{__name__=~".*tensorflow.*"}')}):
+            while not (found := {row["metric"]["__name__"] for row in dashboards.ask(running, '{__name__=~".*tensorflow.*"}')}):
                 assert time.monotonic() < deadline
                 time.sleep(0.1)
         page.shutdown()
