@@ -46,6 +46,7 @@ class ServingRelease(HelmRelease):
     def __init__(self, *, kubeconfig: str, images: tuple[str, str], store: str, values: tuple[str, ...]) -> None:
         (ours, our_tag), (server, server_tag) = (image.rsplit(":", 1) for image in images)
         self._store, self._image = store, images[0]
+        self._given: list[str] = []
         chosen = (
             f"gateway.image.repository={ours},gateway.image.tag={our_tag}",
             f"server.kind=millrace,server.image.repository={server},server.image.tag={server_tag}",
@@ -56,41 +57,46 @@ class ServingRelease(HelmRelease):
     def __enter__(self) -> Self:
         super().__enter__()
         self.client.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAME, "labels": RESTRICTED}})
-        for thing in self._volume():
-            self.client.apply(thing)
+        self.give(CLAIM, "", "ReadOnlyMany")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         super().__exit__(kind, error, trace)
         self.kubectl("delete", "namespace", NAME, "--wait", "--timeout=90s")
-        self.kubectl("delete", "persistentvolume", f"{NAME}-{CLAIM}", "--wait=false")
+        self.kubectl("delete", "persistentvolume", *(f"{NAME}-{claim}" for claim in self._given), "--wait=false")
 
-    def _volume(self) -> list[Any]:
+    def give(self, claim: str, beside: str, mode: str) -> None:
+        """Make a claim on a folder of the node: the store's path with `beside` after it."""
+        self._given.append(claim)
+        for thing in self._volume(claim, beside, mode):
+            self.client.apply(thing)
+
+    def _volume(self, claim: str, beside: str, mode: str) -> list[Any]:
         size = {"storage": "1Gi"}
         volume = {
             "apiVersion": "v1",
             "kind": "PersistentVolume",
-            "metadata": {"name": f"{NAME}-{CLAIM}"},
+            "metadata": {"name": f"{NAME}-{claim}"},
             "spec": {
                 "capacity": size,
-                "accessModes": ["ReadOnlyMany"],
+                "accessModes": [mode],
                 "storageClassName": "",
-                "hostPath": {"path": self._store},
-                "claimRef": {"namespace": NAME, "name": CLAIM},
+                "hostPath": {"path": self._store + beside},
+                "claimRef": {"namespace": NAME, "name": claim},
             },
         }
-        claim = {
+        wanted = {
             "apiVersion": "v1",
             "kind": "PersistentVolumeClaim",
-            "metadata": {"name": CLAIM, "namespace": NAME},
+            "metadata": {"name": claim, "namespace": NAME},
             "spec": {
-                "accessModes": ["ReadOnlyMany"],
+                "accessModes": [mode],
                 "storageClassName": "",
-                "volumeName": f"{NAME}-{CLAIM}",
+                "volumeName": f"{NAME}-{claim}",
                 "resources": {"requests": size},
             },
         }
-        return [volume, claim]
+        return [volume, wanted]
 
     # -- what is there ----------------------------------------------------------------------------------------------------
 
@@ -104,6 +110,13 @@ class ServingRelease(HelmRelease):
     def of_track(self, track: str) -> list[Any]:
         """A track's pods."""
         return [pod for pod in self.listed("server") if pod["metadata"]["labels"]["millrace.dev/track"] == track]
+
+    def figure(self, component: str, port: int, metric: str) -> float:
+        """The sum of a metric that a component's pod tells; 0 while it tells nothing."""
+        ask = f"import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:{port}/metrics').read().decode())"
+        pods = sorted(self.ready_pods(component))
+        told = self.kubectl("--namespace", NAME, "exec", pods[0], "--", "/usr/bin/python3", "-c", ask).stdout if pods else ""
+        return sum(float(line.rpartition(" ")[2]) for line in told.splitlines() if line.startswith((metric + "{", metric + " ")))
 
     def kill_container(self, pod: Any) -> int:
         """SIGKILL to a pod's model server. Returns how many processes were killed: none where the node is another machine."""

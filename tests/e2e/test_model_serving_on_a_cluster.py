@@ -9,6 +9,8 @@ MILLRACE_E2E_STORE=OUR_PATH=NODES_PATH pytest tests/e2e/test_model_serving_on_a_
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -169,3 +171,28 @@ def test_what_is_asked_is_logged_by_the_recorder_beside_the_gateway(release: Ser
         return sum(int(text or 0) for text in said)
 
     eventually("a file of predictions is written", lambda: files() > 0, 120)
+
+
+def test_monitor_and_review_page_work_on_what_was_logged(one: ServingRelease, tmp_path: Path) -> None:
+    for claim in ("predictions", "review"):
+        folder = Path(f"{STORE.partition('=')[0]}-{claim}")
+        folder.mkdir(exist_ok=True)
+        folder.chmod(0o777)  # the pods are not us
+        one.give(claim, f"-{claim}", "ReadWriteMany")
+    people = tmp_path / "users.json"
+    subprocess.run([sys.executable, "-m", "mlserving", "review", "add-user", "ann", "--users", str(people)], check=True)
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "people", "namespace": NAME}}
+    one.client.apply(secret | {"stringData": {"users.json": people.read_text()}})
+    one.upgrade(
+        "gateway.predictions.kind=claim,gateway.predictions.claim.name=predictions,monitor.enabled=true,monitor.every=5s",
+        "review.enabled=true,review.database.claim.name=review,review.access.users.name=people",
+        ",".join(f"{owner}.resources.requests.cpu=20m" for owner in ("monitor", "review", "review.fill")),
+    )
+    with Steady(one, "reviewed") as steady:
+        time.sleep(3)
+    assert not steady.failures
+    eventually("the monitor has read them", lambda: one.figure("monitor", 9108, "millrace_monitor_rows") > 0, 120)
+    assert one.figure("monitor", 9108, "millrace_monitor_parity_servers_up") == 1
+    assert one.figure("review", 8601, "millrace_review_open_cases") == 0
+    assert one.kubectl("--namespace", NAME, "create", "job", f"--from=cronjob/{NAME}-review-fill", "fill-now").returncode == 0
+    eventually("people have something to look at", lambda: one.figure("review", 8601, "millrace_review_open_cases") > 0, 120)
