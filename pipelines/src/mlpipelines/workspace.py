@@ -1,7 +1,7 @@
 """Where everything lies that outlives a run, on one machine or on a volume that the pods share.
 
 One folder, told by `--workspace`, `MILLRACE_WORKSPACE` or `.millrace` in the current folder. Nothing else in the code
-joins these paths by itself. Writers go through `replace_file` and `create_folder`: a reader, or the next run after a
+joins these paths by itself. Writers go through `write_whole` and `create_folder`: a reader, or the next run after a
 SIGKILL, sees the old content or the new one, never half.
 """
 
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpipelines.errors import Conflict
+from mlserving.workspace import write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,20 +103,6 @@ def find_workspace(argument: str | Path | None = None) -> Workspace:
     return Workspace(Path(argument or os.environ.get("MILLRACE_WORKSPACE") or ".millrace").absolute())
 
 
-def replace_file(path: Path, content: bytes | str) -> None:
-    """Write `path` whole: to a neighbour first, then flushed, then renamed over it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def create_folder(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a new folder beside `path`, then rename it there. What is never replaced is never half replaced.
 
@@ -141,7 +128,7 @@ def create_folder(path: Path, write: Callable[[Path], None]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """`value` as indented JSON, written whole."""
-    replace_file(path, json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
+    write_whole(path, json.dumps(value, indent=2, sort_keys=True, default=str) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -11,7 +11,8 @@ import pytest
 
 from mlpipelines.errors import Conflict
 from mlpipelines.lock import is_held, only_run
-from mlpipelines.workspace import create_folder, find_workspace, read_json, replace_file, write_json
+from mlpipelines.workspace import create_folder, find_workspace, read_json, write_json
+from mlserving.workspace import write_whole
 
 
 def test_the_argument_wins_over_the_environment_and_that_over_the_default(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -30,9 +31,9 @@ def test_a_file_is_replaced_whole_and_leaves_nothing_beside_it(tmp_path: Path) -
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path) -> None:
-    replace_file(tmp_path / "a", "old")
+    write_whole(tmp_path / "a", "old")
     with pytest.raises(TypeError):
-        replace_file(tmp_path / "a", 5)  # type: ignore[arg-type]  # the failure is the point
+        write_whole(tmp_path / "a", 5)  # type: ignore[arg-type]  # the failure is the point
     assert (tmp_path / "a").read_text() == "old"
     assert [p.name for p in tmp_path.iterdir()] == ["a"]
 

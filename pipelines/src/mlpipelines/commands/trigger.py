@@ -104,9 +104,9 @@ def _say_ready(server: Any, ready_file: Path | None) -> None:
         return
     host, port = server.servers[0].sockets[0].getsockname()[:2]
     if ready_file is not None:
-        from mlpipelines.workspace import replace_file
+        from mlserving.workspace import write_whole
 
-        replace_file(ready_file, json.dumps({"address": f"{host}:{port}", "pid": os.getpid()}) + "\n")
+        write_whole(ready_file, json.dumps({"address": f"{host}:{port}", "pid": os.getpid()}) + "\n")
     print(f"The trigger takes alerts at http://{host}:{port}/alerts\nCtrl-C stops it; trainings that it started go on.", flush=True)
 
 

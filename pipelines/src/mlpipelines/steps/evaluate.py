@@ -29,7 +29,8 @@ from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
 from mlpipelines.publishing import registry
 from mlpipelines.publishing.mlflow_runs import RunEntry
-from mlpipelines.workspace import Workspace, replace_file, write_json
+from mlpipelines.workspace import Workspace, write_json
+from mlserving.workspace import write_whole
 
 _ASKING = 0.6  # its share of the step's time; the bootstrap takes the rest
 
@@ -122,8 +123,8 @@ def _write(to: Evaluation, verdict: Verdict, asked: Asked, rows: pa.Table, label
     to.root.mkdir(parents=True, exist_ok=True)
     pq.write_table(predictions(rows, label, asked.outputs), to.predictions)
     write_json(to.curves, curves)
-    replace_file(to.report, verdict_page(verdict, curves))
-    replace_file(to.verdict, to_json(verdict))
+    write_whole(to.report, verdict_page(verdict, curves))
+    write_whole(to.verdict, to_json(verdict))
 
 
 def predictions(rows: pa.Table, label: str, outputs: Outputs) -> pa.Table:

@@ -26,8 +26,8 @@ from mlpipelines.project import Project
 from mlpipelines.validation.columns import read_snapshot
 from mlpipelines.validation.piles import Piles
 from mlpipelines.validation.statistics_page import statistics_page
-from mlpipelines.workspace import replace_file
 from mlserving.statistics.columns import RANKED_VALUES
+from mlserving.workspace import write_whole
 
 BATCH_ROWS = 131_072
 _SPLITS: tuple[SplitName, ...] = ("train", "validation")
@@ -61,9 +61,9 @@ def compute_statistics(*, project: Project, data: Path, statistics: Path, page: 
     target = Statistics(statistics)
     paths = (target.whole, *(target.of(split) for split in _SPLITS))
     for path, accumulators, values in zip(paths, (merged, *split_accumulators), (piles[0] + piles[1], *piles), strict=True):
-        replace_file(path, _extract(generators, accumulators, values, path.stem).SerializeToString(deterministic=True))
+        write_whole(path, _extract(generators, accumulators, values, path.stem).SerializeToString(deterministic=True))
     snapshot = read_snapshot(statistics)
-    replace_file(page, statistics_page(project, snapshot))
+    write_whole(page, statistics_page(project, snapshot))
     note(
         summary=f"{len(snapshot.whole)} columns",
         columns=len(snapshot.whole),

@@ -29,7 +29,8 @@ from mlpipelines.validation.label_rules import ClassCounts
 from mlpipelines.validation.rows import count_classes, with_examples
 from mlpipelines.validation.schemas import load_schema, propose_schema, relax_schema, render_schema, reviewed_text
 from mlpipelines.validation.validation_page import validation_page
-from mlpipelines.workspace import ProjectState, read_json, replace_file
+from mlpipelines.workspace import ProjectState, read_json
+from mlserving.workspace import write_whole
 
 
 def validate(
@@ -70,7 +71,7 @@ def validate(
         project, current, statistics=statistics, reviewed=reviewed, state=state, classes=classes, now=now or datetime.now(UTC)
     )
     found = _with_examples(found, data, project)
-    replace_file(page, validation_page(project, found, schema=reviewed or proposal, reviewed=reviewed is not None or accept_schema))
+    write_whole(page, validation_page(project, found, schema=reviewed or proposal, reviewed=reviewed is not None or accept_schema))
     warnings = len(found.anomalies) - len(found.rejecting)
     note(
         rejected=len(found.rejecting), told_only=warnings, summary=f"no rule is broken, {warnings} warnings" if not found.rejecting else ""
@@ -80,8 +81,8 @@ def validate(
         text = _refusal(found, project_dir, None if reviewed else state.proposed_schema, read_json(Data(data).manifest))
         raise DataRejected(text, [anomaly.as_row() for anomaly in found.anomalies])
     if reviewed is None:
-        replace_file(reviewed_file, reviewed_text(proposal, project))
-    replace_file(schema, reviewed_file.read_bytes())
+        write_whole(reviewed_file, reviewed_text(proposal, project))
+    write_whole(schema, reviewed_file.read_bytes())
     remember(state, data=data, statistics=statistics, classes=classes)
     state.proposed_schema.unlink(missing_ok=True)
 
@@ -123,9 +124,9 @@ def _with_examples(found: Findings, data: Path, project: Project) -> Findings:
 def _propose(reviewed: schema_pb2.Schema | None, proposal: schema_pb2.Schema, found: Findings, state: ProjectState) -> None:
     """Leave a proposal where the schema is what a person may want to change."""
     if reviewed is None:
-        replace_file(state.proposed_schema, render_schema(proposal))
+        write_whole(state.proposed_schema, render_schema(proposal))
     elif found.broken_columns:
-        replace_file(state.proposed_schema, render_schema(relax_schema(reviewed, proposal, found.broken_columns)))
+        write_whole(state.proposed_schema, render_schema(relax_schema(reviewed, proposal, found.broken_columns)))
 
 
 def _refusal(found: Findings, project_dir: Path, proposed: Path | None, manifest: Mapping[str, Any]) -> str:

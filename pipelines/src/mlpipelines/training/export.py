@@ -22,7 +22,8 @@ from mlpipelines.artifacts import Transformed
 from mlpipelines.project import Project
 from mlpipelines.training.tasks import TASKS, Answers, answers
 from mlpipelines.transformation import raw_features
-from mlpipelines.workspace import create_folder, replace_file
+from mlpipelines.workspace import create_folder
+from mlserving.workspace import write_whole
 
 CLASSES = "classes.txt"
 _METHODS = {"classify": "tensorflow/serving/classify", "regress": "tensorflow/serving/regress"}
@@ -123,4 +124,4 @@ def _name_methods(file: Path) -> None:
         for name, method in _METHODS.items():
             if name in graph.signature_def:
                 graph.signature_def[name].method_name = method
-    replace_file(file, saved.SerializeToString())
+    write_whole(file, saved.SerializeToString())

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from mlpipelines.artifacts import KEY, Data, Transformed
 from mlpipelines.training.transformed_rows import Columns, Split, to_arrays
-from mlpipelines.workspace import replace_file
+from mlserving.workspace import write_whole
 
 ROWS = 1000
 
@@ -42,7 +42,7 @@ def write_reference(path: Path, *, data: Data, transformed: Transformed, split: 
         raw = raw.append_column(f"expected/{name}", _column(values))
     sink = pa.BufferOutputStream()
     pq.write_table(raw, sink)
-    replace_file(path, sink.getvalue().to_pybytes())
+    write_whole(path, sink.getvalue().to_pybytes())
     return int(raw.num_rows)
 
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from mlpipelines.workspace import replace_file
+from mlserving.workspace import write_whole
 
 ROWS_IN_A_UNIT = 500_000
 UNUSED_DAYS = 30
@@ -115,7 +115,7 @@ class SpanCache:
         body = buffer.getvalue()
         spans = [{"name": span.name, "sha256": span.sha256, "rows": span.rows} for span in unit.spans]
         header = json.dumps({"spans": spans, "sha256": hashlib.sha256(body).hexdigest()})
-        replace_file(self._file(unit), header.encode() + b"\n" + body)
+        write_whole(self._file(unit), header.encode() + b"\n" + body)
 
     def _file(self, unit: Unit) -> Path:
         return self.folder / f"{unit.name}{_SUFFIX}"

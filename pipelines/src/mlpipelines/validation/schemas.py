@@ -18,8 +18,9 @@ from tensorflow_metadata.proto.v0 import schema_pb2, statistics_pb2
 from mlpipelines.errors import ConfigError
 from mlpipelines.project import Project
 from mlpipelines.validation import tfdv_core
-from mlpipelines.workspace import ProjectState, replace_file
+from mlpipelines.workspace import ProjectState
 from mlserving.statistics.columns import Column, Texts
+from mlserving.workspace import write_whole
 
 DOMAIN_VALUES = 100
 """Text with more values than this gets no domain, unless it is the label."""
@@ -247,7 +248,7 @@ def accept_schema(project: Project, project_dir: Path, state: ProjectState) -> P
             f"Nothing is proposed for {project.name}: no schema is missing or broken. See `millrace schema show {project_dir}`."
         )
     target = project_dir / project.schema_file
-    replace_file(target, reviewed_text(load_schema(state.proposed_schema), project))
+    write_whole(target, reviewed_text(load_schema(state.proposed_schema), project))
     state.proposed_schema.unlink()
     return target
 

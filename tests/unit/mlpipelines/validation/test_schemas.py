@@ -24,8 +24,9 @@ from mlpipelines.validation.schemas import (
     relax_schema,
     render_schema,
 )
-from mlpipelines.workspace import ProjectState, replace_file
+from mlpipelines.workspace import ProjectState
 from mlserving.statistics.columns import Column, Numbers, Texts
+from mlserving.workspace import write_whole
 
 ROWS = 1000
 
@@ -155,7 +156,7 @@ def test_relaxing_touches_only_what_is_broken_and_forgets_no_value() -> None:
 def test_accepting_writes_the_project_file_and_empties_the_proposal(tmp_path: Path) -> None:
     state = ProjectState(tmp_path / "state")
     schema = proposed(number("day"))
-    replace_file(state.proposed_schema, render_schema(schema))
+    write_whole(state.proposed_schema, render_schema(schema))
     file = accept_schema(project(), tmp_path, state)
     assert file == tmp_path / "schema.pbtxt"
     assert load_schema(file) == schema
