@@ -17,8 +17,11 @@ from chart_renders import cases
 from control_plane import ControlPlane
 from mlpipelines.commands import rollout
 from mlserving.errors import ConfigError
+from mlserving.gateway.settings import FILE
 
 CHART = Path(__file__).resolve().parents[4] / "helm" / "model-serving"
+BEFORE = Path(__file__).resolve().parents[3] / "charts" / "model-serving-0.1.0.tgz"
+"""The chart of the version before, as `helm package` made it."""
 NAMESPACE = "fraud"
 DEPLOYMENTS = f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments"
 FOREIGN = {"PodMonitor", "PodMonitoring", "PrometheusRule", "Rules"}
@@ -126,6 +129,18 @@ def test_upgrades_touch_what_they_must_and_no_more(api: Client, release: Helm) -
     assert rolled.returncode == 0, rolled.stderr
     assert generations(api)["cards-stable"] == 3
     assert settings(api)["canary"]["weight"] == 10
+
+
+def test_an_upgrade_from_the_chart_before_keeps_what_was_set_and_starts_no_server_anew(api: Client, release: Helm) -> None:
+    installed = release("install", "cards", str(BEFORE), *VALUES, *CANARY)
+    assert installed.returncode == 0, installed.stderr
+    upgraded = release("upgrade", "cards", str(CHART), "--reset-then-reuse-values")
+    assert upgraded.returncode == 0, upgraded.stderr
+    assert {name: count for name, count in generations(api).items() if name != "cards-gateway"} == {"cards-stable": 1, "cards-canary": 1}
+    assert {track: each["weight"] for track, each in settings(api).items()} == {"stable": 90, "canary": 10}
+    FILE.parse(api.request("GET", f"/api/v1/namespaces/{NAMESPACE}/configmaps/cards-gateway")["data"]["gateway.yaml"], "the chart")
+    back = release("rollback", "cards", "1")
+    assert back.returncode == 0, back.stderr
 
 
 def test_pods_that_an_autoscaler_added_survive_an_upgrade(api: Client, release: Helm) -> None:
