@@ -25,21 +25,16 @@ class AlertmanagerServer:
     Args:
         folder: where data, configuration and log go.
         port: where it listens.
-        route: its `route`; the receiver is called `trigger`.
-        webhook: the receiver's `webhook_configs` entry.
+        config: its configuration.
 
     Raises:
         RuntimeError: it ended or did not answer in time.
         binaries.ToolsMissing: the program is not there and cannot be built.
     """
 
-    def __init__(self, folder: Path, port: int, *, route: dict[str, Any], webhook: dict[str, Any]) -> None:
+    def __init__(self, folder: Path, port: int, config: dict[str, Any]) -> None:
         self.address = f"127.0.0.1:{port}"
-        self._folder = folder
-        self._config: dict[str, Any] = {
-            "route": {"receiver": "trigger", **route},
-            "receivers": [{"name": "trigger", "webhook_configs": [webhook]}],
-        }
+        self._folder, self._config = folder, config
 
     def __enter__(self) -> Self:
         """Start, and wait until it answers."""

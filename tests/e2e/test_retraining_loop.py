@@ -62,8 +62,9 @@ class World:
             "send_resolved": True,
             "http_config": {"authorization": {"credentials_file": str(self.trigger.token_file)}},
         }
-        route = {"group_by": ["model"], "group_wait": "0s", "group_interval": "1s", "repeat_interval": "2s"}
-        return AlertmanagerServer(self.root / folder, self.alertmanager_ports[number], route=route, webhook=webhook)
+        route = {"receiver": "trigger", "group_by": ["model"], "group_wait": "0s", "group_interval": "1s", "repeat_interval": "2s"}
+        config = {"route": route, "receivers": [{"name": "trigger", "webhook_configs": [webhook]}]}
+        return AlertmanagerServer(self.root / folder, self.alertmanager_ports[number], config)
 
     def prometheus(self) -> PrometheusServer:
         folder = self.root / "prometheus"
