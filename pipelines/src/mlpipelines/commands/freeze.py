@@ -36,6 +36,7 @@ def freeze(argv: Sequence[str]) -> int:
     if until is not None and until <= now:
         raise ConfigError(f"--until {arguments.until} is over already. Name a time to come, or leave it out.")
     ledger = _ledger(arguments)
+    _audit(arguments, by, "freeze", arguments.because, until=moment(until) if until is not None else "")
     ledger.freeze(arguments.model, Freeze(by=by, why=arguments.because, until=until), now)
     lasting = f"until {moment(until)}" if until is not None else f"until: millrace thaw {arguments.model}"
     told = (
@@ -57,7 +58,10 @@ def thaw(argv: Sequence[str]) -> int:
     arguments = _parsed(parser, argv)
     from mlserving.rollout.wiring import whoever
 
-    lifted = _ledger(arguments).thaw(arguments.model, whoever(), time.time())
+    ledger, by, now = _ledger(arguments), whoever(), time.time()
+    if held := ledger.frozen(arguments.model, now):
+        _audit(arguments, by, "thaw", "", frozen_by=held.by, frozen_because=held.why)
+    lifted = ledger.thaw(arguments.model, by, now)
     return _say(arguments, {"model": arguments.model, "frozen": False, "lifted": lifted}, "Lifted." if lifted else "It was not frozen.")
 
 
@@ -72,6 +76,13 @@ def _ledger(arguments: argparse.Namespace) -> Any:
     from mlserving.database import address, open_database
 
     return Ledger(open_database(address(options.workspace_of(arguments).root)))
+
+
+def _audit(arguments: argparse.Namespace, by: str, action: str, why: str, **details: str) -> None:
+    """Into the audit log, before it is done: a deed without an entry would be one that nobody answers for."""
+    from mlserving.rollout.wiring import audit_log
+
+    audit_log(options.workspace_of(arguments).root).append(by, action, arguments.model, why, **details)
 
 
 def _say(arguments: argparse.Namespace, facts: dict[str, Any], sentence: str) -> int:
