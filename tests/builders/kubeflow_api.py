@@ -28,8 +28,9 @@ class KubeflowApi:
         self.experiments: list[Object] = []
         self.runs: list[Object] = []
         self.troubles: list[str] = []
-        """`503`, `400`; `never`: the connection breaks and nothing was done; `silent`: it was done, and the answer is lost; `late`: it is done after
-        the client has given up."""
+        """`503`, `400`; `never`: the connection breaks and nothing was done; `silent`: it was done, and the answer is lost; `late`: it is done once
+        `latecomers` may go on, long after the client has given up."""
+        self.latecomers = threading.Event()
         self.down = False
         self.authorizations: list[str] = []
         """What each request showed."""
@@ -132,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(2)
             self.connection.close()
         elif trouble == "late":
-            time.sleep(2)
+            self.world.latecomers.wait(60)
             self.world.make_run(asked)
         else:
             self._say(200, self.world.make_run(asked))

@@ -38,7 +38,8 @@ from mlpipelines.steps.register import register
 from mlpipelines.steps.statistics import describe
 from mlpipelines.workspace import Workspace, write_json
 from mlserving.monitor.reference import read_reference
-from mlserving.review.settings import ReviewSettings, of_model
+from mlserving.review.carried import of_model
+from mlserving.review.settings import ReviewSettings
 from mlserving.store import GOLDEN_REQUESTS, WARMUP_REQUESTS, versions
 
 CLASSES = ("food", "fuel", "rail")

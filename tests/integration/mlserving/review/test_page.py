@@ -254,7 +254,7 @@ def test_without_scripts_everything_still_works(chrome: Browser, open_office: Op
     window.evaluate("document.getElementById('label').focus()")
     window.write("BOOKS")
     window.press("Enter")
-    window.shows("Saved: ")
+    window.shows("Saved: corrected")
     window.evaluate("document.querySelector('[data-key=z]').focus()")
     window.press("Enter")
     window.shows("Taken back")
