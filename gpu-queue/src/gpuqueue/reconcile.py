@@ -150,9 +150,9 @@ def reconcile(queues: Iterable[Queue], pods: Iterable[SeenPod], now: float) -> G
     opened: list[str] = []
     for queue in filled:
         grants = outcomes[queue.name].ledger
-        only_frees = set(grants) <= set(queue.ledger)
         written: bool | None = True
         if grants != queue.ledger:
+            only_frees = set(grants) <= set(queue.ledger)
             written = yield WriteLedger(queue=queue.name, version=versions[queue.name], grants=grants, only_frees=only_frees)
         if written is False:
             conflicts.append(queue.name)

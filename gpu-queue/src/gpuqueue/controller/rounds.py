@@ -110,27 +110,35 @@ class Rounds:
                 return await self._is_over(uid, namespace, name)
             case TryGate():
                 return await self._gates.trial(effect)
-            case WriteLedger(queue=name, only_frees=True, grants=grants) if self._can_wait(name, grants, now):
-                return None
-            case WriteLedger(queue=name, version=version, grants=grants):
-                policy = self._view.policies.get(name)
-                return policy is not None and policy.version == version and await self._write(policy, grants, now)
+            case WriteLedger():
+                return await self._write_ledger(effect, now)
             case OpenGate(uid=uid):
                 known = self._view.pods.get(uid)
                 if known is None or known.phase == "gated":  # it may have been opened since the round began
                     self._gates.open(effect)
         return None
 
-    def _can_wait(self, name: str, grants: tuple[Grant, ...], now: float) -> bool:
+    async def _write_ledger(self, effect: WriteLedger, now: float) -> bool | None:
+        policy = self._view.policies.get(effect.queue)
+        if policy is None or policy.version != effect.version:
+            return False
+        if effect.only_frees and self._can_wait(policy, effect.grants, now):
+            return None
+        written = await self._write(policy, effect.grants, now)
+        if written:
+            self._frees.pop(effect.queue, None)
+        return written
+
+    def _can_wait(self, policy: Policy, grants: tuple[Grant, ...], now: float) -> bool:
         """Whether all but these may stay in the ledger for now, though they are over. A round is due when they may no longer."""
-        held, kept = self._view.policies[name].grants if name in self._view.policies else (), {grant.key for grant in grants}
-        for grant in held:
+        kept = {grant.key for grant in grants}
+        for grant in policy.grants:
             if grant.key not in kept:
                 self.over_since.setdefault(grant.key, now)
-        if name not in self._frees:
-            self._frees[name] = time.monotonic()
-            self._later(name, _FREE_SECONDS)
-        return time.monotonic() - self._frees[name] < _FREE_SECONDS
+        if policy.name not in self._frees:
+            self._frees[policy.name] = time.monotonic()
+            self._later(policy.name, _FREE_SECONDS)
+        return time.monotonic() - self._frees[policy.name] < _FREE_SECONDS
 
     async def _is_over(self, uid: str, namespace: str, name: str) -> bool:
         if uid in self._over:
@@ -158,7 +166,6 @@ class Rounds:
             return False
         after = gpu_queues.read(text)
         self._view.put_policy(after)
-        self._frees.pop(policy.name, None)
         if line is not None:
             self._summarized[policy.name] = (line, time.monotonic())
         self._written(policy, after)
