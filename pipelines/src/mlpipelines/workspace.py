@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpipelines.errors import Conflict
-from mlserving.workspace import write_whole
+from mlserving.workspace import registry_uri, workspace_folder, write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Workspace:
     @property
     def registry_uri(self) -> str:
         """MLflow's address: SQLite in the workspace, unless MLFLOW_TRACKING_URI names a server."""
-        return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{self.root / 'mlflow.db'}"
+        return registry_uri(self.root)
 
     @property
     def registry_artifacts(self) -> Path:
@@ -100,7 +100,7 @@ class Workspace:
 
 def find_workspace(argument: str | Path | None = None) -> Workspace:
     """The workspace that a command means: its argument, else the environment's, else `.millrace` here."""
-    return Workspace(Path(argument or os.environ.get("MILLRACE_WORKSPACE") or ".millrace").absolute())
+    return Workspace(workspace_folder(argument))
 
 
 def create_folder(path: Path, write: Callable[[Path], None]) -> None:

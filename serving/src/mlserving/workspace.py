@@ -13,9 +13,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def named_workspace(argument: str | Path | None = None) -> Path:
+    """The workspace that a command means, as it was named."""
+    return Path(argument or os.environ.get("MILLRACE_WORKSPACE") or ".millrace")
+
+
 def workspace_folder(argument: str | Path | None = None) -> Path:
-    """The workspace that a command means."""
-    return Path(argument or os.environ.get("MILLRACE_WORKSPACE") or ".millrace").absolute()
+    """The same, wherever one goes from here."""
+    return named_workspace(argument).absolute()
+
+
+def named_store(store: str | Path | None, workspace: str | Path | None) -> Path:
+    """The model store that a command means: the one that is typed, else that of a workspace that is typed, else MILLRACE_MODEL_STORE."""
+    return Path(store or (None if workspace else os.environ.get("MILLRACE_MODEL_STORE")) or named_workspace(workspace) / "models")
 
 
 def model_store(workspace: Path) -> Path:

@@ -18,20 +18,17 @@ from typing import Any
 import pydantic
 import urllib3
 import yaml
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from mlpipelines.errors import ConfigError, Unavailable
 from mlpipelines.project import Notifications
 from mlpipelines.triggers.notices import Notice, as_json, as_mail, as_slack
+from mlserving.settings_file import Strict
 
 SECONDS = 15.0
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-
-class Webhook(_Section):
+class Webhook(Strict):
     """An address that takes each notice as JSON."""
 
     url_file: Path
@@ -39,23 +36,23 @@ class Webhook(_Section):
     """Sent as a bearer token."""
 
 
-class Mail(_Section):
+class Mail(Strict):
     """A server that takes mail."""
 
     host: str
     port: int = 587
     sender: str = Field(pattern=r"^\S+@\S+$")
-    to: list[str] = []
+    to: list[str] = Field(default_factory=list)
     """Who gets every mail, beside those whom a project names."""
     user: str | None = None
     password_file: Path | None = None
     starttls: bool = True
 
 
-class Channels(_Section):
+class Channels(Strict):
     """The whole file."""
 
-    slack: dict[str, Path] = {}
+    slack: dict[str, Path] = Field(default_factory=dict)
     """By channel: the file with the address of its incoming webhook."""
     webhook: Webhook | None = None
     email: Mail | None = None

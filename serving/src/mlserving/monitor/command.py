@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 from mlserving import store
 from mlserving.errors import ConfigError, Unavailable
 from mlserving.monitor.settings import FILE, MonitorSettings
+from mlserving.workspace import named_store, named_workspace
 
 DEFAULT_SINCE = "24h"
 ALARMED = 3
@@ -131,8 +131,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _wanted(arguments: argparse.Namespace) -> Wanted:
-    workspace = Path(arguments.workspace or os.environ.get("MILLRACE_WORKSPACE") or ".millrace")
-    models = arguments.store or (None if arguments.workspace else os.environ.get("MILLRACE_MODEL_STORE")) or workspace / "models"
+    workspace, models = named_workspace(arguments.workspace), named_store(arguments.store, arguments.workspace)
     window(arguments.since, arguments.until, datetime.now(UTC))  # a wrong text is told before any work
     wanted = Wanted(
         predictions=arguments.predictions or workspace / "predictions",

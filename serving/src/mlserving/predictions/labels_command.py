@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 from mlserving.errors import ConfigError
 from mlserving.predictions import label_journal, labels
 from mlserving.predictions.label_request import MOST_LABELS, Label
+from mlserving.workspace import named_workspace
 
 _PATIENCE = 3.0
 _SHOWN = 20
@@ -57,8 +57,7 @@ def main(argv: list[str]) -> int:
 
 def folder_of(arguments: argparse.Namespace) -> Path:
     """Where the log and the labels lie, by the options `add_folder` adds."""
-    workspace = arguments.workspace or os.environ.get("MILLRACE_WORKSPACE") or ".millrace"
-    return Path(arguments.predictions or Path(workspace) / "predictions")
+    return Path(arguments.predictions or named_workspace(arguments.workspace) / "predictions")
 
 
 def add_folder(parser: argparse.ArgumentParser) -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+
+from mlserving.workspace import named_store, named_workspace
 
 
 def places() -> argparse.ArgumentParser:
@@ -20,7 +21,7 @@ def places() -> argparse.ArgumentParser:
 
 def workspace_of(arguments: argparse.Namespace) -> Path:
     """The workspace."""
-    return Path(arguments.workspace or os.environ.get("MILLRACE_WORKSPACE") or ".millrace")
+    return named_workspace(arguments.workspace)
 
 
 def predictions_of(arguments: argparse.Namespace) -> Path:
@@ -35,9 +36,7 @@ def users_of(arguments: argparse.Namespace) -> Path:
 
 def models_of(arguments: argparse.Namespace) -> Path:
     """The model store."""
-    if arguments.store or (arguments.workspace is None and os.environ.get("MILLRACE_MODEL_STORE")):
-        return Path(arguments.store or os.environ["MILLRACE_MODEL_STORE"])
-    return workspace_of(arguments) / "models"
+    return named_store(arguments.store, arguments.workspace)
 
 
 def at_least(least: int) -> Callable[[str], int]:

@@ -19,6 +19,7 @@ from mlserving.client.signature import ModelSpec
 from mlserving.errors import ConfigError
 from mlserving.server import model_config, tensorflow_model_server
 from mlserving.server.local_server import Ready, Settings, run
+from mlserving.workspace import named_store
 
 _DESCRIPTION = """\
 Answer prediction requests from the model store, over TensorFlow Serving's gRPC and REST.
@@ -145,7 +146,7 @@ def _wanted(arguments: argparse.Namespace) -> tuple[model_config.Wanted, tuple[s
             raise ConfigError("Name the models in the --model-config file or on the command line, not both.")
         wanted = model_config.from_file(arguments.model_config)
         return wanted, tuple(model.name for model in wanted())
-    folder = _store(arguments)
+    folder = named_store(arguments.store, arguments.workspace)
     present = store.models(folder)
     absent = [name for name in arguments.models if name not in present]
     if absent or not present:
@@ -154,14 +155,6 @@ def _wanted(arguments: argparse.Namespace) -> tuple[model_config.Wanted, tuple[s
             f"There is {what} in {folder}. It has: {', '.join(present) or 'nothing'}. Train and publish one: millrace run PROJECT_DIR"
         )
     return model_config.everything_in(folder, arguments.models), tuple(arguments.models)
-
-
-def _store(arguments: argparse.Namespace) -> Path:
-    if arguments.store:
-        return Path(arguments.store)
-    if arguments.workspace is None and os.environ.get("MILLRACE_MODEL_STORE"):
-        return Path(os.environ["MILLRACE_MODEL_STORE"])
-    return Path(arguments.workspace or os.environ.get("MILLRACE_WORKSPACE") or ".millrace") / "models"
 
 
 def _become(program: str, arguments: argparse.Namespace) -> None:
