@@ -7,16 +7,12 @@ them that do not know each other tell everything twice, which is the worst that 
 from __future__ import annotations
 
 import json
-import subprocess
-import time
-import urllib.request
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 import binaries
-
-START_SECONDS = 60
+import programs
 
 
 class AlertmanagerServer:
@@ -28,7 +24,7 @@ class AlertmanagerServer:
         config: its configuration.
 
     Raises:
-        RuntimeError: it ended or did not answer in time.
+        programs.NotReady: it ended or did not answer in time.
         binaries.ToolsMissing: the program is not there and cannot be built.
     """
 
@@ -40,29 +36,11 @@ class AlertmanagerServer:
         """Start, and wait until it answers."""
         program = binaries.paths(["alertmanager"])["alertmanager"]
         self._folder.mkdir(parents=True, exist_ok=True)
-        config, self._log = self._folder / "alertmanager.yaml", self._folder / "alertmanager.log"
+        config, log = self._folder / "alertmanager.yaml", self._folder / "alertmanager.log"
         config.write_text(json.dumps(self._config))  # JSON is YAML
-        command = [
-            "setpriv",
-            "--pdeathsig",
-            "KILL",
-            "--",
-            str(program),
-            f"--config.file={config}",
-            f"--storage.path={self._folder / 'data'}",
-        ]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [*command, f"--web.listen-address={self.address}", "--cluster.listen-address="],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-            )
-        try:
-            self._wait()
-        except BaseException:
-            self.kill()
-            raise
+        settings = [f"--config.file={config}", f"--storage.path={self._folder / 'data'}"]
+        self._process = programs.started([program, *settings, f"--web.listen-address={self.address}", "--cluster.listen-address="], log)
+        programs.wait("Alertmanager", self._process, log, lambda: programs.is_ready(f"http://{self.address}"))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -70,19 +48,4 @@ class AlertmanagerServer:
 
     def kill(self) -> None:
         """SIGKILL."""
-        self._process.kill()
-        self._process.wait()
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"Alertmanager is not ready:\n{self._log.read_text()[-4000:]}")
-            time.sleep(0.05)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"http://{self.address}/-/ready", timeout=2) as answer:  # our own loopback address
-                return bool(answer.status == 200)  # noqa: PLR2004  # OK
-        except OSError:
-            return False
+        programs.end(self._process)

@@ -27,18 +27,16 @@ from types import TracebackType
 from typing import Any, Self
 
 import binaries
+import programs
 from api_client import Client, Refused
 from certificates import Authority
+from programs import NotReady
 
 STAGES = Path(__file__).resolve().parent / "kwok" / "stages.yaml"
 GPU = "nvidia.com/gpu"
 ACCELERATOR = "cloud.google.com/gke-accelerator"
 START_SECONDS = 60
 LOG_LINES = 25
-
-
-class NotReady(Exception):
-    """The control plane did not start; the text ends with what its programs logged last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,10 +169,8 @@ class ControlPlane:
         self.wait(f"{len(self._nodes)} nodes", self._nodes_ready)
 
     def _run(self, program: str, arguments: Sequence[str]) -> None:
-        # setpriv (util-linux) asks the kernel to kill the program when the thread that starts it here ends, however it ends.
-        command = ["setpriv", "--pdeathsig", "KILL", "--", str(self._binaries[program]), *arguments, *self._more.get(program, ())]
-        with (self.logs / f"{program}.log").open("ab") as log:
-            self._processes[program] = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
+        command: list[str | Path] = [self._binaries[program], *arguments, *self._more.get(program, ())]
+        self._processes[program] = programs.started(command, self.logs / f"{program}.log")
         self._arguments[program] = arguments
 
     def wait(self, what: str, ready: Callable[[], bool]) -> None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import time
-import urllib.request
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +16,11 @@ from types import TracebackType
 from typing import Any, Self
 
 import binaries
+import programs
+from programs import NotReady
 
 PROGRAMS = ["prometheus", "promtool"]
-START_SECONDS = 60
 _LISTENING = re.compile(r'msg="Listening on".* address=(\S+)')
-
-
-class NotReady(Exception):
-    """Prometheus did not start, or promtool refused the history; the text ends with what they said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,20 +65,13 @@ class PrometheusServer:
 
     def __enter__(self) -> Self:
         """Make the blocks, start, and wait until it answers."""
-        programs = binaries.paths(PROGRAMS)
+        built = binaries.paths(PROGRAMS)
         data, config, self._log = self._folder / "data", self._folder / "prometheus.yaml", self._folder / "prometheus.log"
         config.write_text(json.dumps(self._settings))  # JSON is YAML
-        _make_blocks(programs["promtool"], self._folder / "history.txt", data, self._history)
-        # setpriv (util-linux) asks the kernel to kill the program when the thread that starts it here ends, however it ends.
-        command = ["setpriv", "--pdeathsig", "KILL", "--", str(programs["prometheus"]), f"--config.file={config}"]
+        _make_blocks(built["promtool"], self._folder / "history.txt", data, self._history)
         settings = [f"--storage.tsdb.path={data}", "--storage.tsdb.retention.time=100y", "--web.listen-address=127.0.0.1:0"]
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen([*command, *settings], stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT)
-        try:
-            self._wait()
-        except BaseException:
-            self.stop()
-            raise
+        self._process = programs.started([built["prometheus"], f"--config.file={config}", *settings], self._log)
+        programs.wait("Prometheus", self._process, self._log, self._answers)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -91,26 +79,14 @@ class PrometheusServer:
 
     def stop(self) -> None:
         """End it at once."""
-        self._process.kill()
-        self._process.wait()
-
-    def _wait(self) -> None:
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise NotReady(f"Prometheus is not ready:\n{self._log.read_text()[-4000:]}")
-            time.sleep(0.05)
+        programs.end(self._process)
 
     def _answers(self) -> bool:
         found = _LISTENING.search(self._log.read_text())  # which port it chose, nobody else knows
         if found is None:
             return False
         self.url = f"http://{found[1]}"
-        try:
-            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=2) as answer:  # noqa: S310  # our own loopback address
-                return bool(answer.status == 200)  # noqa: PLR2004  # OK
-        except OSError:
-            return False
+        return programs.is_ready(self.url)
 
 
 def _make_blocks(promtool: Path, text: Path, data: Path, history: Iterable[Series]) -> None:

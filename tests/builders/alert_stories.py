@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,25 @@ def alerts(rules: Path) -> dict[str, Any]:
     return {rule["alert"]: rule for group in yaml.safe_load(rules.read_text())["groups"] for rule in group["rules"] if "alert" in rule}
 
 
-def judge(rules: Path, story: Story, folder: Path) -> subprocess.CompletedProcess[str]:
+def comes_true(rules: Path, story: Story, folder: Path) -> None:
+    """Hold that the alert fires when the story says so, and only then, and tells people what to do."""
+    judged = _judged(rules, story, folder)
+    assert judged.returncode == 0, judged.stdout + judged.stderr
+
+
+def are_well_formed(rules: Path) -> None:
+    """Hold that the rules are as Prometheus wants them."""
+    checked = _promtool("check", "rules", "--lint=all", "--lint-fatal", str(rules))
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
+def are_all_told(rules: Path, stories: Sequence[Story]) -> None:
+    """Hold that every alert has a story in which it fires and one in which it never does."""
+    assert {story.alert for story in stories if story.fires} == alerts(rules).keys()
+    assert {story.alert for story in stories if not story.fires} == alerts(rules).keys()
+
+
+def _judged(rules: Path, story: Story, folder: Path) -> subprocess.CompletedProcess[str]:
     """What promtool says about one story."""
     rule = alerts(rules)[story.alert]
     moments: dict[int, list[dict[str, Any]]] = {minute: [] for minute in story.silent}
@@ -51,7 +69,7 @@ def judge(rules: Path, story: Story, folder: Path) -> subprocess.CompletedProces
         "tests": [{"interval": f"{story.step}m", "input_series": series, "alert_rule_test": asked}],
     }
     (folder / "story.yaml").write_text(yaml.safe_dump(case))
-    return promtool("test", "rules", str(folder / "story.yaml"))
+    return _promtool("test", "rules", str(folder / "story.yaml"))
 
 
 def _expected(rule: Mapping[str, Any], story: Story, labels: Mapping[str, str]) -> dict[str, Any]:
@@ -72,6 +90,6 @@ def _expected(rule: Mapping[str, Any], story: Story, labels: Mapping[str, str]) 
     }
 
 
-def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+def _promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
     """One promtool command."""
     return subprocess.run([binaries.paths(["promtool"])["promtool"], *arguments], capture_output=True, text=True, check=False)

@@ -14,7 +14,8 @@ import pytest
 import binaries
 import gpu_objects as make
 from api_client import Client
-from control_plane import ControlPlane, NotReady
+from control_plane import ControlPlane
+from programs import NotReady
 
 TOOLS = Path(__file__).resolve().parents[3] / "tools"
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from alert_stories import Story, alerts, judge, promtool
+import alert_stories
+from alert_stories import Story, alerts
 from mlserving.monitor import judging, metrics
 
 ROOT = Path(__file__).resolve().parents[4]
@@ -98,19 +99,16 @@ STORIES = [
 @pytest.mark.prometheus
 @pytest.mark.parametrize("story", STORIES, ids=str)
 def test_the_alert_fires_when_it_must_and_only_then_and_says_what_to_do(story: Story, tmp_path: Path) -> None:
-    judged = judge(RULES, story, tmp_path)
-    assert judged.returncode == 0, judged.stdout + judged.stderr
+    alert_stories.comes_true(RULES, story, tmp_path)
 
 
 @pytest.mark.prometheus
 def test_the_rules_are_as_prometheus_wants_them() -> None:
-    checked = promtool("check", "rules", "--lint=all", "--lint-fatal", str(RULES))
-    assert checked.returncode == 0, checked.stdout + checked.stderr
+    alert_stories.are_well_formed(RULES)
 
 
 def test_every_alert_has_a_story_in_which_it_fires_and_one_in_which_it_never_does() -> None:
-    assert {story.alert for story in STORIES if story.fires} == alerts(RULES).keys()
-    assert {story.alert for story in STORIES if not story.fires} == alerts(RULES).keys()
+    alert_stories.are_all_told(RULES, STORIES)
 
 
 def test_every_alert_has_a_runbook_and_every_alarm_of_the_monitor_an_alert() -> None:
