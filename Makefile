@@ -59,6 +59,7 @@ generate: setup ## reference pages, JSON Schemas and the dashboard from their de
 	@$(BIN)/python -m mlpipelines.reference docs/reference
 	@$(BIN)/python -m gpuqueue.reference docs/reference
 	@$(BIN)/python -m mlserving.reference docs/reference
+	@$(BIN)/python -m mlplatform.reference docs/reference
 	@$(BIN)/python tools/gpu_queue_dashboard.py
 	@$(BIN)/python tools/model_serving_dashboard.py
 	@$(BIN)/python tools/retraining_dashboard.py

@@ -18,6 +18,7 @@ WRITE = {
     "reference pages": ["python", "-m", "mlpipelines.reference", "docs/reference"],
     "reference pages of the queue": ["python", "-m", "gpuqueue.reference", "docs/reference"],
     "reference pages of serving": ["python", "-m", "mlserving.reference", "docs/reference"],
+    "reference pages of the platform": ["python", "-m", "mlplatform.reference", "docs/reference"],
     "dashboard of the queue": ["python", "tools/gpu_queue_dashboard.py"],
     "dashboard of served models": ["python", "tools/model_serving_dashboard.py"],
     "dashboard of a model's loop": ["python", "tools/retraining_dashboard.py"],
