@@ -6,11 +6,14 @@ import json
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+import pytest
 
 import steady_caller
 from api_client import Refused
@@ -19,6 +22,19 @@ from cluster_release import HelmRelease
 NAME = "cards"
 CLAIM = "models"
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
+KUBECONFIG = os.environ.get("MILLRACE_E2E_KUBECONFIG", "")
+IMAGES = (os.environ.get("MILLRACE_E2E_SERVING_IMAGE", ""), os.environ.get("MILLRACE_E2E_SERVER_IMAGE", ""))
+STORE = os.environ.get("MILLRACE_E2E_STORE", "")
+NEEDED = pytest.mark.skipif(
+    not (KUBECONFIG and all(IMAGES) and STORE),
+    reason="name a cluster, images and a store: MILLRACE_E2E_KUBECONFIG, MILLRACE_E2E_SERVING_IMAGE, MILLRACE_E2E_SERVER_IMAGE, MILLRACE_E2E_STORE",
+)
+SMALL = ",".join(
+    f"{owner}.resources.requests.cpu=20m,{owner}.resources.requests.memory=64Mi"
+    for owner in ("tracks.stable", "tracks.canary", "gateway", "store")
+)
+"""One node has room for all of it, and for the pods that an update adds."""
+DRAIN = "server.drainSeconds=12,server.graceSeconds=10,gateway.drainSeconds=8,gateway.graceSeconds=10"
 NOWHERE: Any = {"cpu": "10m", "memory": "64Mi"}
 
 
@@ -169,6 +185,25 @@ class ServingRelease(HelmRelease):
     def ended(self, name: str) -> bool:
         """Whether a pod has run to its end."""
         return self.client.request("GET", f"/api/v1/namespaces/{NAME}/pods/{name}")["status"]["phase"] in {"Succeeded", "Failed"}
+
+
+def store_here() -> Path:
+    """The model store, as we see it."""
+    return Path(STORE.partition("=")[0])
+
+
+def stable(digests: dict[int, str], version: int, weight: int = 100) -> str:
+    """Values: which version answers."""
+    return f"tracks.stable.version={version},tracks.stable.digest={digests[version]},tracks.stable.weight={weight}"
+
+
+@contextmanager
+def installed(*values: str) -> Iterator[ServingRelease]:
+    """The chart on the cluster that the environment names, small and quick to drain; gone afterwards with its namespace."""
+    chosen = (DRAIN, SMALL, *values)
+    with ServingRelease(kubeconfig=KUBECONFIG, images=IMAGES, store=STORE.partition("=")[2], values=chosen) as release:
+        release.install()
+        yield release
 
 
 class Steady:

@@ -8,7 +8,6 @@ MILLRACE_E2E_STORE=OUR_PATH=NODES_PATH pytest tests/e2e/test_model_serving_on_a_
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -18,43 +17,17 @@ from pathlib import Path
 import pytest
 
 import served_models
-from mlserving import store
-from serving_release import NAME, ServingRelease, Steady, eventually
+import serving_release
+from serving_release import NAME, ServingRelease, Steady, eventually, installed, stable, store_here
 
-KUBECONFIG = os.environ.get("MILLRACE_E2E_KUBECONFIG", "")
-IMAGES = (os.environ.get("MILLRACE_E2E_SERVING_IMAGE", ""), os.environ.get("MILLRACE_E2E_SERVER_IMAGE", ""))
-STORE = os.environ.get("MILLRACE_E2E_STORE", "")
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.timeout(900),
-    pytest.mark.skipif(
-        not (KUBECONFIG and all(IMAGES) and STORE),
-        reason="name a cluster, images and a store: MILLRACE_E2E_KUBECONFIG, MILLRACE_E2E_SERVING_IMAGE, MILLRACE_E2E_SERVER_IMAGE, MILLRACE_E2E_STORE",
-    ),
-]
-SMALL = ",".join(
-    f"{owner}.resources.requests.cpu=20m,{owner}.resources.requests.memory=64Mi"
-    for owner in ("tracks.stable", "tracks.canary", "gateway", "store")
-)
-"""One node has room for all of it, and for the pods that an update adds."""
-DRAIN = "server.drainSeconds=12,server.graceSeconds=10,gateway.drainSeconds=8,gateway.graceSeconds=10"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), serving_release.NEEDED]
 
 
 @pytest.fixture(scope="module")
 def digests(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
     """Versions 1 and 2, published."""
-    ours = Path(STORE.partition("=")[0])
     folder = tmp_path_factory.mktemp("saved")
-    for version in (1, 2):
-        if not (ours / NAME / str(version)).exists():
-            store.publish_version(ours, NAME, version, served_models.save(folder / str(version), version))
-    for path in [ours, *ours.rglob("*")]:
-        path.chmod(0o755 if path.is_dir() else 0o644)  # the pods are not us
-    return {version: store.digest(ours / NAME / str(version)) for version in (1, 2)}
-
-
-def stable(digests: dict[int, str], version: int, weight: int = 100) -> str:
-    return f"tracks.stable.version={version},tracks.stable.digest={digests[version]},tracks.stable.weight={weight}"
+    return {version: served_models.publish(store_here(), NAME, version, folder / str(version)) for version in (1, 2)}
 
 
 def canary(digests: dict[int, str], version: int, weight: int) -> str:
@@ -66,10 +39,9 @@ def canary(digests: dict[int, str], version: int, weight: int) -> str:
 @pytest.fixture(scope="module")
 def release(digests: dict[int, str]) -> Iterator[ServingRelease]:
     """The chart with version 1; gone afterwards with its namespace."""
-    values = (DRAIN, SMALL, stable(digests, 1), "gateway.settings.log.share=1", "gateway.settings.log.features={amount}")
-    with ServingRelease(kubeconfig=KUBECONFIG, images=IMAGES, store=STORE.partition("=")[2], values=values) as installed:
-        installed.install()
-        yield installed
+    values = (stable(digests, 1), "gateway.settings.log.share=1", "gateway.settings.log.features={amount}")
+    with installed(*values) as release:
+        yield release
 
 
 @pytest.fixture
@@ -175,7 +147,7 @@ def test_what_is_asked_is_logged_by_the_recorder_beside_the_gateway(release: Ser
 
 def test_monitor_and_review_page_work_on_what_was_logged(one: ServingRelease, tmp_path: Path) -> None:
     for claim in ("predictions", "review"):
-        folder = Path(f"{STORE.partition('=')[0]}-{claim}")
+        folder = Path(f"{store_here()}-{claim}")
         folder.mkdir(exist_ok=True)
         folder.chmod(0o777)  # the pods are not us
         one.give(claim, f"-{claim}", "ReadWriteMany")

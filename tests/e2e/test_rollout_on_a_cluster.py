@@ -1,0 +1,165 @@
+"""A rollout as its owner types it, on any cluster: `millrace rollout` over a release, judged by a Prometheus that scrapes the gateways' pods.
+
+The environment is that of `test_model_serving_on_a_cluster.py`. Prometheus runs here and reaches the pods through the API server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import binaries
+import served_models
+import serving_release
+from prometheus_server import PrometheusServer
+from serving_release import NAME, ServingRelease, Steady, eventually, installed, stable, store_here
+from typed_commands import MILLRACE
+
+pytestmark = [pytest.mark.slow, pytest.mark.prometheus, pytest.mark.timeout(900), serving_release.NEEDED]
+CHART = Path(__file__).resolve().parents[2] / "helm" / "model-serving"
+PLAN = ("steps=[10,50,100]", "min_requests=200", "min_seconds=5", "every_seconds=2", "keep_warm_seconds=600")
+SECONDS_TO_GO_BACK = 10
+"""Until the last request is answered by the version that is taken back, from the moment the command is typed."""
+
+
+@pytest.fixture(scope="module")
+def digests(tmp_path_factory: pytest.TempPathFactory) -> dict[int, str]:
+    """Version 2 predicts as version 1 does; version 3 calls half of what they call `in` something else."""
+    folder = tmp_path_factory.mktemp("saved")
+    beyond = {1: 0.0, 2: 0.0, 3: 500.0}
+    return {
+        version: served_models.publish(store_here(), NAME, version, folder / str(version), above=above) for version, above in beyond.items()
+    }
+
+
+@pytest.fixture(scope="module")
+def release(digests: dict[int, str]) -> Iterator[ServingRelease]:
+    with installed(stable(digests, 1)) as release:
+        yield release
+
+
+@pytest.fixture(scope="module")
+def prometheus(release: ServingRelease, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
+    """It scrapes what the chart's PodMonitor names."""
+    proxy = release.client.url.removeprefix("http://")
+    pod = "__meta_kubernetes_pod"
+    scrape = {
+        "job_name": "gateways",
+        "scrape_interval": "1s",
+        "kubernetes_sd_configs": [{"role": "pod", "api_server": release.client.url, "namespaces": {"names": [NAME]}}],
+        "relabel_configs": [
+            {"source_labels": [f"{pod}_label_app_kubernetes_io_component", f"{pod}_container_port_name"], "regex": "gateway;admin", "action": "keep"},
+            {"source_labels": [f"{pod}_name", f"{pod}_container_port_number"], "separator": ":", "regex": "(.+)", "target_label": "__metrics_path__", "replacement": f"/api/v1/namespaces/{NAME}/pods/$1/proxy/metrics"},
+            {"target_label": "__address__", "replacement": proxy},
+            {"source_labels": [f"{pod}_name"], "target_label": "instance"},
+            {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
+        ],
+    }  # fmt: skip
+    with PrometheusServer(tmp_path_factory.mktemp("prometheus"), scrape=[scrape]) as server:
+        yield server
+
+
+class Owner:
+    """Somebody at a machine of their own, who owns the model."""
+
+    def __init__(self, folder: Path, prometheus: PrometheusServer, name: str) -> None:
+        self._folder = folder / name
+        programs = binaries.paths(["helm", "kubectl"])
+        self._environment = os.environ | {
+            "KUBECONFIG": serving_release.KUBECONFIG,
+            "HELM": str(programs["helm"]),
+            "KUBECTL": str(programs["kubectl"]),
+            "MILLRACE_RELEASE": NAME,
+            "MILLRACE_NAMESPACE": NAME,
+            "MILLRACE_CHART": str(CHART),
+            "MILLRACE_PROMETHEUS": prometheus.url,
+            "MILLRACE_WORKSPACE": str(self._folder / "workspace"),
+            "MILLRACE_DATABASE": f"sqlite:///{folder}/shared.db",  # where the audit log lies
+            "MILLRACE_USER": name,
+        }
+        self._type("new", NAME, "--into", str(self._folder))
+
+    def start(self, version: int, digest: str) -> None:
+        plan = [f"--set=deployment.rollout.{field}" for field in PLAN]
+        said = self._type("rollout", "start", str(self._folder / NAME), f"--version={version}", f"--digest={digest}", "--reason=new week",
+                          "--set=deployment.log.share=1", *plan)  # fmt: skip
+        assert f"Version {version} of {NAME} answers 10 %" in said
+
+    def begin_to_run(self) -> subprocess.Popen[str]:
+        """`millrace rollout run`, in a group of its own."""
+        return subprocess.Popen(
+            [MILLRACE, "rollout", "run", NAME], env=self._environment, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+
+    def run(self, code: int = 0) -> str:
+        return self._type("rollout", "run", NAME, code=code)
+
+    def roll_back(self) -> None:
+        self._type("rollout", "rollback", NAME, "--reason=customers complain")
+
+    def state(self) -> Any:
+        return json.loads(self._type("rollout", "status", NAME, "--json"))["rollout"]
+
+    def audited(self) -> list[str]:
+        """What was done, by whom, the oldest first."""
+        self._type("audit", "verify")
+        entries = [json.loads(line) for line in self._type("audit", "export").splitlines()]
+        return [f"{entry['who']} {entry['action']}" for entry in entries]
+
+    def _type(self, *words: str, code: int = 0) -> str:
+        done = subprocess.run([MILLRACE, *words], env=self._environment, capture_output=True, text=True, check=False, timeout=400)
+        assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+def test_a_version_takes_over_while_its_driver_dies_and_is_taken_back_in_seconds(
+    release: ServingRelease, prometheus: PrometheusServer, digests: dict[int, str], tmp_path: Path
+) -> None:
+    ann, bob = (Owner(tmp_path, prometheus, name) for name in ("ann", "bob"))
+    with Steady(release, "promoted") as steady:
+        ann.start(2, digests[2])
+        driving = ann.begin_to_run()
+        eventually("the second step began", lambda: ann.state()["step"] == 1, 180)
+        os.killpg(driving.pid, signal.SIGKILL)
+        driving.wait()
+        said = bob.run()
+        assert "Version 2 answers everything. Version 1 stays warm" in said
+        time.sleep(3)
+        typed = time.time()
+        bob.roll_back()
+        time.sleep(SECONDS_TO_GO_BACK)
+    assert not steady.failures
+    assert steady.versions == {"1", "2"}
+    assert steady.last(2) - typed < SECONDS_TO_GO_BACK
+    assert steady.last(1) > typed + SECONDS_TO_GO_BACK / 2
+    assert ann.state()["phase"] == "rolled_back"
+    assert not release.of_track("canary") or all("deletionTimestamp" in pod["metadata"] for pod in release.of_track("canary"))
+    done = ann.audited()
+    assert done[0] == "ann rollout.start"
+    assert done[-1] == "bob rollout.rollback"
+    print(f"\nversion 2 last answered {steady.last(2) - typed:+.1f} s after the rollback was typed; {steady.count} answers, none failed")
+
+
+def test_a_version_that_predicts_otherwise_is_aborted_by_itself_and_nobody_notices(
+    release: ServingRelease, prometheus: PrometheusServer, digests: dict[int, str], tmp_path: Path
+) -> None:
+    ann = Owner(tmp_path, prometheus, "ann")
+    with Steady(release, "aborted") as steady:
+        ann.start(3, digests[3])
+        said = ann.run(code=3)
+        time.sleep(5)
+    assert not steady.failures
+    assert "classes" in said
+    state = ann.state()
+    assert (state["phase"], state["to_version"]) == ("aborted", 3)
+    assert steady.last(1) > state["ended"] + 2
+    assert steady.last(3) < state["ended"] + SECONDS_TO_GO_BACK
+    print(f"\naborted by: {state['ended_because']}")
