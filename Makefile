@@ -81,6 +81,7 @@ export: | $(UV)
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlserving --extra server --no-default-groups -o requirements/serving.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlserving --extra gateway --extra monitor --no-default-groups -o requirements/gateway.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package gpuqueue --extra controller --extra webhook --no-default-groups -o requirements/gpu-queue.txt
+	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlplatform --extra mlflow --no-default-groups -o requirements/mlflow.txt
 
 ##@ Measure
 benchmark: setup ## a million rows through every step; results in benchmarks/results
