@@ -48,21 +48,17 @@ def release(digests: dict[int, str]) -> Iterator[ServingRelease]:
 
 @pytest.fixture(scope="module")
 def prometheus(release: ServingRelease, tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrometheusServer]:
-    """It scrapes what the chart's PodMonitor names."""
-    proxy = release.client.url.removeprefix("http://")
-    pod = "__meta_kubernetes_pod"
-    scrape = {
-        "job_name": "gateways",
-        "scrape_interval": "1s",
-        "kubernetes_sd_configs": [{"role": "pod", "api_server": release.client.url, "namespaces": {"names": [NAME]}}],
-        "relabel_configs": [
-            {"source_labels": [f"{pod}_label_app_kubernetes_io_component", f"{pod}_container_port_name"], "regex": "gateway;admin", "action": "keep"},
-            {"source_labels": [f"{pod}_name", f"{pod}_container_port_number"], "separator": ":", "regex": "(.+)", "target_label": "__metrics_path__", "replacement": f"/api/v1/namespaces/{NAME}/pods/$1/proxy/metrics"},
-            {"target_label": "__address__", "replacement": proxy},
-            {"source_labels": [f"{pod}_name"], "target_label": "instance"},
-            {"source_labels": ["__meta_kubernetes_namespace"], "target_label": "namespace"},
-        ],
-    }  # fmt: skip
+    """It scrapes what the chart's PodMonitor names, with the labels that an operator would give. No gateway comes or goes meanwhile."""
+    pods = sorted(release.ready_pods("gateway"))
+    page = "/api/v1/namespaces/{}/pods/{}:8502/proxy/metrics"
+    targets = [
+        {
+            "targets": [release.client.url.removeprefix("http://")],
+            "labels": {"__metrics_path__": page.format(NAME, pod), "instance": pod, "namespace": NAME},
+        }
+        for pod in pods
+    ]
+    scrape = {"job_name": "gateways", "scrape_interval": "1s", "static_configs": targets}
     with PrometheusServer(tmp_path_factory.mktemp("prometheus"), scrape=[scrape]) as server:
         yield server
 
