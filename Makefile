@@ -83,6 +83,10 @@ export: | $(UV)
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package gpuqueue --extra controller --extra webhook --no-default-groups -o requirements/gpu-queue.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlplatform --extra mlflow --no-default-groups -o requirements/mlflow.txt
 
+##@ Platform
+images: setup ## build our images and run each; ENV=gke-staging PUSH=1 pushes them and writes their digests (BUILDER=, BASE=)
+	@$(BIN)/millrace images $(if $(ENV),--environment $(ENV)) $(if $(PUSH),--push) $(if $(BASE),--base $(BASE)) $(if $(BUILDER),--builder $(BUILDER)) $(IMAGES)
+
 ##@ Measure
 benchmark: setup ## a million rows through every step; results in benchmarks/results
 	@$(BIN)/python benchmarks/pipeline.py
@@ -98,4 +102,4 @@ benchmark-gpu-queue: setup ## the queue's controller on a real control plane: la
 clean: ## remove what set-up and runs made
 	@rm -rf .venv .tools .millrace
 
-.PHONY: help setup demo format verify test test-unit test-integration tools generate golden lock export benchmark benchmark-gateway benchmark-gpu-queue clean
+.PHONY: help setup demo format verify test test-unit test-integration tools generate golden lock export benchmark benchmark-gateway benchmark-gpu-queue images clean
