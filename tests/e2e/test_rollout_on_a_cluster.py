@@ -122,10 +122,9 @@ def test_a_version_takes_over_while_its_driver_dies_and_is_taken_back_in_seconds
     ann, bob = (Owner(tmp_path, prometheus, name) for name in ("ann", "bob"))
     with Steady(release, "promoted") as steady:
         ann.start(2, digests[2])
-        driving = ann.begin_to_run()
-        eventually("the second step began", lambda: ann.state()["step"] == 1, 180)
-        os.killpg(driving.pid, signal.SIGKILL)
-        driving.wait()
+        with ann.begin_to_run() as driving:
+            eventually("the second step began", lambda: ann.state()["step"] == 1, 180)
+            os.killpg(driving.pid, signal.SIGKILL)
         said = bob.run()
         assert "Version 2 answers everything. Version 1 stays warm" in said
         time.sleep(3)
