@@ -15,8 +15,9 @@ _COMMANDS: dict[str, Callable[[list[str]], int]] = {
 def main(argv: list[str]) -> int:
     """Run one of this package's commands. Exit codes as in `millrace --help`."""
     if not argv or argv[0] not in _COMMANDS:
-        print(f"usage: python -m mlserving {'|'.join(_COMMANDS)} …", file=sys.stderr)
-        return 2
+        asked = argv[:1] in (["-h"], ["--help"])
+        print(f"usage: python -m mlserving {'|'.join(_COMMANDS)} …", file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
     try:
         return _COMMANDS[argv[0]](argv[1:])
     except ServingError as error:

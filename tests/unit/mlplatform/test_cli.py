@@ -99,3 +99,10 @@ def test_the_installed_help_imports_nothing_heavy() -> None:
     for heavy in ("tensorflow", "pandas", "numpy", "pyarrow", "kfp", "mlflow", "pydantic", "grpc", "rich"):
         assert f"'{heavy}'" not in modules, f"millrace --help imports {heavy}"
     assert "serve " in run.stdout
+
+
+@pytest.mark.parametrize("package", ["mlplatform", "mlpipelines", "mlserving", "gpuqueue"])
+def test_what_an_image_runs_tells_what_it_can_do(package: str) -> None:
+    done = subprocess.run([sys.executable, "-m", package, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("usage: ")
