@@ -38,7 +38,7 @@ class Network(Strict):
     dns_endpoint: bool = True
     """Reach the control plane by its DNS name, where IAM decides who may: no bastion, no VPN."""
     authorized: dict[str, IPv4Network] = Field(default={})
-    """Who may reach the control plane by address, by a name for each; empty is nobody. Never `0.0.0.0/0`."""
+    """Who may reach the control plane by its private address, over a VPN, by a name for each; empty is nobody. There is no public address."""
 
 
 class Window(Strict):
@@ -137,6 +137,6 @@ class ComputeClass(Strict):
     """Where pods that ask for this class are tried, in order: the first pool that can have a node gets it."""
 
     pools: Annotated[tuple[Name, ...], Field(min_length=1)]
-    """For example reserved, then on demand, then flex-start, then spot. All of one GPU type."""
+    """For example reserved, then on demand, then flex-start, then spot. All of one GPU type; GKE lets a pool be in one class only."""
     when_none: Literal["wait", "anywhere"] = "wait"
     """`wait` until one of them can; `anywhere` lets GKE choose any node."""

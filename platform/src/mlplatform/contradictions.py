@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from mlplatform import accelerators
+from mlplatform import accelerators, google_names
 from mlplatform.cloud import Capacity, Google, NodePool
 from mlplatform.services import Deployable
 
@@ -35,6 +35,8 @@ _SYSTEM = frozenset(
     }
 )
 """Namespaces that the platform fills itself."""
+WINDOW_HOURS = 48
+"""Of maintenance, in every 32 days: GKE's own rule."""
 RANGES = ("nodes", "pods", "services", "control_plane", "private_services")
 
 
@@ -43,6 +45,7 @@ def contradictions(environment: Environment) -> Iterator[str]:
     if environment.cloud is not None:
         yield from _network(environment.cloud)
         yield from _cloud(environment.cloud)
+        yield from _groups(environment)
     yield from _pools(environment)
     yield from _classes(environment)
     yield from _namespaces(environment)
@@ -65,15 +68,26 @@ def _network(cloud: Google) -> Iterator[str]:
         yield f"cloud.network.control_plane: {cloud.network.control_plane} is not a /28, which GKE asks for"
     if cloud.network.private_services.prefixlen > 24:  # noqa: PLR2004  # Google's own rule
         yield f"cloud.network.private_services: {cloud.network.private_services} is smaller than a /24, which Cloud SQL asks for"
+    yield from _authorized(cloud)
+
+
+def _authorized(cloud: Google) -> Iterator[str]:
     for name, network in cloud.network.authorized.items():
         if network.prefixlen == 0:
             yield f"cloud.network.authorized.{name}: {network} is everybody; name your offices, or use the DNS endpoint alone"
+        elif not network.is_private:
+            yield f"cloud.network.authorized.{name}: {network} is public, and the control plane has no public address; name a range of your VPN"
+    if not cloud.network.dns_endpoint and not cloud.network.authorized:
+        yield "cloud.network.dns_endpoint: without it, and with nobody in authorized, nobody reaches the control plane"
 
 
 def _cloud(cloud: Google) -> Iterator[str]:
     for zone in cloud.zones:
         if not zone.startswith(f"{cloud.region}-"):
             yield f"cloud.zones: {zone} is not in {cloud.region}"
+    window = cloud.maintenance
+    if (hours := window.hours * len(set(window.days)) * 4) < WINDOW_HOURS:
+        yield f"cloud.maintenance: {hours} hours in four weeks, and Google asks for {WINDOW_HOURS} in 32 days; give it more hours or days"
 
 
 def _pools(environment: Environment) -> Iterator[str]:
@@ -110,6 +124,7 @@ def _machine(pool: NodePool, cloud: Google) -> Iterator[str]:
 
 
 def _classes(environment: Environment) -> Iterator[str]:
+    owners: dict[str, str] = {}
     for name, wanted in environment.compute_classes.items():
         where = f"compute_classes.{name}.pools"
         if missing := [pool for pool in wanted.pools if pool not in environment.node_pools]:
@@ -121,6 +136,13 @@ def _classes(environment: Environment) -> Iterator[str]:
         for pool, times in Counter(wanted.pools).items():
             if times > 1:
                 yield f"{where}: {pool} stands there {times} times"
+            if (first := owners.setdefault(pool, name)) != name:
+                yield f"{where}: {pool} is in class {first} too, and GKE knows a pool by one class; make a second pool"
+
+
+def _groups(environment: Environment) -> Iterator[str]:
+    if len(domains := google_names.group_domains(environment)) > 1:
+        yield f"teams: groups of {', '.join(domains)}; Kubernetes on GKE knows the groups of one domain only"
 
 
 def _namespaces(environment: Environment) -> Iterator[str]:
