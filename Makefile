@@ -65,9 +65,10 @@ generate: setup ## reference pages, JSON Schemas and the dashboard from their de
 	@$(BIN)/python tools/retraining_dashboard.py
 	@$(BIN)/python tools/chart_values.py
 
-golden: setup ## compile the projects' pipelines and render the serving chart again; read the diff as code
+golden: setup ## compile the projects' pipelines, render the charts and list the clouds' resources again; read the diff as code
 	@$(BIN)/millrace compile pipelines/projects/*
 	@$(BIN)/python tools/chart_renders.py
+	@$(BIN)/python tools/cloud_resources.py
 
 lock: | $(UV) ## resolve again and write requirements/*.txt
 	@$(UV) lock --quiet --upgrade
@@ -82,6 +83,7 @@ export: | $(UV)
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlserving --extra gateway --extra monitor --no-default-groups -o requirements/gateway.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package gpuqueue --extra controller --extra webhook --no-default-groups -o requirements/gpu-queue.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlplatform --extra mlflow --no-default-groups -o requirements/mlflow.txt
+	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlplatform --extra gke --no-default-groups -o requirements/gke.txt
 
 ##@ Platform
 images: setup ## build our images and run each; ENV=gke-staging PUSH=1 pushes them and writes their digests (BUILDER=, BASE=)

@@ -32,7 +32,7 @@ WRITE = {
 }
 CHECK = {
     "lint": ["ruff", "check", "--quiet", "."],
-    "types": ["mypy", "platform/src", "pipelines/src", "serving/src", "gpu-queue/src", "gpu-queue/image", "tools"],
+    "types": ["mypy", "platform/src", "platform/gke", "pipelines/src", "serving/src", "gpu-queue/src", "gpu-queue/image", "tools"],
     "types of tests and benchmarks": ["mypy", "--check-untyped-defs", "benchmarks"],
     "import walls": ["lint-imports", "--no-cache"],
 }

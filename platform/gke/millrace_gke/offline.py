@@ -29,13 +29,15 @@ TOLD_BY_GOOGLE: dict[str, tuple[str, ...]] = {
 """Outputs that the program reads and did not write itself."""
 
 
-class _Answers(mocks.Mocks):
+class Answers(mocks.Mocks):
     """Google's part: names in angle brackets."""
 
     def call(self, args: mocks.MockCallArgs) -> tuple[dict[Any, Any], list[tuple[str, str]] | None]:  # noqa: ARG002  # there is one call
+        """Answers what is looked up, which is one account."""
         return {"emailAddress": "<Cloud Storage's agent>", "id": "<id>"}, []
 
     def new_resource(self, args: mocks.MockResourceArgs) -> tuple[str | None, dict[Any, Any]]:
+        """Answers what is made with its id, and what it was made of."""
         told = {key: f"<{key} of {args.name}>" for key in TOLD_BY_GOOGLE.get(args.typ, ()) if key not in args.inputs}
         if "dnsResourceRecords" in told:
             told["dnsResourceRecords"] = [{"name": "<name>", "type": "CNAME", "data": "<data>"}]  # type: ignore[assignment]  # a list, as Google's
@@ -66,8 +68,8 @@ class _Notebook(mocks.MockMonitor):
 
 def record(environment: Environment) -> list[dict[str, Any]]:
     """Each resource as {type, name, inputs, protected, after}, in the order of type and name."""
-    notebook = _Notebook(_Answers())
-    mocks.set_mocks(_Answers(), project="millrace", stack=environment.name, preview=False, monitor=notebook)
+    notebook = _Notebook(Answers())
+    mocks.set_mocks(Answers(), project="millrace", stack=environment.name, preview=False, monitor=notebook)
     pulumi.runtime.test(lambda: pulumi.Output.all(**build(environment)))()  # type: ignore[no-untyped-call]  # Pulumi's decorator has no types
     return sorted(notebook.written, key=lambda one: (one["type"], one["name"]))
 

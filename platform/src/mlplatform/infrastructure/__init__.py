@@ -5,6 +5,6 @@ The program that Pulumi runs is in `platform/gke/`. Nothing here imports Pulumi:
 """
 
 from mlplatform.infrastructure.offline import Resource, listing, resources, resources_of
-from mlplatform.infrastructure.policies import violations
+from mlplatform.infrastructure.policies import refuse, violations
 
-__all__ = ["Resource", "listing", "resources", "resources_of", "violations"]
+__all__ = ["Resource", "listing", "refuse", "resources", "resources_of", "violations"]

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 
 from mlplatform.environment import FOLDER, Environment, read_environment
-from mlplatform.errors import ConfigError, PlatformError
-from mlplatform.infrastructure import Resource, by_hand, listing, program, resources, violations
+from mlplatform.errors import PlatformError
+from mlplatform.infrastructure import Resource, by_hand, listing, program, refuse, resources
 from mlplatform.infrastructure.program import Verb
 
 WORDS: dict[str, tuple[str, Callable[[Environment], None]]] = {
@@ -51,10 +51,8 @@ def _ask(environment: Environment, verb: Verb) -> None:
 
 
 def _checked(environment: Environment) -> tuple[Resource, ...]:
-    """What the program makes of it, if nothing is among it that must never be."""
     found = resources(environment)
-    if wrong := violations(found, environment.stage):
-        raise ConfigError("this must never be:\n  " + "\n  ".join(wrong) + "\nThe rules stand in mlplatform/infrastructure/policies.py.")
+    refuse(found, environment.stage)
     return found
 
 

@@ -44,6 +44,8 @@ def bootstrap(environment: Environment) -> list[str]:
 def secrets(environment: Environment) -> list[str]:
     """After the first run: values into the empty containers, and the same passwords into Cloud SQL. Nobody sees them.
 
+    Typed again, a line leaves a value that is there: a new one in Secret Manager alone would lock its user out.
+
     Raises:
         ConfigError: the environment has no cloud.
     """
@@ -52,21 +54,26 @@ def secrets(environment: Environment) -> list[str]:
 
 def _secrets(environment: Environment, cloud: Google) -> Iterator[str]:
     for credential in google_names.credentials(environment):
-        name = google_names.secret(environment, credential)
         if credential.startswith("alert-"):
-            yield f"gcloud secrets versions add {name} --project {cloud.project} --data-file -  # paste where alerts go, then Ctrl-D"
+            yield f"{_add(environment, cloud, credential)}  # paste where alerts go, then Ctrl-D"
         elif not credential.startswith("object-store-"):
-            yield f"{MADE_UP} | gcloud secrets versions add {name} --project {cloud.project} --data-file -"
+            there = (
+                f"gcloud secrets versions describe latest --secret {google_names.secret(environment, credential)} --project {cloud.project}"
+            )
+            yield f"{there} >/dev/null 2>&1 || {MADE_UP} | {_add(environment, cloud, credential)}"
     if environment.storage.kind == "gcs" and environment.secrets.kind == "secret-manager":
         account = google_names.account_email(environment, google_names.OBJECT_STORE)
         yield f"gcloud storage hmac create {account} --project {cloud.project}  # prints both halves once"
         for half in ("access", "secret"):
-            name = google_names.secret(environment, f"object-store-{half}")
-            yield f"gcloud secrets versions add {name} --project {cloud.project} --data-file -  # paste the {half} half, then Ctrl-D"
+            yield f"{_add(environment, cloud, f'object-store-{half}')}  # paste the {half} half, then Ctrl-D"
     if environment.database.kind == "cloud-sql":
         yield _user(environment, cloud, Engine.MYSQL, "root --host %", "mysql-root")
         for name in google_names.databases(environment, Engine.POSTGRESQL):
             yield _user(environment, cloud, Engine.POSTGRESQL, name, google_names.database_user(name))
+
+
+def _add(environment: Environment, cloud: Google, credential: str) -> str:
+    return f"gcloud secrets versions add {google_names.secret(environment, credential)} --project {cloud.project} --data-file -"
 
 
 def _user(environment: Environment, cloud: Google, engine: Engine, user: str, credential: str) -> str:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from ipaddress import ip_network
 from typing import Any
 
+from mlplatform.errors import ConfigError
 from mlplatform.infrastructure.offline import Resource
 
 Policy = Callable[[Resource, str], Iterator[str]]
@@ -38,6 +39,16 @@ DEFAULT_ACCOUNTS = ("-compute@developer.gserviceaccount.com", "@appspot.gservice
 def violations(found: Iterable[Resource], stage: str) -> list[str]:
     """Each as `TYPE NAME: what is wrong`; empty is what is wanted."""
     return [f"{one.type} {one.name}: {complaint}" for one in found for policy in POLICIES for complaint in policy(one, stage)]
+
+
+def refuse(found: Iterable[Resource], stage: str) -> None:
+    """Nothing, if nothing is among them that must never be.
+
+    Raises:
+        ConfigError: something is; the text names each.
+    """
+    if wrong := violations(found, stage):
+        raise ConfigError("this must never be:\n  " + "\n  ".join(wrong) + "\nThe rules stand in mlplatform/infrastructure/policies.py.")
 
 
 def nodes_are_private(one: Resource, stage: str) -> Iterator[str]:
