@@ -13,8 +13,10 @@ import pulumi_gcp as gcp
 from millrace_gke.ground import Ground
 from millrace_gke.keys import Key, Keys
 from millrace_gke.network import Net
+from millrace_gke.storage import ROLES
 from mlplatform import google_names
 from mlplatform.google_names import Engine
+from mlplatform.identities import Right
 
 DAYS = ("MO", "TU", "WE", "TH", "FR", "SA", "SU")
 LOG_DAYS = 7
@@ -74,14 +76,15 @@ def _names(ground: Ground, net: Net, made: dict[str, gcp.sql.DatabaseInstance]) 
 
 
 def _exports(ground: Ground, engine: str, instance: gcp.sql.DatabaseInstance, backups: gcp.storage.Bucket) -> None:
-    """`gcloud sql export` writes as the instance itself."""
-    gcp.storage.BucketIAMMember(
-        f"{engine}-exports",
-        bucket=backups.name,
-        role="roles/storage.objectUser",
-        member=instance.service_account_email_address.apply(lambda email: f"serviceAccount:{email}"),
-        opts=ground.options(),
-    )
+    """`gcloud sql export` writes, and `import` reads, as the instance itself. It can take no dump away."""
+    for role in ROLES[Right.ADD]:
+        gcp.storage.BucketIAMMember(
+            f"{engine}/backups/{role.rpartition('.')[2]}",
+            bucket=backups.name,
+            role=role,
+            member=instance.service_account_email_address.apply(lambda email: f"serviceAccount:{email}"),
+            opts=ground.options(),
+        )
 
 
 def _settings(ground: Ground, engine: Engine, net: Net) -> dict[str, Any]:

@@ -43,7 +43,8 @@ def keys(ground: Ground) -> Keys:
     here = _ring(ground, ground.name, ground.cloud.region)
     in_cloud_sql = ground.environment.database.kind == "cloud-sql"
     return Keys(
-        etcd=_key(ground, here, "etcd", _agent(ground, "container")),
+        # GKE's own comes with its API, under a name that everybody relies on.
+        etcd=_key(ground, here, "etcd", f"service-{ground.cloud.number}@container-engine-robot.iam.gserviceaccount.com"),
         images=_key(ground, here, "images", _agent(ground, "artifactregistry")),
         secrets=_key(ground, here, "secrets", _agent(ground, "secretmanager")),
         databases=_key(ground, here, "databases", _agent(ground, "sqladmin")) if in_cloud_sql else None,

@@ -8,7 +8,14 @@ import pulumi_gcp as gcp
 
 from millrace_gke.ground import Ground
 from millrace_gke.keys import Keys
+from mlplatform.identities import Right
 
+ROLES = {
+    Right.READ: ("roles/storage.objectViewer",),
+    Right.WRITE: ("roles/storage.objectUser",),
+    Right.ADD: ("roles/storage.objectViewer", "roles/storage.objectCreator"),
+}
+"""What a right is at Google."""
 UNDELETE_SECONDS = 7 * 24 * 3600
 """A bucket's objects, and a deleted bucket, can be brought back for so long."""
 

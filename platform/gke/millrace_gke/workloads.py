@@ -10,14 +10,9 @@ import pulumi_gcp as gcp
 
 from millrace_gke.cluster import Gke
 from millrace_gke.ground import Ground
+from millrace_gke.storage import ROLES
 from mlplatform import google_names
-from mlplatform.identities import Identity, Right, identities
-
-ROLES = {
-    Right.READ: ("roles/storage.objectViewer",),
-    Right.WRITE: ("roles/storage.objectUser",),
-    Right.ADD: ("roles/storage.objectViewer", "roles/storage.objectCreator"),
-}
+from mlplatform.identities import Identity, identities
 
 
 def grant(ground: Ground, gke: Gke, buckets: dict[str, gcp.storage.Bucket], secrets: dict[str, gcp.secretmanager.Secret]) -> None:

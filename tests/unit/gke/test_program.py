@@ -130,6 +130,16 @@ def test_a_database_waits_for_its_private_addresses_and_its_key() -> None:
         assert {"private-services", "databases"} <= set(one("gke-prod", "sql.DatabaseInstance", engine).after)
 
 
+def test_a_database_adds_dumps_and_reads_them_and_takes_none_away() -> None:
+    granted = {
+        (found.inputs["member"], found.inputs["role"])
+        for found in of_kind("gke-prod", "storage.BucketIAMMember")
+        if found.inputs["bucket"] == "millrace-prod-backups"
+    }
+    accounts = {f"serviceAccount:<serviceAccountEmailAddress of {engine}>" for engine in google_names.Engine}
+    assert granted == {(account, role) for account in accounts for role in ROLES[Right.ADD]}
+
+
 def test_databases_are_known_by_name_in_the_platforms_network() -> None:
     names = {found.inputs["name"] for found in of_kind("gke-prod", "dns.RecordSet")}
     assert (
