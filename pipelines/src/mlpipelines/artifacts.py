@@ -14,6 +14,8 @@ SplitName = Literal["train", "validation"]
 
 KEY = "__key"
 """String column in every Parquet file: the row's identity (the project's key as text, or a hash of the row's content)."""
+PREDICTIONS = "predictions"
+"""The span of rows that are labelled predictions (`source.learn_from`); every other span holds rows of the source."""
 LABEL = "__label"
 """In transformed data: int64 class id for `class`, 0/1 for `flag`, list<int64> for `classes`, float32 for `number`; absent without a training label."""
 
@@ -34,12 +36,16 @@ class Data:
         return self.root / "manifest.json"
 
     def spans(self, split: SplitName) -> list[Path]:
-        """The span folders of a split, oldest first, for example `train/2016-04`; each holds `*.parquet`."""
+        """The span folders of a split, oldest first, for example `train/2016-04`; each holds `*.parquet`. `PREDICTIONS` comes last."""
         return sorted(p for p in (self.root / split).iterdir() if p.is_dir())
 
     def files(self, split: SplitName) -> list[Path]:
         """All Parquet files of a split, in the order of their spans."""
         return [file for span in self.spans(split) for file in sorted(span.glob("*.parquet"))]
+
+    def source_files(self, split: SplitName) -> list[Path]:
+        """Those of the source's rows. Statistics, schema and drift are about these: of predictions, people chose which were labelled."""
+        return [file for file in self.files(split) if file.parent.name != PREDICTIONS]
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ def ingest(
     code: str,
     project_code: str,
     freshness: str,
+    labels: str,
     since: str,
     until: str,
     data: dsl.Output[dsl.Dataset],
@@ -45,6 +46,7 @@ def ingest(
             test=Path(test.path),
             since=start,
             until=end,
+            predictions=at.workspace.predictions,
         )
         data.metadata["rows"] = " · ".join(f"{count:,} {split}" for split, count in manifest.rows.items())
         data.metadata["content_hash"] = manifest.content_hash

@@ -1,6 +1,7 @@
 """Whether the rows behind a source may have changed: a cheap mark that is part of `ingest`'s cache key.
 
-For files it is their names, sizes and times; a database cannot be asked cheaply, so each run reads it anew.
+For files it is their names, sizes and times; a database cannot be asked cheaply, so each run reads it anew. Labels of predictions, which may become
+rows too, have a mark of their own: a label is no new data, and what it starts is said by other signals.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from mlpipelines.project import Source
+from mlpipelines.project import Project, Source
 
 
 def mark_of(source: Source, project_dir: Path, run_id: str) -> str:
@@ -42,3 +43,26 @@ def source_files(source: Source, project_dir: Path) -> list[Path]:
         return [path]
     anchor = Path(path.anchor)
     return sorted(p for p in anchor.glob(str(path.relative_to(anchor))) if p.is_file())
+
+
+def learns_from_predictions(project: Project) -> bool:
+    """Whether labelled predictions can be rows of this project: it says so, and trains on a label that one text can tell."""
+    label = project.label
+    return bool(project.source.learn_from) and label is not None and label.use == "training" and label.kind != "classes"
+
+
+def mark_of_labels(project: Project, predictions: Path) -> str:
+    """A text that changes when other labels are known of the predictions of the project's model; empty where none would be read."""
+    if not learns_from_predictions(project):
+        return ""
+    from mlserving.predictions.label_journal import folder_of, journals
+
+    files = [*sorted((predictions / "labels" / f"model={project.model_name}").glob("*/[!.]*.parquet")), *journals(folder_of(predictions))]
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            facts = file.stat()
+        except FileNotFoundError:  # merged this moment
+            continue
+        digest.update(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
+    return digest.hexdigest()[:16] if files else ""

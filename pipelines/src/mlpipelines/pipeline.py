@@ -70,6 +70,7 @@ def _pipeline(project: Project, project_dir: Path, target: Target) -> Any:
         workspace: str = target.workspace,
         code: str = "",
         freshness: str = "",
+        labels: str = "",
         since: str = "",
         until: str = "",
         accept_schema: bool = False,
@@ -79,7 +80,9 @@ def _pipeline(project: Project, project_dir: Path, target: Target) -> Any:
         common = {"project_dir": project_dir, "workspace": workspace}
         exit_task = make("report", reason=reason, **common)
         with dsl.ExitHandler(exit_task, name="from rows to model"):
-            rows = make("ingest", code=code, project_code=hashes["ingest"], freshness=freshness, since=since, until=until, **common)
+            rows = make(
+                "ingest", code=code, project_code=hashes["ingest"], freshness=freshness, labels=labels, since=since, until=until, **common
+            )
             described = make("statistics", code=code, data=rows.outputs["data"], **common)
             checked = make(
                 "validate",

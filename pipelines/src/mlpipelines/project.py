@@ -59,6 +59,9 @@ class Source(Section):
     """Read again this far behind the watermark, for rows that arrive late. Needs `key`, which tells them apart."""
     span: Literal["day", "week", "month", "none"] = "month"
     """Rows are kept in one folder for each span of `time`; a span that did not change is not analysed again."""
+    learn_from: list[Literal["reviewers", "labels"]] = ["reviewers"]
+    """Predictions that become rows to learn from, beside the source's, once somebody told what they should have been: `reviewers` on the review
+    page, `labels` that came by other ways. Only where every feature is logged (`deployment.log.features`). None of them is ever in the test set."""
 
     @model_validator(mode="after")
     def _complete(self) -> Source:
@@ -477,6 +480,8 @@ class Project(Section):
         }
         if "source" not in _SECTIONS_READ[step]:
             neutral["source"] = _ALREADY_READ
+        if step == "ingest" and self.source.learn_from:  # whose predictions
+            neutral["deployment"] = Deployment(model=self.deployment.model)
         return self.model_copy(update={**neutral, "description": ""})
 
 

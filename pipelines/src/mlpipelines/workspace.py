@@ -88,6 +88,11 @@ class Workspace:
         return Path(os.environ.get("MILLRACE_MODEL_STORE") or self.root / "models")
 
     @property
+    def predictions(self) -> Path:
+        """The prediction log, and the labels that came for it."""
+        return self.root / "predictions"
+
+    @property
     def registry_uri(self) -> str:
         """MLflow's address: SQLite in the workspace, unless MLFLOW_TRACKING_URI names a server."""
         return registry_uri(self.root)

@@ -171,7 +171,7 @@ def _machine(arguments: argparse.Namespace, projects_dir: Path, at_once: int | N
         projects=projects,
         runs=runs,
         ledger=ledger,
-        labels=lambda model, since, most: count_labels(workspace.root / "predictions", model, since, most),
+        labels=lambda model, since, most: count_labels(workspace.predictions, model, since, most),
         reviews=Reviewers(projects, where).right_since,
     )
     return Machine(

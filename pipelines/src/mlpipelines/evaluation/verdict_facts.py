@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpipelines.evaluation.contestants import Asked
+from mlpipelines.ingestion.manifest import learned_text
 from mlpipelines.workspace import read_json
 
 _DEVICES = 4
@@ -32,6 +33,7 @@ def gather_facts(
         "test sealed": str(seal.get("sealed_at", "")),
         "test hash": str(seal.get("content_hash", "")),
         "training rows": " · ".join(f"{count:,} {split}" for split, count in data.get("rows", {}).items() if split != "test"),
+        "learned from predictions": learned_text(data.get("predictions", {})),
         "training window": _window(data.get("window", {})),
         "data hash": str(data.get("content_hash", "")),
         "training": _training(training),

@@ -101,6 +101,14 @@ def assign(rows: pa.Table, prepared: SplitRows, project: Project, *, keys: pa.Ar
     return Assigned(train=~(sealed | sealed_group | validation), validation=validation, sealed=sealed, sealed_group=sealed_group)
 
 
+def joined_with(rows: pa.Table, assigned: Assigned, more: pa.Table, validation: Mask) -> tuple[pa.Table, Assigned]:
+    """`rows` and `more` as one table with their places; `more` is trained on but for `validation`."""
+    none = np.zeros(len(validation), dtype=np.bool_)
+    sides = (("train", ~validation), ("validation", validation), ("sealed", none), ("sealed_group", none))
+    places = {side: np.append(getattr(assigned, side), mask) for side, mask in sides}
+    return pa.concat_tables([rows, more]).combine_chunks(), Assigned(**places)
+
+
 def _at(prepared: SplitRows, places: Places) -> SplitRows:
     def taken(values: Codes | None) -> Codes | None:
         return None if values is None else values[places]

@@ -57,11 +57,16 @@ def canonical_flags(values: pa.Array, label: Label) -> pa.Array:
     if not pa.types.is_string(values.type):
         _refuse_values(values.filter(pc.invert(pc.is_in(values, value_set=pa.array([0, 1, None], values.type)))), label)
         return values
-    encoded = values.dictionary_encode()
-    known = [_FLAGS.get(value.strip().lower()) for value in encoded.dictionary.to_pylist()]
-    unknown = encoded.dictionary.filter(pa.array([value is None for value in known], pa.bool_()))
+    known = known_flags(values)
+    unknown = values.filter(pc.and_(pc.is_null(known), pc.is_valid(values))).unique()
     _refuse_values(unknown.filter(pc.not_equal(unknown, "")), label)
-    return pa.array(known, pa.string()).take(encoded.indices)
+    return known
+
+
+def known_flags(values: pa.Array) -> pa.Array:
+    """Text as `0` or `1`; null where it is neither."""
+    encoded = values.dictionary_encode()
+    return pa.array([_FLAGS.get(value.strip().lower()) for value in encoded.dictionary.to_pylist()], pa.string()).take(encoded.indices)
 
 
 def _refuse_values(wrong: pa.Array, label: Label) -> None:

@@ -34,7 +34,7 @@ class DataManifest:
     """`manifest.json` of the data artifact."""
 
     rows: Mapping[str, int]
-    """By split: `train`, `validation`, `test`."""
+    """By split: `train`, `validation`, `test`. Labelled predictions count."""
     read: int
     """Rows that came from the source in this run, before anything was dropped. Kept rows of an incremental source do not count."""
     window: Mapping[str, str | None]
@@ -60,6 +60,9 @@ class DataManifest:
     """Column → `broken_utf8`, `nul` (values), `null_items` (list items)."""
     incremental: Mapping[str, Any] = field(default_factory=dict)
     """For an incremental source: `watermark_before`, `watermark`, `kept`, `new`, `replaced`."""
+    predictions: Mapping[str, Any] = field(default_factory=dict)
+    """Labelled predictions (`source.learn_from`): how many were `labelled`; of those that are rows now, `train`, `validation`, `from` (by who
+    told the label: `reviewers`, `labels`) and `labelled_until`; `left_out` by reason. Empty where none was looked for or found."""
     warnings: tuple[str, ...] = ()
     """For people: what is odd and did not stop the run."""
 
@@ -77,6 +80,14 @@ def mended(repaired: Mapping[str, Mapping[str, int]]) -> list[str]:
         f"column {name!r}: " + ", ".join(f"{count:,} {_REPAIRS[what]}" for what, count in counts.items() if count)
         for name, counts in repaired.items()
     ]
+
+
+def learned_text(predictions: Mapping[str, Any]) -> str:
+    """A manifest's `predictions`, for people; empty where none is learned from."""
+    told = predictions.get("from") or {}
+    whose = {"reviewers": "that reviewers labelled", "labels": "labelled otherwise"}
+    count = sum(told.values())
+    return f"{count:,} predictions among them, " + ", ".join(f"{n:,} {whose[teller]}" for teller, n in told.items()) if count else ""
 
 
 def content_hash(spans: Mapping[str, Mapping[str, SpanFacts]]) -> str:

@@ -116,6 +116,11 @@ def select_validation(rows: SplitRows, split: Split) -> Mask:
     return mask
 
 
+def drawn_alone(keys: pa.Array, groups: pa.Array | None, split: Split) -> Mask:
+    """Of rows that come beside those of the source, which watch training: by their hash alone, so that they move no other row."""
+    return _below(mixed(unit_hashes(keys, groups, split.seed), "validation"), split.validation)
+
+
 def _require_minimum(validation: int, rows: int, split: Split) -> None:
     if validation < MINIMUM * (rows - validation):
         raise ConfigError(

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,16 +23,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlpipelines import progress
-from mlpipelines.artifacts import KEY, Data
+from mlpipelines.artifacts import KEY, PREDICTIONS, Data
 from mlpipelines.errors import ConfigError, DataRejected
 from mlpipelines.ingestion import labels
-from mlpipelines.ingestion.assignment import Assigned, Places, assign, first_test, prepare, proof, written_order
+from mlpipelines.ingestion.assignment import Assigned, assign, first_test, joined_with, prepare, written_order
 from mlpipelines.ingestion.checked_rows import CheckedRows, checked
+from mlpipelines.ingestion.drawn import OF_PREDICTIONS, Drawn, manifest_of, window_facts
 from mlpipelines.ingestion.incremental import read_window
-from mlpipelines.ingestion.manifest import DataManifest, SpanFacts, content_hash, place_of, write_manifest
-from mlpipelines.ingestion.near_duplicates import near_duplicates
+from mlpipelines.ingestion.labelled_predictions import read_labelled
+from mlpipelines.ingestion.learned_rows import Around, learned_rows
+from mlpipelines.ingestion.manifest import DataManifest, SpanFacts, learned_text, place_of, write_manifest
 from mlpipelines.ingestion.parquet_files import sha256_of, write_rows
-from mlpipelines.ingestion.reading import bounds_of, utc, window_of
+from mlpipelines.ingestion.reading import bounds_of, last_days, window_of
 from mlpipelines.ingestion.sealed import Sealed, load_sealed, seal
 from mlpipelines.ingestion.sources import Window, open_source
 from mlpipelines.ingestion.spans import span_name
@@ -42,22 +43,6 @@ from mlpipelines.project import Project
 from mlpipelines.workspace import ProjectState
 
 _WRITERS = 2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Drawn:
-    """The rows with their places."""
-
-    table: pa.Table
-    """As in `CheckedRows`, rare classes folded."""
-    prepared: SplitRows
-    order: Places
-    """In which rows are written."""
-    sealed: Sealed
-    groups: pa.Array | None
-    """Those with a sealed row, for a split by group."""
-    assigned: Assigned
-    classes: Mapping[str, int]
 
 
 def ingest(
@@ -69,6 +54,7 @@ def ingest(
     test: Path,
     since: datetime | None = None,
     until: datetime | None = None,
+    predictions: Path | None = None,
 ) -> DataManifest:
     """Read the window [since, until) of the project's source into `data` and the sealed test set into `test`.
 
@@ -80,6 +66,7 @@ def ingest(
         test: becomes a `TestSet` artifact.
         since: earliest time, naive is UTC; None: `source.window_days` or everything.
         until: first time that is too late.
+        predictions: the folder of prediction log and labels; None: nothing is learned from predictions.
 
     Raises:
         DataRejected: the rows cannot be trained on; the project's state has not changed.
@@ -93,10 +80,11 @@ def ingest(
         progress.progress("read the source")
         read = checked(read_window(source, project, state, asked), project, asked)
         progress.progress("draw the splits", 0.5)
-        drawn = _draw(read, project, state, asked)
+        told = None if predictions is None else read_labelled(project, predictions)
+        drawn = _draw(read, told, project, state, asked)
         progress.progress("write the splits", 0.7)
         drawn.sealed.copy_to(test, project.column_types, drawn.table)
-        manifest = _manifest(read, drawn, project, asked, source=source.describe(), spans=_write(drawn, project, data))
+        manifest = manifest_of(read, drawn, project, asked, source=source.describe(), spans=_write(drawn, project, data))
         write_manifest(Data(data).manifest, manifest)
         if read.pending is not None:
             read.pending.save(state)
@@ -105,7 +93,14 @@ def ingest(
         read=manifest.read,
         data=manifest.content_hash,
         warnings=list(manifest.warnings),
-        summary=" · ".join([*(f"{rows:,} {split}" for split, rows in manifest.rows.items()), *manifest.warnings]),
+        learned=learned_text(manifest.predictions),
+        summary=" · ".join(
+            [
+                *(f"{n:,} {split}" for split, n in manifest.rows.items()),
+                *filter(None, [learned_text(manifest.predictions)]),
+                *manifest.warnings,
+            ]
+        ),
     )
     return manifest
 
@@ -120,8 +115,8 @@ def _source_and_next_command(place: str, project_dir: Path) -> Iterator[None]:
         raise DataRejected(f"{error}{source} Then: millrace run {project_dir}", error.report) from error
 
 
-def _draw(read: CheckedRows, project: Project, state: ProjectState, asked: Window) -> _Drawn:
-    """Draw the splits around the sealed test set, which the first run draws before."""
+def _draw(read: CheckedRows, told: pa.Table | None, project: Project, state: ProjectState, asked: Window) -> Drawn:
+    """Draw the splits around the sealed test set, which the first run draws before. Labelled predictions come last, and move no other row."""
     rows = read.table
     prepared = prepare(rows, project)
     order = written_order(rows, project.time)
@@ -134,8 +129,25 @@ def _draw(read: CheckedRows, project: Project, state: ProjectState, asked: Windo
     table = _folded(rows, sealed.classes, project)
     groups = _sealed_groups(table, sealed, project)
     assigned = assign(table, prepared, project, keys=sealed.keys, groups=groups)
-    classes_now = _class_counts(table, assigned.train, project)
-    return _Drawn(table=table, prepared=prepared, order=order, sealed=sealed, groups=groups, assigned=assigned, classes=classes_now)
+    around = Around(rows=rows, assigned=assigned, sealed=_sealed_as_asked(sealed, project), sealed_groups=groups)
+    learned = learned_rows(told, around, project, last_days(asked, project.source.window_days, bounds_of(rows, project.time)[1]))
+    with_learned = joined_with(table, assigned, _folded(learned.rows, sealed.classes, project), learned.validation)
+    return Drawn(
+        table=with_learned[0],
+        assigned=with_learned[1],
+        spans=np.append(prepared.spans, np.full(len(learned.validation), OF_PREDICTIONS)),
+        strata=prepared.strata,
+        order=np.append(order, rows.num_rows + written_order(learned.rows, project.time)),
+        sealed=sealed,
+        groups=groups,
+        learned=learned,
+        classes=_class_counts(*with_learned, project),
+    )
+
+
+def _sealed_as_asked(sealed: Sealed, project: Project) -> pa.Table:
+    """The sealed rows' identity, and what of a request they have in today's types."""
+    return sealed.rows([KEY, *(name for name, kind in project.features.items() if sealed.columns.get(name) == kind)])
 
 
 def _seal(test: pa.Table, classes: list[str] | None, project: Project, state: ProjectState, asked: Window) -> Sealed:
@@ -143,7 +155,7 @@ def _seal(test: pa.Table, classes: list[str] | None, project: Project, state: Pr
         "columns": dict(project.column_types),
         "key": project.key,
         "classes": classes,
-        "window": _window_facts(asked, test, project),
+        "window": window_facts(asked, test, project),
         "split": project.split.model_dump(mode="json"),
         "sealed_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "run": os.environ.get(progress.RUN_ID),
@@ -156,7 +168,7 @@ def _first_classes(rows: pa.Table, prepared: SplitRows, chosen: Mask, project: P
     keys = rows[KEY].filter(pa.array(chosen)).combine_chunks()
     groups = rows[project.split.group].filter(pa.array(chosen)).combine_chunks() if _grouped(project) else None
     assigned = assign(rows, prepared, project, keys=keys, groups=groups)
-    counts = _class_counts(rows, assigned.train, project)
+    counts = _class_counts(rows, assigned, project)
     return None if project.label is None else labels.classes_kept(counts, project.label)
 
 
@@ -164,10 +176,10 @@ def _grouped(project: Project) -> bool:
     return project.split.by == "group" and project.split.group is not None
 
 
-def _class_counts(rows: pa.Table, train: Mask, project: Project) -> dict[str, int]:
+def _class_counts(rows: pa.Table, assigned: Assigned, project: Project) -> dict[str, int]:
     if project.label is None:
         return {}
-    counts = labels.class_counts(rows[project.label.column].filter(pa.array(train)), project.label)
+    counts = labels.class_counts(rows[project.label.column].filter(pa.array(assigned.train)), project.label)
     labels.require_classes(counts, project.label)
     return counts
 
@@ -203,18 +215,21 @@ def _sealed_groups(rows: pa.Table, sealed: Sealed, project: Project) -> pa.Array
     return known.unique()
 
 
-def _write(drawn: _Drawn, project: Project, root: Path) -> dict[str, dict[str, SpanFacts]]:
+def _span_of(code: int, project: Project) -> str:
+    return PREDICTIONS if code == OF_PREDICTIONS else span_name(code, project.source.span, timed=project.time is not None)
+
+
+def _write(drawn: Drawn, project: Project, root: Path) -> dict[str, dict[str, SpanFacts]]:
     """One Parquet file for each split and span, two at a time."""
     jobs = []
     for split, mask in (("train", drawn.assigned.train), ("validation", drawn.assigned.validation)):
         shutil.rmtree(root / split, ignore_errors=True)  # of an attempt that was killed
         (root / split).mkdir(parents=True)
         places = drawn.order[mask[drawn.order]]
-        spans = drawn.prepared.spans[places]
+        spans = drawn.spans[places]
         starts = np.flatnonzero(np.diff(spans, prepend=spans[:1] - 1))
         for start, part in zip(starts.tolist(), np.split(places, starts[1:]), strict=True):
-            name = span_name(int(spans[start]), project.source.span, timed=project.time is not None)
-            jobs.append((split, name, part))
+            jobs.append((split, _span_of(int(spans[start]), project), part))
 
     def write(job: tuple[str, str, Any]) -> SpanFacts:
         split, name, part = job
@@ -227,82 +242,3 @@ def _write(drawn: _Drawn, project: Project, root: Path) -> dict[str, dict[str, S
         for (split, name, _), facts in zip(jobs, pool.map(write, jobs), strict=True):
             spans_of[split][name] = facts
     return spans_of
-
-
-def _manifest(
-    read: CheckedRows,
-    drawn: _Drawn,
-    project: Project,
-    asked: Window,
-    *,
-    source: Mapping[str, Any],
-    spans: Mapping[str, Mapping[str, SpanFacts]],
-) -> DataManifest:
-    assigned, sealed = drawn.assigned, drawn.sealed
-    return DataManifest(
-        rows={"train": int(assigned.train.sum()), "validation": int(assigned.validation.sum()), "test": len(sealed.keys)},
-        read=read.reading.count,
-        window=_window_facts(asked, drawn.table, project),
-        columns=dict(project.column_types),
-        content_hash=content_hash(spans),
-        spans=spans,
-        source=source,
-        split=_split_facts(drawn, project),
-        sealed={**{name: sealed.manifest[name] for name in ("content_hash", "rows", "sealed_at", "run")}, "first_run": sealed.first_run},
-        near_duplicates=_near_duplicates(drawn, project),
-        classes=drawn.classes,
-        dropped={**read.dropped, **_left_out(assigned)},
-        repaired={name: {what: n for what, n in asdict(mended).items() if n} for name, mended in read.reading.repairs.items()},
-        incremental={} if read.pending is None else read.pending.facts(),
-        warnings=(*read.warnings, *_split_warnings(read.table, drawn, project)),
-    )
-
-
-def _window_facts(asked: Window, rows: pa.Table, project: Project) -> dict[str, str | None]:
-    oldest, newest = bounds_of(rows, project.time)
-    return {"since": utc(asked.since), "until": utc(asked.until), "oldest": utc(oldest), "newest": utc(newest)}
-
-
-def _split_facts(drawn: _Drawn, project: Project) -> dict[str, Any]:
-    validation, train = int(drawn.assigned.validation.sum()), int(drawn.assigned.train.sum())
-    return {
-        **project.split.model_dump(mode="json"),
-        "validation_share": round(validation / (validation + train), 6),
-        "strata": None if drawn.prepared.strata is None else len(np.unique(drawn.prepared.strata)),
-        "disjoint": dict(proof(drawn.table, drawn.assigned, project, keys=drawn.sealed.keys, groups=drawn.groups)),
-    }
-
-
-def _left_out(assigned: Assigned) -> dict[str, int]:
-    counts = {"sealed": int(assigned.sealed.sum()), "sealed_group": int(assigned.sealed_group.sum())}
-    return {name: count for name, count in counts.items() if count}
-
-
-def _near_duplicates(drawn: _Drawn, project: Project) -> dict[str, Any]:
-    columns = project.split.near_duplicates
-    if not columns:
-        return near_duplicates(columns, {})
-    texts, assigned, sealed = drawn.table.select(columns), drawn.assigned, drawn.sealed
-    test = sealed.rows(columns) if set(columns) <= set(sealed.columns) else texts.filter(pa.array(assigned.sealed))
-    splits = {"train": texts.filter(pa.array(assigned.train)), "validation": texts.filter(pa.array(assigned.validation)), "test": test}
-    return near_duplicates(columns, splits)
-
-
-def _split_warnings(rows: pa.Table, drawn: _Drawn, project: Project) -> list[str]:
-    """What is odd about the splits; `rows` have their labels as they came."""
-    sealed, warnings = drawn.sealed, []
-    settings = project.split.model_dump(mode="json")
-    kept = ("by", "group", "test", "test_from", "seed", "stratify")
-    changed = [name for name in kept if settings[name] != sealed.manifest["split"][name]]
-    if changed:
-        names = ", ".join(f"split.{name}" for name in changed)
-        warnings.append(f"{names} changed after the test set was sealed at {sealed.manifest['sealed_at']}; the sealed set stays as it is")
-    if project.label is not None and sealed.classes is not None:
-        counts = labels.class_counts(rows[project.label.column].filter(pa.array(drawn.assigned.train)), project.label)
-        grown = [
-            name for name in labels.classes_kept(counts, project.label) or [] if name not in sealed.classes and name != project.label.other
-        ]
-        warnings += [
-            f"class {name!r} now has {counts[name]:,} training rows and is still folded into {project.label.other!r}" for name in grown
-        ]
-    return warnings

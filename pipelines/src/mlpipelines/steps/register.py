@@ -58,11 +58,13 @@ def register(
         raise ModelRejected(f"{verdict.title}. Only a blessed model is registered: improve it and run `millrace run` again.")
     progress("copying the model into the registry", 0.1)
     champion = registry.champion_of(workspace, project.model_name)
+    manifest = read_if_there(Data(data).manifest)
     tags = {
         "project": project.name,
         "team": project.team,
         "run_id": run_id,
-        "data_hash": str(read_if_there(Data(data).manifest).get("content_hash", "")),
+        "data_hash": str(manifest.get("content_hash", "")),
+        "learned_from_predictions": json.dumps(manifest.get("predictions", {}).get("from", {}), sort_keys=True),
         "schema_hash": hashlib.sha256(schema.read_bytes()).hexdigest(),
         "test_hash": verdict.facts.get("test hash", ""),
         "parent_version": str(champion.version) if champion is not None else "none",

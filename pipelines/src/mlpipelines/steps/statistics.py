@@ -104,7 +104,7 @@ def _read_split(data: Path, split: SplitName, generators: Sequence[Any]) -> tupl
     piles = Piles()
     accumulators = [generator.create_accumulator() for generator in generators]
     folder = data / split
-    files = Data(data).files(split) if folder.is_dir() else []
+    files = Data(data).source_files(split) if folder.is_dir() else []
     for done, file in enumerate(files):
         progress(f"describing {split} rows, {file.parent.name}", done / len(files))
         for batch in _batches(file):

@@ -19,7 +19,7 @@ from mlpipelines.errors import DataRejected
 from mlpipelines.project import ColumnType, Project
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 _ELEMENT: dict[str, pa.DataType] = {
     "string": pa.binary(),  # TensorFlow's strings are bytes, and the cast is free
@@ -61,6 +61,17 @@ def fill_missing(project: Project, batch: pa.RecordBatch) -> pa.RecordBatch:
     schema = arrow_schema(project)
     columns = [_filled(name, kind, batch, schema.field(name).type) for name, kind in project.features.items()]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def as_asked(project: Project, rows: pa.Table, names: Sequence[str]) -> pa.Table:
+    """Some features of rows, alike where the model is asked the same: missing text is empty, and lists have no padding."""
+    return pa.table([_alike(rows[name].combine_chunks(), project.features[name]) for name in names], list(names))
+
+
+def _alike(column: pa.Array, kind: ColumnType) -> pa.Array:
+    if is_list(kind):
+        return _without_padding(column, _PADDING[element(kind)])
+    return pc.fill_null(column, _PADDING["string"]) if kind in ("string", "bytes") else column
 
 
 def raw_feature_spec(project: Project) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def with_examples(anomaly: Anomaly, data: Path, column_type: ColumnType | None) 
     splits = _SPLITS if anomaly.split is None else (anomaly.split,)
     matching, rows = 0, 0
     values: dict[str, None] = {}
-    for batch in _batches([file for split in splits for file in Data(data).files(split)], anomaly.column):
+    for batch in _batches([file for split in splits for file in Data(data).source_files(split)], anomaly.column):
         mask = _mask(batch.column(0), pick)
         rows += batch.num_rows
         matching += pc.sum(mask).as_py() or 0
@@ -54,7 +54,7 @@ def count_classes(data: Path, column: str) -> ClassCounts:
     """Rows of each class of the label, in both splits together. Whole numbers read as text without a point; a list counts each item."""
     counts: dict[str, float] = {}
     rows = 0
-    for batch in _batches([file for split in _SPLITS for file in Data(data).files(split)], column):
+    for batch in _batches([file for split in _SPLITS for file in Data(data).source_files(split)], column):
         label = batch.column(0)
         rows += len(label)
         items = pc.list_flatten(label) if pa.types.is_list(label.type) or pa.types.is_large_list(label.type) else label

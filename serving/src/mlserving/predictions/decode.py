@@ -9,7 +9,6 @@ column of strings stays one and the bytes can be had back. A value of more than 
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +20,7 @@ from mlserving.gateway.settings import Log
 from mlserving.predictions import grpc_call, rest_call
 from mlserving.predictions.call import Call, Undecodable
 from mlserving.predictions.exchange import Exchange
-from mlserving.predictions.records import FEATURE, OUTPUT
+from mlserving.predictions.records import FEATURE, OUTPUT, text_of
 
 ARROW: dict[str, pa.DataType] = {
     "DT_FLOAT": pa.float32(), "DT_DOUBLE": pa.float64(), "DT_HALF": pa.float32(), "DT_BOOL": pa.bool_(), "DT_STRING": pa.string(),
@@ -194,15 +193,6 @@ def _flat(value: Any) -> Iterator[Any]:
 
 def _size(value: Any) -> int:
     return len(value) if isinstance(value, str | bytes) else _NUMBER_BYTES
-
-
-def text_of(value: bytes | str) -> str:
-    """Text as it is; other bytes as a `data:` URL."""
-    content = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
-    try:
-        return content.decode()
-    except UnicodeDecodeError:
-        return f"data:;base64,{base64.b64encode(content).decode()}"
 
 
 def _to_text(_: str) -> Callable[[Any], Any]:

@@ -15,6 +15,7 @@ A label names the prediction that it is about. Several labels of one row are all
 
 from __future__ import annotations
 
+import base64
 from datetime import datetime
 from pathlib import Path
 
@@ -22,6 +23,10 @@ import pyarrow as pa
 
 TIME = pa.timestamp("us", tz="UTC")
 FEATURE, OUTPUT = "feature/", "output/"
+BY_REVIEW = "review"
+"""The `source` of labels that the review page told."""
+ENCODED = "data:;base64,"
+"""How bytes that are no text begin in a column of text (RFC 2397)."""
 
 PREDICTION_FIELDS = pa.schema(
     [
@@ -48,7 +53,7 @@ LABEL_FIELDS = pa.schema(
         pa.field("label", pa.string(), nullable=False),  # the truth; numbers as text
         pa.field("labelled_at", TIME, nullable=False),  # when somebody knew
         pa.field("received_at", TIME, nullable=False),  # when we were told
-        pa.field("source", pa.string(), nullable=False),  # api, import, review
+        pa.field("source", pa.string(), nullable=False),  # api, import, or BY_REVIEW
         pa.field("reviewer", pa.string()),
     ]
 )
@@ -63,3 +68,20 @@ def log_folder(predictions: Path, model: str, time: datetime) -> Path:
 def label_folder(predictions: Path, model: str, time: datetime) -> Path:
     """Where labels that arrived on a day lie. `time` is `received_at`."""
     return predictions / "labels" / f"model={model}" / f"day={time:%Y-%m-%d}"
+
+
+def text_of(value: bytes | str) -> str:
+    """Text as it is; other bytes as a `data:` URL."""
+    content = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else value
+    try:
+        return content.decode()
+    except UnicodeDecodeError:
+        return f"{ENCODED}{base64.b64encode(content).decode()}"
+
+
+def bytes_of(text: str) -> bytes:
+    """What `text_of` made a text of. Text that only looks like its `data:` URL stays text."""
+    try:
+        return base64.b64decode(text.removeprefix(ENCODED), validate=True) if text.startswith(ENCODED) else text.encode()
+    except ValueError:
+        return text.encode()

@@ -12,9 +12,9 @@ import structlog
 
 from mlserving.errors import Unavailable
 from mlserving.predictions.labels import LabelStore, collect
+from mlserving.predictions.records import BY_REVIEW
 from mlserving.review.outbox import Parcel
 
-SOURCE = "review"
 _log = structlog.get_logger("review")
 
 
@@ -26,7 +26,7 @@ def send_to(predictions: Path) -> Callable[[Parcel], None]:
 
     def send(parcel: Parcel) -> None:
         try:
-            with LabelStore(predictions, source=SOURCE, now=lambda: parcel.sent) as store:
+            with LabelStore(predictions, source=BY_REVIEW, now=lambda: parcel.sent) as store:
                 stored = store.store(_document(parcel))
             collect(predictions)
         except OSError as error:

@@ -20,7 +20,8 @@ from mlserving.client.signature import Signature, Tensor, TensorSpec
 from mlserving.gateway.settings import Log, Outputs
 from mlserving.predictions import call
 from mlserving.predictions.call import Undecodable
-from mlserving.predictions.decode import Decoded, decode, text_of
+from mlserving.predictions.decode import Decoded, decode
+from mlserving.predictions.records import bytes_of, text_of
 
 MOST = 1000
 
@@ -155,12 +156,22 @@ def test_a_scalar_input_holds_for_each_row() -> None:
 def test_bytes_that_are_no_text_become_a_data_url_and_text_stays_as_it_is() -> None:
     assert text_of("data:;base64,é") == "data:;base64,é"
     assert text_of(b"\xff\xfe") == "data:;base64,//4="
+
     signatures = a_signature(specs(image=("DT_STRING", (-1,))), OUTPUTS)
     decoded = by_rest(
         {"instances": [{"image": {"b64": "//4="}}, {"image": "text"}]}, {"predictions": rows_of(ANSWER)}, log=Log(features=("image",)),
         signatures=signatures,
     )  # fmt: skip
     assert values(decoded)["feature/image"] == ["data:;base64,//4=", "text"]
+
+
+@given(st.binary())
+def test_bytes_come_back_from_text(content: bytes) -> None:
+    assert bytes_of(text_of(content)) == content or content.startswith(b"data:;base64,")
+
+
+def test_what_only_looks_like_a_data_url_stays_text() -> None:
+    assert bytes_of("data:;base64,é") == "data:;base64,é".encode()
 
 
 def test_a_value_that_is_too_large_is_left_out_and_counted() -> None:
