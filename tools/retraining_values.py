@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from gpu_queue_values import Closed, Dashboard, Image, Object, OptionalName, Pods, Port, Rules
+from gpu_queue_values import Closed, Dashboard, Image, Name, Object, OptionalName, Pods, Port, Rules
 
 StepsImage = Annotated[str, Meta(pattern=r"^(\S+@sha256:[0-9a-f]{64})?$")]
 Interval = Annotated[str, Meta(pattern="^[1-9][0-9]*(s|m)$")]
@@ -68,11 +68,21 @@ class Scrape(Closed):
     labels: dict[str, str]
 
 
+class Route(Closed):
+    """How alerts come to the trigger, where the Prometheus operator looks after Alertmanager."""
+
+    enabled: bool
+    namespaces: list[Name]
+    secret_name: OptionalName
+    labels: dict[str, str]
+
+
 class Monitoring(Closed):
     """What watches the trigger."""
 
     rules: Rules
     scrape: Scrape
+    route: Route
     dashboard: Dashboard
 
 

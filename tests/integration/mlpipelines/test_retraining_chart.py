@@ -14,18 +14,20 @@ import pytest
 import yaml
 
 import binaries
+import operator_kinds
 from api_client import Client
 from chart_renders import RELEASES, ROOT, cases, render
 from control_plane import ControlPlane
 from retraining_values import Values
+from triggers import until
 
 pytestmark = pytest.mark.control_plane
 
 CHART = ROOT / "helm" / "retraining"
 _, NAMESPACE = RELEASES["retraining"]
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"}
-FOREIGN = {"PodMonitor", "PodMonitoring", "PrometheusRule", "Rules"}
-"""Kinds that this API server does not know."""
+FOREIGN = {*operator_kinds.KINDS, "PodMonitoring", "Rules"}
+"""Kinds that an API server does not know by itself."""
 
 
 def rendered(case: str) -> list[Any]:
@@ -53,6 +55,36 @@ def test_the_api_server_accepts_every_object_and_knows_every_field(api: Client, 
     assert len(things) >= 4
     for thing in things:
         api.request("PATCH", f"{api.path(thing)}?fieldManager=tests&force=true&dryRun=All&fieldValidation=Strict", thing, patch="apply")
+
+
+@pytest.fixture(scope="module")
+def operator(api: Client) -> Client:
+    """The same with the Prometheus operator's kinds, and the other namespaces that objects are for."""
+    try:
+        definitions = operator_kinds.definitions()
+    except binaries.ToolsMissing as missing:
+        pytest.skip(str(missing))
+    for definition in definitions:
+        api.apply(definition)
+    for name in ("serving", "fraud"):
+        api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+
+    def established() -> bool:
+        found = [api.request("GET", api.path(definition)) for definition in definitions]
+        named = [{each["type"] for each in thing["status"].get("conditions") or [] if each["status"] == "True"} for thing in found]
+        return all("Established" in types for types in named)
+
+    until(established, 60)
+    return api
+
+
+@pytest.mark.parametrize(("chart", "case"), [(chart, case) for chart in RELEASES for case in cases(chart)])
+def test_the_operator_s_kinds_have_every_field_that_the_charts_set(operator: Client, chart: str, case: str) -> None:
+    things = [thing for thing in yaml.safe_load_all(render(cases(chart)[case])) if thing and thing["kind"] in operator_kinds.KINDS]
+    assert things or case not in ("everything", "mounted"), "these render some"
+    for thing in things:
+        query = "fieldManager=tests&force=true&dryRun=All&fieldValidation=Strict"
+        operator.request("PATCH", f"{operator.path(thing)}?{query}", thing, patch="apply")
 
 
 @pytest.mark.parametrize("case", cases("retraining"))

@@ -1,4 +1,6 @@
-"""The route of docs/retraining.md in a real Alertmanager: what it sends to the trigger, and what only to people."""
+"""The route to the trigger in a real Alertmanager, as docs/retraining.md has it and as the chart gives it to the Prometheus operator: what it sends to the
+trigger, and what only to people.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +8,7 @@ import json
 import re
 import threading
 import urllib.request
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -14,53 +17,99 @@ from typing import Any
 import pytest
 import yaml
 
+import binaries
 from alertmanager_server import AlertmanagerServer
+from chart_renders import ROOT, cases, render
 from control_plane import free_ports
+from operator_kinds import joined
 from triggers import until
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.timeout(300)]
-DOCS = Path(__file__).resolve().parents[3] / "docs" / "retraining.md"
+ROUTE = ROOT / "helm" / "retraining" / "alertmanager" / "route.yaml"
+TOKEN = "0123456789abcdef-token"
+ALERTS = [
+    {"alertname": "ModelFeatureDrift", "signal": "drift", "model": "cards", "column": "amount", "namespace": "serving"},
+    {"alertname": "ModelQualityLow", "signal": "quality", "model": "cards", "namespace": "serving"},
+    {"alertname": "ModelFeatureDrift", "signal": "drift", "model": "scam", "namespace": "ml"},
+    {"alertname": "ModelFeatureDrift", "signal": "drift", "model": "theirs", "namespace": "another"},
+    {"alertname": "ServingSlow", "model": "cards", "namespace": "serving"},
+]
 
 
-def documented() -> dict[str, Any]:
-    (text,) = re.findall(r"```yaml\n(route:.*?)```", DOCS.read_text(), re.DOTALL)
-    config: dict[str, Any] = yaml.safe_load(text)
-    return config
+class Ears:
+    """Whoever is told: by path, the messages with what they showed."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, list[tuple[str | None, Any]]] = {"trigger": [], "people": []}
+        ears = self
+
+        class Receiver(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                ears.heard[self.path.strip("/")].append((self.headers.get("Authorization"), said))
+                self.send_response(200)
+                self.end_headers()
+
+        self.server = HTTPServer(("127.0.0.1", 0), Receiver)
+        self.url = f"http://127.0.0.1:{self.server.server_port}"
+
+    def by_model(self) -> dict[str, list[str]]:
+        """What the trigger was told, a message for each model."""
+        said = [message for _, message in self.heard["trigger"]]
+        return {each["groupLabels"]["model"]: sorted(alert["labels"]["signal"] for alert in each["alerts"]) for each in said}
 
 
-def test_drift_and_quality_go_to_the_trigger_by_model_and_to_people_and_the_rest_to_people(tmp_path: Path) -> None:
-    heard: dict[str, list[Any]] = {"trigger": [], "people": []}
+@pytest.fixture
+def ears() -> Iterator[Ears]:
+    ears = Ears()
+    threading.Thread(target=ears.server.serve_forever, daemon=True).start()
+    yield ears
+    ears.server.shutdown()
+    ears.server.server_close()
 
-    class Receiver(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            said = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            heard[self.path.strip("/")].append((self.headers.get("Authorization"), said))
-            self.send_response(200)
-            self.end_headers()
 
-    (tmp_path / "token").write_text("0123456789abcdef-token")
-    config = documented()
-    with HTTPServer(("127.0.0.1", 0), Receiver) as receiver:
-        threading.Thread(target=receiver.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{receiver.server_port}"
-        people, trigger = config["receivers"]
-        people["webhook_configs"] = [{"url": f"{url}/people"}]
-        trigger["webhook_configs"][0] |= {"url": f"{url}/trigger"}
-        trigger["webhook_configs"][0]["http_config"]["authorization"]["credentials_file"] = str(tmp_path / "token")
-        for route in (config["route"], *config["route"]["routes"]):
-            route |= {"group_wait": "1s"}
-        with AlertmanagerServer(tmp_path / "alertmanager", free_ports(1)[0], config) as server:
-            alerts = [
-                {"alertname": "ModelFeatureDrift", "signal": "drift", "model": "cards", "column": "amount"},
-                {"alertname": "ModelQualityLow", "signal": "quality", "model": "cards"},
-                {"alertname": "ModelFeatureDrift", "signal": "drift", "model": "scam"},
-                {"alertname": "ServingSlow", "model": "cards"},
-            ]
-            body = json.dumps([{"labels": labels, "startsAt": datetime.now(UTC).isoformat()} for labels in alerts]).encode()
-            asked = urllib.request.Request(f"http://{server.address}/api/v2/alerts", body, {"Content-Type": "application/json"})
-            urllib.request.urlopen(asked, timeout=10).close()
-            until(lambda: len(heard["trigger"]) == 2 and sum(len(said["alerts"]) for _, said in heard["people"]) >= 4, 60)
-        receiver.shutdown()
-    by_model = {said["groupLabels"]["model"]: sorted(alert["labels"]["signal"] for alert in said["alerts"]) for _, said in heard["trigger"]}
-    assert by_model == {"cards": ["drift", "quality"], "scam": ["drift"]}
-    assert {authorization for authorization, _ in heard["trigger"]} == {"Bearer 0123456789abcdef-token"}
+def told(folder: Path, config: dict[str, Any], ears: Ears, messages: int) -> None:
+    """Give the alerts to an Alertmanager of this configuration, until so many messages have come to the trigger and people know all."""
+    for route in (config["route"], *config["route"]["routes"]):
+        route["group_wait"] = "1s"
+    with AlertmanagerServer(folder, free_ports(1)[0], config) as server:
+        body = json.dumps([{"labels": labels, "startsAt": datetime.now(UTC).isoformat()} for labels in ALERTS]).encode()
+        asked = urllib.request.Request(f"http://{server.address}/api/v2/alerts", body, {"Content-Type": "application/json"})
+        urllib.request.urlopen(asked, timeout=10).close()
+
+        def heard() -> bool:
+            known = {alert["fingerprint"] for _, said in ears.heard["people"] for alert in said["alerts"]}
+            return len(ears.heard["trigger"]) >= messages and len(known) == len(ALERTS)
+
+        until(heard, 60)
+    assert {authorization for authorization, _ in ears.heard["trigger"]} == {f"Bearer {TOKEN}"}
+
+
+def test_the_documented_route_is_the_chart_s() -> None:
+    page = (ROOT / "docs" / "retraining.md").read_text()
+    assert re.findall(r"```yaml\n(route:.*?)```", page, re.DOTALL) == [ROUTE.read_text()]
+
+
+def test_drift_and_quality_go_to_the_trigger_by_model_and_to_people_and_the_rest_to_people(tmp_path: Path, ears: Ears) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    config: dict[str, Any] = yaml.safe_load(ROUTE.read_text())
+    people, trigger = config["receivers"]
+    people["webhook_configs"] = [{"url": f"{ears.url}/people"}]
+    trigger["webhook_configs"][0] |= {"url": f"{ears.url}/trigger"}
+    trigger["webhook_configs"][0]["http_config"]["authorization"]["credentials_file"] = str(tmp_path / "token")
+    told(tmp_path / "alertmanager", config, ears, 3)
+    assert ears.by_model() == {"cards": ["drift", "quality"], "scam": ["drift"], "theirs": ["drift"]}
+
+
+@pytest.mark.control_plane
+@pytest.mark.skipif(not binaries.ready(["helm"]), reason=f"no helm: type `{binaries.COMMAND}`")
+def test_by_the_operator_the_trigger_hears_of_the_namespaces_that_are_named_and_people_of_all(tmp_path: Path, ears: Ears) -> None:
+    things = yaml.safe_load_all(render(cases("retraining")["everything"]))
+    objects = [thing for thing in things if thing and thing["kind"] == "AlertmanagerConfig"]
+    for hook in [hook for each in objects for said in each["spec"]["receivers"] for hook in said["webhookConfigs"]]:
+        assert hook["url"] == "https://retraining.ml.svc:443/alerts"
+        hook["url"] = f"{ears.url}/trigger"
+    people = {"name": "people", "webhook_configs": [{"url": f"{ears.url}/people"}]}
+    base = {"route": {"receiver": "people", "routes": [{"receiver": "people"}]}, "receivers": [people]}
+    told(tmp_path, joined(base, objects, {"trigger-token-of-alertmanager": TOKEN}), ears, 2)
+    assert ears.by_model() == {"cards": ["drift", "quality"], "scam": ["drift"]}
