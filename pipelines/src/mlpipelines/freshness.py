@@ -13,23 +13,29 @@ from mlpipelines.project import Project, Source
 
 
 def mark_of(source: Source, project_dir: Path, run_id: str) -> str:
-    """A text that changes when the source may have.
+    """A text that changes when the source may have; part of `ingest`'s cache key.
 
     Args:
         source: what would be read.
         project_dir: where relative paths start.
-        run_id: the mark of a source that cannot be judged from outside.
+        run_id: the mark of a source that cannot be judged from outside, or of which more is read than it holds.
     """
     if source.kind == "python":
         return "by code and options"  # both are in the key already
-    if source.kind in ("sql", "bigquery") or source.incremental:
-        return run_id
-    files = source_files(source, project_dir)
+    return run_id if source.incremental else mark_of_files(source, project_dir) or run_id
+
+
+def mark_of_files(source: Source, project_dir: Path) -> str:
+    """A text that changes when the source's files do; empty where it is none of files, or they are not on this machine."""
     digest = hashlib.sha256()
+    files = source_files(source, project_dir.absolute()) if source.kind in ("parquet", "csv") else []
     for file in files:
-        facts = file.stat()
+        try:
+            facts = file.stat()
+        except FileNotFoundError:  # it was moved away this moment; the next look will tell
+            continue
         digest.update(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
-    return digest.hexdigest()[:16] if files else run_id
+    return digest.hexdigest()[:16] if files else ""
 
 
 def source_files(source: Source, project_dir: Path) -> list[Path]:

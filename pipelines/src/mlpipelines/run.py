@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from mlpipelines.errors import ConfigError, Conflict, Rejected
-from mlpipelines.freshness import mark_of, mark_of_labels
+from mlpipelines.freshness import mark_of, mark_of_files, mark_of_labels
 from mlpipelines.localrun import PLAN
 from mlpipelines.lock import only_run
 from mlpipelines.moments import moments
@@ -116,6 +116,7 @@ def _plan(request: RunRequest, run_id: str) -> dict[str, Any]:
             "lineage": {
                 **lineage_of(project_dir),
                 "reason": request.reason,
+                "files": mark_of_files(request.project.source, project_dir),
                 "work": mark_of_work(request.project, project_dir, code),
             },
         },

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlpipelines.freshness import mark_of
+from mlpipelines.freshness import mark_of_files
 from mlpipelines.lock import only_run
 from mlpipelines.own_code import mark_of_work
 from mlpipelines.project_file import load_project
@@ -190,7 +190,7 @@ def test_a_run_s_verdict_says_why_it_was_started(room: Room) -> None:
     trained = room.runs.last_trained("visits")
     assert trained == Training(
         at=record.started.timestamp(),
-        data=mark_of(project.source, room.file.parent, "first"),
+        data=mark_of_files(project.source, room.file.parent),
         work=mark_of_work(project, room.file.parent, room.runs.code),
     )
     again = millrace("run", room.file.parent, "--run-id", "first", workspace=room.root, code=5)

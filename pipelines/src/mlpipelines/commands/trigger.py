@@ -177,7 +177,7 @@ def _machine(arguments: argparse.Namespace, projects_dir: Path, at_once: int | N
     return Machine(
         ledger=ledger,
         known=Known(sources),
-        watch=Watch(runs.code),
+        watch=Watch(lambda: runs.code),
         timetable=Timetable(database),
         starter=Starter(ledger, runs, most_open=None if arguments.kubeflow else at_once, ears=ears),
         outbox=outbox,

@@ -6,7 +6,7 @@ have been carried out all the same, later than anybody waited. Of several runs o
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import structlog
 
@@ -40,7 +40,8 @@ class KubeflowRuns:
 
     def ended(self, name: str, model: str) -> Ended | None:
         """As `Runs.ended` says."""
-        run = self._only(self._kubeflow.named(self._projects.require(model).project.name, name))
+        project = self._projects.require(model).project.name
+        run = self._only(self._kubeflow.named(project, name))
         if run is None:
             return Ended(outcome="lost", trouble="Kubeflow Pipelines has no run of this name any more.")
         return None if run.open else Ended(outcome=run.state.lower(), facts={"page": self._kubeflow.address(run)}, trouble=run.error)
@@ -54,11 +55,7 @@ class KubeflowRuns:
         """As `Runs.last_trained` says: the last run that succeeded. Whether its model was blessed does not matter."""
         runs = self._kubeflow.newest(self._projects.require(model).project.name)
         run = next((run for run in runs if run.state == "SUCCEEDED"), None)
-        if run is None:
-            return None
-        lineage = run.arguments.get("lineage")
-        work = lineage.get("work", "") if isinstance(lineage, Mapping) else ""
-        return Training(at=run.created, data=str(run.arguments.get("freshness", "")), work=work)
+        return Training.of_run(run.created, run.arguments) if run is not None else None
 
     def _only(self, runs: Sequence[ClusterRun]) -> ClusterRun | None:
         """The oldest of the runs of one name. The others are ended."""

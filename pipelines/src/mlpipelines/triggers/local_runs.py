@@ -84,8 +84,7 @@ class LocalRuns:
         record = next((record for record in records if record.steps["train"].status in _TRAINED), None)
         if record is None:
             return None
-        given = read_json(record.folder / PLAN)["arguments"]
-        return Training(at=record.started.timestamp(), data=given["freshness"], work=given["lineage"].get("work", ""))
+        return Training.of_run(record.started.timestamp(), read_json(record.folder / PLAN)["arguments"])
 
     def _spawn(self, run: WantedRun, trained: Trained, log: Path) -> subprocess.Popen[bytes]:
         log.parent.mkdir(parents=True, exist_ok=True)

@@ -28,12 +28,19 @@ class Training:
     at: float
     """Seconds since 1970."""
     data: str = ""
-    """As `freshness.mark_of` said then."""
+    """As `freshness.mark_of_files` said then."""
     work: str = ""
     """As `own_code.mark_of_work` said then."""
 
 
 class Runs(Protocol):
+    @classmethod
+    def of_run(cls, at: float, arguments: Mapping[str, Any]) -> Training:
+        """The training of a run, by the arguments that its pipeline was given."""
+        lineage = arguments.get("lineage")
+        said = lineage if isinstance(lineage, Mapping) else {}
+        return cls(at=at, data=str(said.get("files", "")), work=str(said.get("work", "")))
+
     """Where runs go."""
 
     @property

@@ -6,23 +6,20 @@ reading a project's files.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from mlpipelines.freshness import mark_of
+from mlpipelines.freshness import mark_of_files
 from mlpipelines.own_code import mark_of_work
 from mlpipelines.triggers.decide import Cause, Signal
 from mlpipelines.triggers.facts import Look
 from mlpipelines.triggers.starts import Training
 
-UNKNOWN = ""
-"""The mark of rows that cannot be judged from outside: a database's, or those of a machine that is not this one."""
-
 
 class Watch:
     """Tells of what has changed, once it has stayed the same for two looks: rows that are being written, or code that is being typed, are not new yet."""
 
-    def __init__(self, code: str) -> None:
-        """`code` is which Millrace runs the steps."""
+    def __init__(self, code: Callable[[], str]) -> None:
+        """`code` says which Millrace runs the steps: on one machine, it may be replaced while we go on."""
         self._code = code
         self._seen: dict[str, tuple[str, str]] = {}
 
@@ -33,8 +30,8 @@ class Watch:
             return []
         found = [cause for cause in [_disagreement(look, training)] if cause]
         marks = (
-            mark_of(look.trained.project.source, look.trained.folder.absolute(), UNKNOWN),
-            mark_of_work(look.trained.project, look.trained.folder, self._code),
+            mark_of_files(look.trained.project.source, look.trained.folder),
+            mark_of_work(look.trained.project, look.trained.folder, self._code()),
         )
         if self._seen.get(model) == marks:
             found += _changes(model, training, *marks)
@@ -43,7 +40,7 @@ class Watch:
 
 
 def _changes(model: str, training: Training, data: str, work: str) -> Iterator[Cause]:
-    if data != UNKNOWN and training.data and data != training.data:
+    if data and training.data and data != training.data:
         yield Cause(
             model=model,
             signal=Signal.NEW_DATA,
