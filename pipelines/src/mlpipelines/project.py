@@ -347,7 +347,10 @@ class RetrainingBudget(Section):
     """How many trainings may be started by themselves."""
 
     runs: int = Field(default=7, ge=0)
+    gpu_hours: float | None = Field(default=None, gt=0)
+    """GPUs times hours that trainings may hold. A run that begins within it may go beyond it; then the next one waits. Not counted where not set."""
     days: float = Field(default=7.0, gt=0)
+    """The time that both are about: the last so many days."""
 
 
 class Retraining(Section):

@@ -57,6 +57,11 @@ class ProjectState:
         return self.root / "checkpoints"
 
     @property
+    def gpu_time(self) -> Path:
+        """Who held how many GPUs from when to when, a folder for each run. See `gpu_time`."""
+        return self.root / "gpu_time"
+
+    @property
     def cache(self) -> Path:
         """Results of steps, by their inputs (kfp.local's cache)."""
         return self.root / "cache"

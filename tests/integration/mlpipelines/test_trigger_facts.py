@@ -20,6 +20,7 @@ from mlpipelines.triggers.ledger import Ledger
 from mlpipelines.triggers.metrics import Metrics
 from mlpipelines.triggers.projects import Projects
 from mlpipelines.triggers.reviewers import Reviewers
+from mlpipelines.workspace import Workspace
 from mlserving.database import open_database
 from mlserving.predictions.label_journal import JOURNAL, Journal
 from mlserving.review.cases import Person, Verdict
@@ -52,7 +53,7 @@ class World:
         for name in ("churn", "scam"):
             self.write(name, PROJECT.format(name=name))
         projects = Projects(root / "projects")
-        runs = KubeflowRuns(Kubeflow(api.host, seconds=(1.0, 1.0)), projects, IMAGE)
+        runs = KubeflowRuns(Kubeflow(api.host, seconds=(1.0, 1.0)), projects, IMAGE, Workspace(root / "w"))
         ledger = Ledger(open_database(f"sqlite:///{root}/serving.db"))
         sources = Sources(projects=projects, runs=runs, ledger=ledger, labels=lambda _model, since, _most: 7 if since is None else 1)
         self.known = Known(sources, clock=lambda: self.now)

@@ -101,6 +101,20 @@ def test_a_run_that_has_not_ended_holds_the_next_one_back(ledger: Ledger, cause:
     assert settled(ledger, other, lambda: FACTS, NOW + 7201).starts
 
 
+def test_gpu_hours_that_runs_held_are_kept_and_spend_the_budget(ledger: Ledger, cause: Cause) -> None:
+    budget = replace(FACTS, policy=Policy(cooldown=0.0, budget_gpu_seconds=3 * 3600.0))
+    for number, held in enumerate([2 * 3600.0, 1.5 * 3600.0]):
+        one = replace(cause, fingerprint=f"f{number}")
+        assert settled(ledger, one, lambda: budget, NOW + number).starts
+        ledger.note_ended(one.run_name, "blessed", gpu_seconds=held)
+        ledger.note_ended(one.run_name, "blessed", gpu_seconds=held)  # another replica saw it end, too
+    assert [run.gpu_seconds for run in ledger.runs(cause.model)] == [1.5 * 3600.0, 2 * 3600.0]
+    decision = settled(ledger, cause, lambda: budget, NOW + 10)
+    assert decision.reason is Reason.BUDGET_SPENT
+    assert "3.5 of its 3 GPU hours" in decision.text
+    assert ledger.decisions(cause.model)[0].evidence["gpu_hours"] == 3.5
+
+
 def test_what_could_not_be_started_stays_wanted_and_says_why(ledger: Ledger, cause: Cause) -> None:
     settled(ledger, cause, lambda: FACTS, NOW)
     ledger.note_trouble(cause.run_name, "Kubeflow does not answer")

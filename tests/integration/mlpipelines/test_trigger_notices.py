@@ -25,6 +25,7 @@ from mlpipelines.triggers.outbox import GIVE_UP_SECONDS, Outbox
 from mlpipelines.triggers.projects import Projects
 from mlpipelines.triggers.starter import Starter
 from mlpipelines.triggers.telling import Telling
+from mlpipelines.workspace import Workspace
 from mlserving.database import open_database
 from postgres import postgres_server, url_of
 from receivers import Inbox, http_inbox, mail_inbox
@@ -180,7 +181,7 @@ def test_a_training_starts_and_ends_although_nobody_can_be_told(  # noqa: PLR091
     telling = Telling(outbox, channels, projects, ledger)
     cause = Cause(model="churn", signal=Signal.DRIFT, fingerprint="f", starts_at=1.0, summary="pages drifted")
     ledger.settle([cause], lambda _: Facts(policy=Policy()), 1.0)
-    starter = Starter(ledger, KubeflowRuns(Kubeflow(api.host), projects, IMAGE), ears=[telling.ear()])
+    starter = Starter(ledger, KubeflowRuns(Kubeflow(api.host), projects, IMAGE, Workspace(tmp_path / "w")), ears=[telling.ear()])
     http.answers, mail.answers = [500] * 4, [451] * 2
     now = time.time()
     starter.turn()

@@ -19,6 +19,7 @@ from mlpipelines.triggers.kubeflow_runs import KubeflowRuns
 from mlpipelines.triggers.ledger import Facts, Ledger
 from mlpipelines.triggers.projects import Projects
 from mlpipelines.triggers.starter import REFUSED, Starter
+from mlpipelines.workspace import Workspace, write_json
 from mlserving.database import open_database
 from typed_commands import MILLRACE, millrace
 
@@ -45,7 +46,8 @@ class Room:
     def __init__(self, api: KubeflowApi, projects: Path, database: Path) -> None:
         self.now = time.time()
         self.ledger = Ledger(open_database(f"sqlite:///{database}"))
-        self.runs = KubeflowRuns(Kubeflow(api.host, seconds=(1.0, 1.0)), Projects(projects), IMAGE)
+        self.workspace = Workspace(database.parent / "workspace")
+        self.runs = KubeflowRuns(Kubeflow(api.host, seconds=(1.0, 1.0)), Projects(projects), IMAGE, self.workspace)
         self.ledger.settle([CAUSE], lambda _: Facts(policy=Policy()), self.now)
 
     def turn(self) -> None:
@@ -142,6 +144,18 @@ def test_how_it_ended_is_noted(api: KubeflowApi, room: Room, state: str) -> None
     if trained is not None:
         assert trained.data == "", "generated rows are no files"
         assert trained.work == api.runs[0]["runtime_config"]["parameters"]["lineage"]["work"]
+
+
+@pytest.mark.parametrize(("mounted", "seconds"), [(True, 7200.0), (False, None)], ids=["workspace mounted", "not mounted"])
+def test_what_its_steps_held_of_gpus_is_read_from_the_workspace(api: KubeflowApi, room: Room, mounted: bool, seconds: float | None) -> None:
+    room.turn()
+    if mounted:
+        notes = room.workspace.project("visits").gpu_time / api.runs[0]["run_id"]
+        write_json(notes / "an-attempt-that-was-killed.json", {"gpus": 2, "from": 1000.0, "until": 2800.0})
+        write_json(notes / "the-next.json", {"gpus": 2, "from": 3000.0, "until": 4800.0})
+    api.end("SUCCEEDED")
+    room.turn()
+    assert room.ledger.runs("visits")[0].gpu_seconds == seconds
 
 
 def test_an_end_that_cannot_be_seen_is_none(api: KubeflowApi, room: Room) -> None:

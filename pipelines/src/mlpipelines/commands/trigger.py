@@ -198,4 +198,4 @@ def _runs(arguments: argparse.Namespace, projects: Any) -> Any:
     from mlpipelines.triggers.kubeflow_runs import KubeflowRuns
 
     require_digest(arguments.image)
-    return KubeflowRuns(Kubeflow(arguments.kubeflow, arguments.namespace), projects, arguments.image)
+    return KubeflowRuns(Kubeflow(arguments.kubeflow, arguments.namespace), projects, arguments.image, options.workspace_of(arguments))

@@ -60,6 +60,7 @@ def _row(run: Any) -> dict[str, Any]:
         "run": run.name,
         "decided": moment(run.decided_at),
         "state": run.outcome or run.state,
+        "GPU hours": round(run.gpu_seconds / 3600, 2) if run.gpu_seconds else "",
         "trouble": run.trouble,
         "where": run.address,
     }

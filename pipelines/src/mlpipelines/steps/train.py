@@ -23,6 +23,7 @@ import tensorflow as tf
 
 from mlpipelines.artifacts import Data, Model, Transformed
 from mlpipelines.errors import ConfigError, DataRejected
+from mlpipelines.gpu_time import metered
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
 from mlpipelines.training.checkpoints import TrainingState
@@ -69,23 +70,29 @@ def train(*, project: Project, project_dir: Path, state: ProjectState, data: Pat
     progress("preparing the model", 0.02)
     placement = place(project.training, os.environ)
     keras.utils.set_random_seed(project.training.seed)
-    job = prepare_job(
-        project=project,
-        project_dir=project_dir,
-        state=state,
-        placement=placement,
-        data=Data(data),
-        source=Transformed(transformed),
-        output=Model(model),
-    )
-    if placement.is_chief:
+    with metered(state.gpu_time, placement.gpus):
+        job = prepare_job(
+            project=project,
+            project_dir=project_dir,
+            state=state,
+            placement=placement,
+            data=Data(data),
+            source=Transformed(transformed),
+            output=Model(model),
+        )
+        return _trained(job, started)
+
+
+def _trained(job: TrainingJob, started: float) -> TrainingReport:
+    """Fit, export and report. `started` is monotonic."""
+    if job.placement.is_chief:
         _clear(job.output)
         job.checkpoints.forget_others(before=time.time() - _GIVEN_UP)
     fitted = _fit(job)
-    if placement.is_chief:
+    if job.placement.is_chief:
         _export(job, fitted)
     report = _report(job, fitted, seconds=time.monotonic() - started)
-    if placement.is_chief:
+    if job.placement.is_chief:
         report.write(job.output.training)
         job.checkpoints.delete()
         note(**{name: round(value, 4) for name, value in report.headline().items()}, strategy=report.strategy, precision=report.precision)

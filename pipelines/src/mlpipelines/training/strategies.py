@@ -36,6 +36,8 @@ class Placement:
     shard: Shard
     precision: str
     devices: tuple[str, ...]
+    gpus: int
+    """Those of this process, whether or not the strategy uses them all: nobody else has them meanwhile."""
 
     @property
     def replicas(self) -> int:
@@ -122,6 +124,7 @@ def place(training: Training, environment: Mapping[str, str]) -> Placement:
         shard=shard if name == "multi-worker" else Shard(),
         precision=choose_precision(training.mixed_precision, capabilities),
         devices=tuple(strategy.extended.worker_devices) if strategy else tuple(gpu.name for gpu in gpus[:1]) or ("CPU",),
+        gpus=len(gpus),
     )
 
 

@@ -18,6 +18,7 @@ from enum import StrEnum
 from hashlib import sha256
 
 _SHOWN_OF_HASH = 10
+_HOUR = 3600.0
 
 
 class Signal(StrEnum):
@@ -94,6 +95,8 @@ class Policy:
     """Seconds between two starts."""
     budget_runs: int = 7
     """Starts within `budget_period`."""
+    budget_gpu_seconds: float | None = None
+    """GPUs times seconds that runs may hold within `budget_period`; None: as much as they like."""
     budget_period: float = 7 * 86_400.0
     """Seconds."""
     min_new_labels: int = 0
@@ -113,6 +116,8 @@ class Start:
     run_name: str
     open: bool = False
     """Its run has not ended, as far as is known."""
+    gpu_seconds: float | None = 0.0
+    """GPUs times seconds that its run held; None where nobody knows."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -243,6 +248,10 @@ def _too_soon(cause: Cause, policy: Policy, situation: Situation, now: float) ->
             evidence={"last": times[-1], "cooldown_seconds": policy.cooldown},
             again_at=again,
         )
+    return _runs_spent(cause, policy, times, now) or _gpu_hours_spent(cause, policy, situation, now)
+
+
+def _runs_spent(cause: Cause, policy: Policy, times: Sequence[float], now: float) -> Decision | None:
     recent = [at for at in times if at > now - policy.budget_period]
     if len(recent) >= policy.budget_runs:
         free_at = recent[-policy.budget_runs] + policy.budget_period if policy.budget_runs else None
@@ -254,6 +263,45 @@ def _too_soon(cause: Cause, policy: Policy, situation: Situation, now: float) ->
             again_at=free_at,
         )
     return None
+
+
+def _gpu_hours_spent(cause: Cause, policy: Policy, situation: Situation, now: float) -> Decision | None:
+    """What is not known is not nothing: a run whose GPU time nobody could see holds the next one back, too."""
+    budget = policy.budget_gpu_seconds
+    if budget is None:
+        return None
+    recent = sorted((start for start in situation.starts if start.at > now - policy.budget_period), key=lambda start: start.at)
+    unseen = [start for start in recent if start.gpu_seconds is None]
+    spent = sum(start.gpu_seconds or 0.0 for start in recent)
+    evidence = {"gpu_hours": spent / _HOUR, "budget_gpu_hours": budget / _HOUR, "period_seconds": policy.budget_period}
+    if unseen:
+        last = unseen[-1].at + policy.budget_period
+        return Decision(
+            reason=Reason.BUDGET_SPENT,
+            text=(
+                f"How long {unseen[-1].run_name} held GPUs is not known, so {cause.model} cannot be held to its {_hours(budget)} GPU hours in "
+                f"{_days(policy.budget_period)}; the next may come from {_utc(last)} on. The trigger must see the workspace (helm: workspace.claim)."
+            ),
+            evidence={**evidence, "unseen": unseen[-1].run_name},
+            again_at=last,
+        )
+    if spent < budget:
+        return None
+    left, free_at = spent, now
+    for start in recent:
+        left -= start.gpu_seconds or 0.0
+        if left < budget:
+            free_at = start.at + policy.budget_period
+            break
+    return Decision(
+        reason=Reason.BUDGET_SPENT,
+        text=(
+            f"{cause.model} held GPUs for {_hours(spent)} of its {_hours(budget)} GPU hours in {_days(policy.budget_period)}; "
+            f"the next may come from {_utc(free_at)} on."
+        ),
+        evidence=evidence,
+        again_at=free_at,
+    )
 
 
 def _missing(cause: Cause, policy: Policy, situation: Situation) -> Decision | None:
@@ -271,6 +319,10 @@ def _missing(cause: Cause, policy: Policy, situation: Situation) -> Decision | N
 
 def _told(cause: Cause) -> str:
     return f": {cause.summary.rstrip('.')}" if cause.summary else ""
+
+
+def _hours(seconds: float) -> str:
+    return f"{seconds / _HOUR:.3g}"
 
 
 def _days(seconds: float) -> str:

@@ -10,10 +10,12 @@ from collections.abc import Collection, Sequence
 
 import structlog
 
+from mlpipelines.gpu_time import gpu_seconds
 from mlpipelines.kubeflow import ClusterRun, Kubeflow, start_run
 from mlpipelines.triggers.ledger import WantedRun
 from mlpipelines.triggers.projects import Projects
 from mlpipelines.triggers.starts import Ended, Training
+from mlpipelines.workspace import Workspace
 
 log = structlog.get_logger()
 
@@ -21,9 +23,9 @@ log = structlog.get_logger()
 class KubeflowRuns:
     """Runs on one installation; a project's runs are in the experiment of its name."""
 
-    def __init__(self, kubeflow: Kubeflow, projects: Projects, image: str) -> None:
-        """`image` is the steps image, by digest."""
-        self._kubeflow, self._projects, self._image = kubeflow, projects, image
+    def __init__(self, kubeflow: Kubeflow, projects: Projects, image: str, workspace: Workspace) -> None:
+        """`image` is the steps image, by digest; `workspace` the volume of their pods, where it can be seen from here."""
+        self._kubeflow, self._projects, self._image, self._workspace = kubeflow, projects, image, workspace
 
     @property
     def code(self) -> str:
@@ -43,8 +45,15 @@ class KubeflowRuns:
         project = self._projects.require(model).project.name
         run = self._only(self._kubeflow.named(project, name))
         if run is None:
-            return Ended(outcome="lost", trouble="Kubeflow Pipelines has no run of this name any more.")
-        return None if run.open else Ended(outcome=run.state.lower(), facts={"page": self._kubeflow.address(run)}, trouble=run.error)
+            return Ended(outcome="lost", trouble="Kubeflow Pipelines has no run of this name any more.", gpu_seconds=None)
+        if run.open:
+            return None
+        return Ended(
+            outcome=run.state.lower(),
+            facts={"page": self._kubeflow.address(run)},
+            trouble=run.error,
+            gpu_seconds=gpu_seconds(self._workspace, project, run.run_id),
+        )
 
     def open_run(self, model: str, ours: Collection[str]) -> str:
         """As `Runs.open_run` says."""

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, Select, delete, func, insert, select, update
 
 from mlpipelines.triggers.decide import Cause, Decision, Freeze, Policy, Reason, Situation, Start, decide
-from mlpipelines.triggers.tables import DECISIONS, ENDED, FREEZES, METADATA, RUNS, STARTED, WANTED
+from mlpipelines.triggers.tables import DECISIONS, ENDED, FREEZES, GPU_TIME, METADATA, RUNS, STARTED, WANTED
 from mlserving.database import locked
 
 
@@ -69,6 +69,8 @@ class KnownRun:
     trouble: str
     address: str
     """Where to watch it."""
+    gpu_seconds: float | None
+    """GPUs times seconds that it held; None where that is not known (yet)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,12 +158,9 @@ class Ledger:
 
     def runs(self, model: str, most: int = 20) -> Sequence[KnownRun]:
         """The last runs of a model that were decided on, newest first."""
-        query = select(RUNS).where(RUNS.c.model == model).order_by(RUNS.c.decided_at.desc()).limit(most)
+        query = _runs_of(model).order_by(RUNS.c.decided_at.desc()).limit(most)
         with self._reading() as connection:
-            return [
-                KnownRun(**{name: row[name] for name in ("name", "model", "decided_at", "state", "outcome", "trouble", "address")})
-                for row in connection.execute(query).mappings()
-            ]
+            return [KnownRun(**{field.name: row[field.name] for field in fields(KnownRun)}) for row in connection.execute(query).mappings()]
 
     def frozen(self, model: str, now: float) -> Freeze | None:
         """The freeze that holds for a model."""
@@ -176,9 +175,12 @@ class Ledger:
         """It could not be started; it is still wanted, and is tried again from `again_at` on."""
         self._note(name, trouble=trouble, not_before=again_at, tries=RUNS.c.tries + 1)
 
-    def note_ended(self, name: str, outcome: str, trouble: str = "") -> None:
-        """It has ended: blessed, rejected, failed, …, and why."""
-        self._note(name, state=ENDED, outcome=outcome, trouble=trouble)
+    def note_ended(self, name: str, outcome: str, trouble: str = "", *, gpu_seconds: float | None = 0.0) -> None:
+        """It has ended: blessed, rejected, failed, …, why, and what it held of GPUs."""
+        with locked(self._database, f"trigger run {name}") as connection:
+            connection.execute(update(RUNS).where(RUNS.c.name == name).values(state=ENDED, outcome=outcome, trouble=trouble))
+            connection.execute(delete(GPU_TIME).where(GPU_TIME.c.name == name))  # somebody else noted it a moment ago
+            connection.execute(insert(GPU_TIME).values(name=name, seconds=gpu_seconds))
 
     def freeze(self, model: str, freeze: Freeze, now: float) -> None:
         """Start nothing for `model` from now on. A freeze that is there already is replaced."""
@@ -205,10 +207,9 @@ class Ledger:
             connection.execute(insert(RUNS), wanted)
 
     def _situation(self, connection: Connection, model: str, known: Facts, now: float) -> Situation:
-        query = select(RUNS).where(RUNS.c.model == model)
         starts = [
-            Start(key=row["key"], at=row["decided_at"], run_name=row["name"], open=row["state"] != ENDED)
-            for row in connection.execute(query).mappings()
+            Start(key=row["key"], at=row["decided_at"], run_name=row["name"], open=row["state"] != ENDED, gpu_seconds=row["gpu_seconds"])
+            for row in connection.execute(_runs_of(model)).mappings()
         ]
         return Situation(
             policy=known.policy,
@@ -240,6 +241,15 @@ class Ledger:
 
     def _reading(self) -> AbstractContextManager[Connection]:
         return locked(self._database, "trigger reading")
+
+
+def _runs_of(model: str) -> Select[Any]:
+    """A model's runs, with what they held of GPUs."""
+    return (
+        select(RUNS, GPU_TIME.c.seconds.label("gpu_seconds"))
+        .outerjoin(GPU_TIME, GPU_TIME.c.name == RUNS.c.name)
+        .where(RUNS.c.model == model)
+    )
 
 
 def _wanted_run(row: Mapping[Any, Any]) -> WantedRun:

@@ -14,6 +14,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from mlpipelines.errors import ConfigError, MillraceError, Unavailable
+from mlpipelines.gpu_time import gpu_seconds
 from mlpipelines.localrun import PLAN
 from mlpipelines.lock import is_held
 from mlpipelines.own_code import hash_millrace
@@ -63,15 +64,21 @@ class LocalRuns:
     def ended(self, name: str, model: str) -> Ended | None:
         """As `Runs.ended` says."""
         self._bury()
-        state = self._workspace.project(self._projects.require(model).project.name)
+        project = self._projects.require(model).project.name
+        state, held = self._workspace.project(project), gpu_seconds(self._workspace, project, name)
         folder, is_open = state.runs / name, _holder(state.lock) == name
         if not (folder / PLAN).exists():
-            return Ended(outcome="lost", trouble=f"{folder} is gone.")
+            return Ended(outcome="lost", trouble=f"{folder} is gone.", gpu_seconds=held)
         record = read_run(folder, open_run=is_open)
         if record.status == "running":
             return None
         facts = {**record.facts, "page": str(folder)}
-        return Ended(outcome=record.status, facts=facts, trouble=str((record.failure or {}).get("message", ""))[:_SAID])
+        return Ended(
+            outcome=record.status,
+            facts=facts,
+            trouble=str((record.failure or {}).get("message", ""))[:_SAID],
+            gpu_seconds=held,
+        )
 
     def open_run(self, model: str, ours: Collection[str]) -> str:
         """As `Runs.open_run` says."""

@@ -35,6 +35,7 @@ def policy_of(project: Project) -> Policy:
         signals=frozenset(Signal(name) for name in said.signals),
         cooldown=said.cooldown_hours * _HOUR,
         budget_runs=said.budget.runs,
+        budget_gpu_seconds=None if said.budget.gpu_hours is None else said.budget.gpu_hours * _HOUR,
         budget_period=said.budget.days * _DAY,
         min_new_labels=said.min_new_labels,
         run_missed=schedule is not None and schedule.missed == "run-once",

@@ -91,7 +91,7 @@ class Starter:
                 log.warning("trigger.end_unknown", run=name, error=str(error))
                 continue
             except ConfigError as error:
-                ended = Ended(outcome="lost", trouble=str(error))
+                ended = Ended(outcome="lost", trouble=str(error), gpu_seconds=None)
             if ended is not None:
                 self._end(name, model, ended)
                 log.info("trigger.ended", run=name, model=model, outcome=ended.outcome, trouble=ended.trouble)
@@ -99,7 +99,7 @@ class Starter:
     def _end(self, name: str, model: str, ended: Ended) -> None:
         for ear in self._ears:
             ear.ended(name, model, ended)
-        self._ledger.note_ended(name, ended.outcome, ended.trouble)
+        self._ledger.note_ended(name, ended.outcome, ended.trouble, gpu_seconds=ended.gpu_seconds)
 
 
 def pause(tries: int) -> float:

@@ -19,6 +19,8 @@ class Ended:
     """What its steps noted, where that can be read from here."""
     trouble: str = ""
     """Why it failed."""
+    gpu_seconds: float | None = 0.0
+    """GPUs times seconds that its steps held them; None where that cannot be seen from here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,8 +34,6 @@ class Training:
     work: str = ""
     """As `own_code.mark_of_work` said then."""
 
-
-class Runs(Protocol):
     @classmethod
     def of_run(cls, at: float, arguments: Mapping[str, Any]) -> Training:
         """The training of a run, by the arguments that its pipeline was given."""
@@ -41,6 +41,8 @@ class Runs(Protocol):
         said = lineage if isinstance(lineage, Mapping) else {}
         return cls(at=at, data=str(said.get("files", "")), work=str(said.get("work", "")))
 
+
+class Runs(Protocol):
     """Where runs go."""
 
     @property

@@ -2,6 +2,7 @@
 
     trigger_decisions   every answer to every cause; only ever added to
     trigger_runs        a row for each run that was decided on, from `wanted` over `started` to `ended`
+    trigger_gpu_time    what the runs that ended held of GPUs
     trigger_freezes     who wanted no training of a model, and until when
     trigger_schedules   how far each schedule was looked through
     trigger_notices     what people are told, until it has arrived
@@ -47,6 +48,13 @@ RUNS = Table(
     Column("not_before", Float, nullable=False, default=0.0),
     Column("address", String, nullable=False, default=""),
 )
+GPU_TIME = Table(
+    "trigger_gpu_time",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("seconds", Float),
+)
+"""Of runs that ended: GPUs times seconds, null where that could not be seen."""
 FREEZES = Table(
     "trigger_freezes",
     METADATA,

@@ -54,6 +54,41 @@ def test_every_no_has_its_reason_and_says_what_would_help(situation: Situation, 
     assert told in decision.text
 
 
+GPU_HOURS = replace(POLICY, cooldown=0.0, budget_gpu_seconds=10 * HOUR)
+
+
+def held(ago: float, hours: float | None) -> Start:
+    return replace(a_start(NOW - ago, f"{ago}"), gpu_seconds=None if hours is None else hours * HOUR)
+
+
+@pytest.mark.parametrize(
+    ("runs", "reason", "again_at"),
+    [
+        ([held(DAY, 9.99)], Reason.STARTED, None),
+        ([held(DAY, 12.5)], Reason.BUDGET_SPENT, NOW + 6 * DAY),
+        ([held(8 * DAY, 100.0), held(DAY, 5.0)], Reason.STARTED, None),
+        ([held(5 * DAY, 1.0), held(4 * DAY, 6.0), held(DAY, 5.0)], Reason.BUDGET_SPENT, NOW + 3 * DAY),
+        ([held(2 * DAY, None), held(DAY, 0.0)], Reason.BUDGET_SPENT, NOW + 5 * DAY),
+        ([held(8 * DAY, None)], Reason.STARTED, None),
+    ],
+    ids=["within", "one run went beyond", "long ago", "once the oldest that matter are out of it", "not known", "not known, long ago"],
+)
+def test_gpu_hours_are_a_budget_of_their_own(runs: list[Start], reason: Reason, again_at: float | None) -> None:
+    decision = decide(DRIFT, a_situation(*runs, policy=GPU_HOURS), NOW)
+    assert (decision.reason, decision.again_at) == (reason, again_at)
+    if again_at is not None:
+        assert decide(DRIFT, a_situation(*runs, policy=GPU_HOURS), again_at - 1).reason is Reason.BUDGET_SPENT
+        assert decide(DRIFT, a_situation(*runs, policy=GPU_HOURS), again_at).starts
+
+
+def test_the_figures_of_a_spent_budget_are_named_and_a_person_may_start_all_the_same() -> None:
+    spent = a_situation(held(DAY, 12.5), policy=GPU_HOURS)
+    decision = decide(DRIFT, spent, NOW)
+    assert "held GPUs for 12.5 of its 10 GPU hours in 7 days" in decision.text
+    assert decision.evidence["gpu_hours"] == 12.5
+    assert decide(replace(DRIFT, signal=Signal.BY_HAND), spent, NOW).starts
+
+
 def test_what_is_over_starts_nothing_whatever_the_situation() -> None:
     assert decide(replace(DRIFT, firing=False), a_situation(), NOW).reason is Reason.RESOLVED
 
