@@ -116,9 +116,14 @@ class Scrape(Closed):
 
     enabled: bool
     kind: Literal["PodMonitor", "PodMonitoring"]
-    port: Annotated[str, Meta(pattern="^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$")]
     interval: Annotated[str, Meta(pattern="^[1-9][0-9]*(s|m)$")]
     labels: dict[str, str]
+
+
+class ScrapeOfPort(Scrape):
+    """Who scrapes them, and where: metrics have a port of their own."""
+
+    port: Annotated[str, Meta(pattern="^[a-z0-9]([-a-z0-9]{0,13}[a-z0-9])?$")]
 
 
 class Dashboard(Closed):
@@ -132,7 +137,7 @@ class Monitoring(Closed):
     """What watches the controller."""
 
     rules: Rules
-    scrape: Scrape
+    scrape: ScrapeOfPort
     dashboard: Dashboard
 
 

@@ -5,15 +5,14 @@ values.yaml holds the defaults and says why one would change them; a test holds 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import msgspec
 from msgspec import Meta
 
-from gpu_queue_values import Closed, Dashboard, Image, Name, Object, OptionalName, Pods, Port, Rules
+from gpu_queue_values import Closed, Dashboard, Image, Name, Object, OptionalName, Pods, Port, Rules, Scrape
 
 StepsImage = Annotated[str, Meta(pattern=r"^(\S+@sha256:[0-9a-f]{64})?$")]
-Interval = Annotated[str, Meta(pattern="^[1-9][0-9]*(s|m)$")]
 Address = Annotated[str, Meta(pattern="^https?://.+")]
 
 
@@ -57,15 +56,6 @@ class NetworkPolicy(Closed):
     from_: list[Object] = msgspec.field(name="from")
     egress: list[Object]
     kubeflow: list[Object]
-
-
-class Scrape(Closed):
-    """Who scrapes the replicas; alerts and metrics share a port."""
-
-    enabled: bool
-    kind: Literal["PodMonitor", "PodMonitoring"]
-    interval: Interval
-    labels: dict[str, str]
 
 
 class Route(Closed):

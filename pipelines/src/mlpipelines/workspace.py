@@ -8,7 +8,6 @@ SIGKILL, sees the old content or the new one, never half.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import uuid
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpipelines.errors import Conflict
-from mlserving.workspace import registry_uri, workspace_folder, write_whole
+from mlserving.workspace import model_store, registry_uri, workspace_folder, write_whole
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +89,7 @@ class Workspace:
     @property
     def model_store(self) -> Path:
         """`<model>/<version>/saved_model.pb`, the layout that TensorFlow Serving reads."""
-        return Path(os.environ.get("MILLRACE_MODEL_STORE") or self.root / "models")
+        return model_store(self.root)
 
     @property
     def predictions(self) -> Path:

@@ -16,7 +16,7 @@ from kubeflow_api import KubeflowApi, kubeflow_api
 from mlpipelines.errors import ConfigError, Unavailable
 from mlpipelines.kubeflow import Kubeflow
 from mlpipelines.project import Notifications
-from mlpipelines.triggers.channels import Channels, read_channels
+from mlpipelines.triggers.channels import FILE, Channels
 from mlpipelines.triggers.decide import Cause, Policy, Signal
 from mlpipelines.triggers.kubeflow_runs import KubeflowRuns
 from mlpipelines.triggers.ledger import Facts, Ledger
@@ -27,6 +27,7 @@ from mlpipelines.triggers.starter import Starter
 from mlpipelines.triggers.telling import Telling
 from mlpipelines.workspace import Workspace
 from mlserving.database import open_database
+from mlserving.errors import ConfigError as WrongSettings
 from postgres import postgres_server, url_of
 from receivers import Inbox, http_inbox, mail_inbox
 
@@ -72,7 +73,7 @@ def channels(tmp_path: Path, http: Inbox, mail: Inbox) -> Channels:
         "email": {"host": "127.0.0.1", "port": mail.port, "sender": "millrace@example.com", "to": ["team@example.com"], "starttls": False},
     }
     (tmp_path / "notify.yaml").write_text(yaml.safe_dump(said))
-    return read_channels(tmp_path / "notify.yaml")
+    return FILE.read(tmp_path / "notify.yaml")
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)])
@@ -163,13 +164,13 @@ def test_a_secret_is_in_no_error(tmp_path: Path, channels: Channels, http: Inbox
         ("slack: [a]", "slack"),
         ("pager: {}", "pager"),
         ("email: {host: h, sender: nobody}", "email.sender"),
-        ("{", "cannot be read"),
+        ("{", "is no YAML"),
     ],
 )
 def test_a_file_that_is_wrong_is_refused_by_its_field(tmp_path: Path, text: str, says: str) -> None:
     (tmp_path / "notify.yaml").write_text(text)
-    with pytest.raises(ConfigError, match=says):
-        read_channels(tmp_path / "notify.yaml")
+    with pytest.raises(WrongSettings, match=says):
+        FILE.read(tmp_path / "notify.yaml")
 
 
 def test_a_training_starts_and_ends_although_nobody_can_be_told(  # noqa: PLR0917  each is a server

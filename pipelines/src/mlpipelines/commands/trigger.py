@@ -146,7 +146,7 @@ def _fire(arguments: argparse.Namespace) -> int:
 
 def _machine(arguments: argparse.Namespace, projects_dir: Path, at_once: int | None) -> Machine:
     """All parts, connected. On a cluster, Kubeflow itself knows how much may go on at once."""
-    from mlpipelines.triggers.channels import Channels, read_channels
+    from mlpipelines.triggers.channels import FILE, Channels
     from mlpipelines.triggers.facts import Known, Sources, count_labels
     from mlpipelines.triggers.ledger import Ledger
     from mlpipelines.triggers.metrics import Metrics
@@ -165,7 +165,7 @@ def _machine(arguments: argparse.Namespace, projects_dir: Path, at_once: int | N
     where = address(workspace.root)
     database = open_database(where)
     ledger, metrics, outbox = Ledger(database), Metrics(), Outbox(database)
-    channels = read_channels(arguments.notify) if arguments.notify else Channels()
+    channels = FILE.read(arguments.notify) if arguments.notify else Channels()
     ears = [metrics.ear(), *([Telling(outbox, channels, projects, ledger).ear()] if arguments.notify else [])]
     sources = Sources(
         projects=projects,

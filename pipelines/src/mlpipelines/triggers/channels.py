@@ -15,15 +15,13 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-import pydantic
 import urllib3
-import yaml
 from pydantic import Field
 
 from mlpipelines.errors import ConfigError, Unavailable
 from mlpipelines.project import Notifications
 from mlpipelines.triggers.notices import Notice, as_json, as_mail, as_slack
-from mlserving.settings_file import Strict
+from mlserving.settings_file import SettingsFile, Strict
 
 SECONDS = 15.0
 
@@ -87,19 +85,8 @@ class Channels(Strict):
             raise ConfigError(f"the file of --notify says nothing of {kind}")
 
 
-def read_channels(file: Path) -> Channels:
-    """The file of `--notify`.
-
-    Raises:
-        ConfigError: it cannot be read, or a field is wrong; the text names it.
-    """
-    try:
-        return Channels.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from error
-    except pydantic.ValidationError as error:
-        lines = [f"  {'.'.join(map(str, each['loc'])) or '(the file)'}: {each['msg']}" for each in error.errors()]
-        raise ConfigError(f"{file} is not valid:\n" + "\n".join(lines)) from error
+FILE = SettingsFile(Channels, page="docs/retraining.md", remedy="It is named by --notify.")
+"""The file of `--notify`."""
 
 
 def _post(way: str, url: str, body: Any, token: str | None) -> None:
