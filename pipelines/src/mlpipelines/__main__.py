@@ -3,7 +3,6 @@
 import sys
 
 from mlpipelines import cli
-from mlpipelines.errors import MillraceError
 
 _COMMANDS = {
     "batch": cli.batch,
@@ -31,11 +30,14 @@ def main(argv: list[str]) -> int:
         return 0 if asked else 2
     try:
         return _COMMANDS[argv[0]](argv[1:])
-    except MillraceError as error:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except Exception as error:
+        code = getattr(error, "exit_code", None)  # ours, or serving's, whose errors have no ancestor in common with ours
+        if not isinstance(code, int):
+            raise
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return code
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -171,6 +173,18 @@ def test_a_file_that_is_wrong_is_refused_by_its_field(tmp_path: Path, text: str,
     (tmp_path / "notify.yaml").write_text(text)
     with pytest.raises(WrongSettings, match=says):
         FILE.read(tmp_path / "notify.yaml")
+
+
+def test_the_image_s_command_says_what_is_wrong_with_it_without_a_traceback(tmp_path: Path) -> None:
+    (tmp_path / "project.yaml").write_text(PROJECT)
+    (tmp_path / "token").write_text("0123456789abcdef-token")
+    (tmp_path / "notify.yaml").write_text("pager: {}")
+    command = [sys.executable, "-m", "mlpipelines", "trigger", "serve", "--projects", str(tmp_path), "--workspace", str(tmp_path / "w")]
+    command += ["--token-file", str(tmp_path / "token"), "--notify", str(tmp_path / "notify.yaml")]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert said.returncode == 2
+    assert "notify.yaml: pager: Extra inputs" in said.stderr
+    assert "Traceback" not in said.stderr
 
 
 def test_a_training_starts_and_ends_although_nobody_can_be_told(  # noqa: PLR0917  each is a server

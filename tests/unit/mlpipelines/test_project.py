@@ -153,3 +153,11 @@ def test_a_change_reaches_only_the_steps_whose_outcome_depends_on_it() -> None:
     assert touched(review={"capacity": 40}) == {"publish"}
     assert touched(description="Other words") == set()
     assert touched(resources={"train": {"cpu": "8"}}) == set()
+
+
+def test_ingest_knows_whose_predictions_it_learns_from_and_nothing_else_of_the_deployment() -> None:
+    served = project(deployment={"model": "leavers", "keep_versions": 5, "log": {"features": ["page"]}}).scoped("ingest")
+    assert served.model_name == "leavers"
+    assert served == project(deployment={"model": "leavers"}).scoped("ingest")
+    alone = {**SMALLEST["source"], "learn_from": []}
+    assert project(source=alone, deployment={"model": "leavers"}).scoped("ingest") == project(source=alone).scoped("ingest")

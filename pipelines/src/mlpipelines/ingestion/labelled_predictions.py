@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from mlpipelines.errors import Unavailable
+from mlpipelines.errors import ConfigError, Unavailable
 from mlpipelines.freshness import learns_from_predictions
 from mlpipelines.project import Project
 from mlserving import errors as serving
@@ -27,6 +27,7 @@ def read_labelled(project: Project, predictions: Path) -> pa.Table | None:
 
     Raises:
         Unavailable: the log is being rewritten all the time.
+        ConfigError: a column is a list in one version and a scalar in another.
     """
     if not learns_from_predictions(project) or not (predictions / "log" / f"model={project.model_name}").is_dir():
         return None
@@ -37,10 +38,10 @@ def read_labelled(project: Project, predictions: Path) -> pa.Table | None:
         logged = reading.log(predictions, project.model_name).schema.names
         features = [FEATURE + name for name in project.features if FEATURE + name in logged]
         batches = list(reading.joined(predictions, project.model_name, columns=features))
-    except (serving.Unavailable, serving.Conflict) as error:
-        raise Unavailable(
-            f"The predictions of {project.model_name} cannot be read: {error} Or leave them out: source.learn_from."
-        ) from error
+    except serving.Unavailable as error:
+        raise Unavailable(f"The predictions of {project.model_name} cannot be read: {error}") from error
+    except serving.Conflict as error:
+        raise ConfigError(f"{error} Or learn from no predictions: source.learn_from: [] in project.yaml.") from error
     if not batches:
         return None
     table = pa.Table.from_batches(batches)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from ingested_payments import Place, payments, project
 from mlpipelines.artifacts import KEY, PREDICTIONS
+from mlpipelines.errors import ConfigError
 from mlpipelines.freshness import mark_of_labels
 from mlpipelines.ingestion.manifest import DataManifest, learned_text
 from mlpipelines.project import Project
@@ -137,6 +138,16 @@ def test_a_feature_that_is_not_logged_makes_predictions_useless_and_says_what_to
     assert left_out(manifest) == {"not_logged": 3}
     (warning,) = manifest.warnings
     assert "'amount' is not logged (deployment.log.features" in warning
+
+
+def test_a_feature_that_is_a_list_in_one_version_stops_the_run_and_says_how_to_go_on(place: Place) -> None:
+    log(place, asked(0))
+    lists = FEATURES | {"feature/merchant": pa.list_(pa.string())}
+    write_log(place.predictions, [asked(1, version=2) | {"feature/merchant": ["KIOSK"]}], lists)
+    write_labels(place.predictions, [reviewed(0)])
+    with pytest.raises(ConfigError, match=r"source\.learn_from: \[\]"):
+        place.ingest(payments())
+    assert place.ingest(of=_learning()).predictions == {}
 
 
 def test_only_the_window_is_learned_from(place: Place) -> None:
