@@ -128,4 +128,11 @@ def test_the_rules_speak_of_metrics_and_labels_that_the_monitor_declares() -> No
             assert name in declared
             assert {*re.findall(r"(\w+)[=!]", selector)} <= declared[name]
         for names in re.findall(r"by \(([^)]*)\)", rule["expr"]):
-            assert {*names.split(", ")} <= set.union(*(declared[name] for name, _ in used))
+            assert {*names.split(", ")} <= set.union({"namespace"}, *(declared[name] for name, _ in used))  # which whoever scrapes adds
+
+
+def test_what_may_start_a_training_tells_its_namespace() -> None:
+    """By it, the Prometheus operator's Alertmanager knows whose route an alert is for."""
+    signalling = [rule for rule in alerts(RULES).values() if "signal" in rule["labels"]]
+    assert len(signalling) == 3
+    assert all("by (namespace, " in rule["expr"] for rule in signalling)
