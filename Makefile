@@ -54,6 +54,26 @@ test-integration: setup ## against real databases, servers and processes
 tools: ## build the real programs that tests run against, once for all checkouts; takes twenty minutes and Go
 	@$(PYTHON) tools/binaries.py
 
+##@ Platform
+# Your own helm and kubectl, or else those that tests run with.
+PLATFORM = PATH="$$PATH:$$($(BIN)/python tools/binaries.py --there helm kubectl)" $(BIN)/millrace platform
+PLATFORM_ENV = $(or $(ENV),laptop)
+
+plan-platform: setup ## what ENV=… would put into its cluster, against what is there, and what it costs; OFFLINE=1 asks nobody
+	@$(PLATFORM) plan $(PLATFORM_ENV) $(if $(OFFLINE),--offline) $(if $(JSON),--json)
+
+deploy-platform: setup ## put it there, and wait until all of it is ready; again after any failure
+	@$(PLATFORM) deploy $(PLATFORM_ENV) $(WITH)
+
+status-platform: setup ## what of it is unhealthy, and why
+	@$(PLATFORM) status $(PLATFORM_ENV)
+
+destroy-platform: setup ## name what would go, ask for the environment's name, and remove it
+	@$(PLATFORM) destroy $(PLATFORM_ENV)
+
+images: setup ## build our images and run each; ENV=gke-staging PUSH=1 pushes them and writes their digests (BUILDER=, BASE=)
+	@$(BIN)/millrace images $(if $(ENV),--environment $(ENV)) $(if $(PUSH),--push) $(if $(BASE),--base $(BASE)) $(if $(BUILDER),--builder $(BUILDER)) $(IMAGES)
+
 ##@ Generate
 generate: setup ## reference pages, JSON Schemas and the dashboard from their definitions
 	@$(BIN)/python -m mlpipelines.reference docs/reference
@@ -65,9 +85,10 @@ generate: setup ## reference pages, JSON Schemas and the dashboard from their de
 	@$(BIN)/python tools/retraining_dashboard.py
 	@$(BIN)/python tools/chart_values.py
 
-golden: setup ## compile the projects' pipelines, render the charts and list the clouds' resources again; read the diff as code
+golden: setup ## compile the projects' pipelines, render the charts, write the environments' plans, list the clouds' resources; read the diff as code
 	@$(BIN)/millrace compile pipelines/projects/*
 	@$(BIN)/python tools/chart_renders.py
+	@$(BIN)/python tools/platform_plans.py
 	@$(BIN)/python tools/cloud_resources.py
 
 lock: | $(UV) ## resolve again and write requirements/*.txt
@@ -85,10 +106,6 @@ export: | $(UV)
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlplatform --extra mlflow --no-default-groups -o requirements/mlflow.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlplatform --extra gke --no-default-groups -o requirements/gke.txt
 
-##@ Platform
-images: setup ## build our images and run each; ENV=gke-staging PUSH=1 pushes them and writes their digests (BUILDER=, BASE=)
-	@$(BIN)/millrace images $(if $(ENV),--environment $(ENV)) $(if $(PUSH),--push) $(if $(BASE),--base $(BASE)) $(if $(BUILDER),--builder $(BUILDER)) $(IMAGES)
-
 ##@ Measure
 benchmark: setup ## a million rows through every step; results in benchmarks/results
 	@$(BIN)/python benchmarks/pipeline.py
@@ -104,4 +121,4 @@ benchmark-gpu-queue: setup ## the queue's controller on a real control plane: la
 clean: ## remove what set-up and runs made
 	@rm -rf .venv .tools .millrace
 
-.PHONY: help setup demo format verify test test-unit test-integration tools generate golden lock export benchmark benchmark-gateway benchmark-gpu-queue images clean
+.PHONY: help setup demo format verify test test-unit test-integration tools plan-platform deploy-platform status-platform destroy-platform generate golden lock export benchmark benchmark-gateway benchmark-gpu-queue images clean

@@ -177,7 +177,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Build the real programs that tests run against, once, and say where they are.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PACKAGES)} (default: all but {', '.join(ON_REQUEST)})")
     parser.add_argument("--path", action="store_true", help="print folders as PATH wants them")
+    parser.add_argument("--there", action="store_true", help="the same, of what is there; builds nothing")
     options = parser.parse_args(arguments)
+    if options.there:
+        there = (path.parent for path in _locations(options.names or list(PACKAGES)).values() if path.exists())
+        print(":".join(dict.fromkeys(map(str, there))))
+        return 0
     try:
         found = paths(
             options.names or [name for name in PACKAGES if name not in ON_REQUEST],

@@ -17,6 +17,7 @@ import yaml
 
 import gpu_queue_values
 import model_serving_values
+import platform_values
 import retraining_values
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,6 +32,7 @@ def schemas() -> dict[str, dict[str, Any]]:
         "gpu-queue": gpu_queue_values.schema(),
         "model-serving": with_moved(model_serving_values.schema(), model_serving_values.MOVED),
         "retraining": retraining_values.schema(),
+        **platform_values.schemas(),
     }
     return {chart: {"$schema": DIALECT, **schema} for chart, schema in found.items()}
 

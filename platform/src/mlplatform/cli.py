@@ -33,7 +33,7 @@ _GROUPS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Retraining", ("trigger", "schedules", "why", "freeze", "thaw")),
     ("Serving", ("serve", "predict", "gateway", "rollout", "audit")),
     ("Predictions", ("batch", "labels", "predictions", "monitor", "review")),
-    ("Platform", ("images",)),
+    ("Platform", ("images", "platform")),
 )
 _OTHER = "More"
 

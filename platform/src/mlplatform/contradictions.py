@@ -190,6 +190,8 @@ def _models(environment: Environment) -> Iterator[str]:
             yield f"models.{name}.gpu_type: {'name the type of its GPUs' if model.gpus else 'it has no GPUs'}"
         elif model.gpu_type is not None and model.gpu_type not in environment.gpus():
             yield f"models.{name}.gpu_type: no node pool has {model.gpu_type}"
+        if model.review and environment.access.sign_in == "iap" and not model.review_audience:
+            yield f"models.{name}.review_audience: IAP's is known once the entrance is there: deploy with review: false, then write it"
 
 
 def _services(environment: Environment) -> Iterator[str]:
@@ -212,7 +214,7 @@ def _serious(environment: Environment) -> Iterator[str]:
     """What a stage that people rely on must not have."""
     stage = environment.stage
     if environment.secrets.kind == "files":
-        yield f"secrets.kind: files on somebody's machine are for stage development; {stage} takes secret-manager"
+        yield f"secrets.kind: files on somebody's machine are for stage development; {stage} takes secret-manager or existing"
     if environment.cloud is not None:
         if not environment.cloud.network.private_nodes:
             yield f"cloud.network.private_nodes: nodes with public addresses are for stage development, and this is {stage}"
@@ -225,6 +227,8 @@ def _serious(environment: Environment) -> Iterator[str]:
 
 def unready(environment: Environment) -> Iterator[str]:
     """What may still be missing while one plans, and must not be when one deploys; each as `field: what to do`."""
+    if environment.retraining.enabled and not environment.images.digests.get(Deployable.STEPS):
+        yield "images.digests.steps: runs are made of it, and the trigger takes it by digest only; write it, or switch retraining off"
     if environment.stage == "development":
         return
     for field, text in (*_texts(environment), *_addresses(environment)):

@@ -1,7 +1,7 @@
 """Who speaks with the cloud: each component's Kubernetes service account, and what it may reach. Each reaches its own and no more.
 
 One list for two readers: `platform/gke/` binds Google's roles to these accounts (Workload Identity Federation, no Google service accounts, no keys),
-and the plan makes the accounts in the cluster.
+and the plan makes the accounts in the cluster. Databases are reached by address and password, so no role is needed for them.
 """
 
 from __future__ import annotations
@@ -39,8 +39,6 @@ class Identity:
     """By purpose, as `storage.buckets` names them."""
     secrets: bool = False
     """Reads the secrets in Secret Manager that begin with `secrets.prefix`."""
-    databases: bool = False
-    """Connects to Cloud SQL through its proxy."""
     team: str = ""
     """Whose it is; empty is the platform's."""
 
@@ -52,17 +50,15 @@ RUNNER = "pipeline-runner"
 def identities(environment: Environment) -> Iterator[Identity]:
     """All of them."""
     artifacts = (("artifacts", Right.WRITE),)
-    yield Identity(component="pipelines", namespace="kubeflow", account="ml-pipeline", buckets=artifacts, databases=True)
+    yield Identity(component="pipelines", namespace="kubeflow", account="ml-pipeline", buckets=artifacts)
     yield Identity(component="pipelines-ui", namespace="kubeflow", account="ml-pipeline-ui", buckets=(("artifacts", Right.READ),))
-    yield Identity(component="pipelines-metadata", namespace="kubeflow", account="metadata-grpc-server", databases=True)
-    yield Identity(component="registry", namespace="mlflow", account="mlflow", buckets=(("mlflow", Right.WRITE),), databases=True)
-    if environment.retraining.enabled:
-        yield Identity(
-            component="retraining", namespace="retraining", account="retraining", buckets=(("predictions", Right.READ),), databases=True
-        )
+    yield Identity(component="registry", namespace="mlflow", account="mlflow", buckets=(("mlflow", Right.WRITE),))
     if environment.secrets.kind == "secret-manager":
         yield Identity(component="secrets", namespace="external-secrets", account="external-secrets", secrets=True)
     for team, about in environment.teams.items():
+        if environment.retraining.enabled:
+            home, sees = about.namespaces[0], (("predictions", Right.READ),)
+            yield Identity(component="retraining", namespace=home, account="retraining", team=team, buckets=sees)
         for namespace in about.namespaces:
             yield Identity(
                 component="runs",
@@ -78,14 +74,13 @@ def identities(environment: Environment) -> Iterator[Identity]:
 def _of_model(name: str, model: ServedModel) -> Iterator[Identity]:
     """Accounts as helm/model-serving names them: servers fetch, gateways log, the monitor and the review page read both."""
 
-    def identity(part: str, *buckets: tuple[str, Right], databases: bool = False) -> Identity:
+    def identity(part: str, *buckets: tuple[str, Right]) -> Identity:
         return Identity(
             component=f"{part} of {name}",
             namespace=model.namespace,
             account=f"{name}-{part}",
             team=model.team,
             buckets=buckets,
-            databases=databases,
         )
 
     yield identity("server", ("models", Right.READ))
@@ -93,4 +88,4 @@ def _of_model(name: str, model: ServedModel) -> Iterator[Identity]:
     if model.monitor:
         yield identity("monitor", ("predictions", Right.READ), ("models", Right.READ))
     if model.review:
-        yield identity("review", ("predictions", Right.WRITE), ("models", Right.READ), databases=True)
+        yield identity("review", ("predictions", Right.WRITE), ("models", Right.READ))

@@ -82,8 +82,9 @@ class Database(Strict):
 class Secrets(Strict):
     """Where passwords and tokens come from. None stands in this file, in a chart's values or in git."""
 
-    kind: Literal["files", "secret-manager"]
-    """`files`: one file for each, in a folder of the machine that deploys; `secret-manager`: Google Secret Manager, by External Secrets."""
+    kind: Literal["files", "secret-manager", "existing"]
+    """`files`: one file for each, in a folder of the machine that deploys; `secret-manager`: Google Secret Manager, by External Secrets;
+    `existing`: somebody else makes the Secrets that the plan names (Vault, sealed secrets), and a deployment looks that they are there."""
     folder: str = ""
     """For `files`: relative to the environment file, and ignored by git."""
     generate: bool = False
@@ -95,8 +96,8 @@ class Secrets(Strict):
     def _complete(self) -> Self:
         if self.kind == "files" and not self.folder:
             raise ValueError("'files' needs 'folder'")
-        if self.kind == "secret-manager" and (self.folder or self.generate):
-            raise ValueError("'folder' and 'generate' are for kind 'files'; Secret Manager is filled by whoever may")
+        if self.kind != "files" and (self.folder or self.generate):
+            raise ValueError("'folder' and 'generate' are for kind 'files'; elsewhere secrets are filled by whoever may")
         if PurePosixPath(self.folder).is_absolute():
             raise ValueError("'folder' is relative to the environment file")
         return self
@@ -126,7 +127,8 @@ class Versions(Strict):
     """The minor version that charts are rendered for and the cluster must have at least."""
     kubeflow_pipelines: Literal["2.17.0"] = "2.17.0"
     """`k8s/kubeflow-pipelines` patches its objects by name, so another version is a change there."""
-    cert_manager: Version = "v1.21.0"
+    cert_manager: Version | None = "v1.21.0"
+    """Null leaves it out: nothing of ours needs it, for the GPU queue's webhook signs for itself."""
     external_secrets: Version = "0.20.4"
     prometheus_stack: Version = "78.5.0"
     """The chart kube-prometheus-stack: operator, Prometheus, Alertmanager, Grafana."""
@@ -210,12 +212,15 @@ class ServedModel(Strict):
     log_share: Annotated[float, Field(ge=0, le=1)] = 0.1
     monitor: bool = True
     review: bool = False
+    """A page on which people confirm or correct predictions."""
+    review_audience: Annotated[str, Field(pattern=r"^(/projects/[0-9]+/global/backendServices/[0-9]+)?$")] = ""
+    """For whom IAP signs, for `review`: known once the entrance is there, so review is switched on by the second deployment."""
     callers: tuple[Name, ...] = ()
     """Namespaces that ask for predictions, beside the model's own. Nobody else reaches it."""
 
 
 class Retraining(Strict):
-    """The trigger: alerts, schedules and people start training through it."""
+    """A trigger for each team: alerts, schedules and people start training through it. It takes the steps image by digest only."""
 
     enabled: bool = True
     projects_claim: str = ""

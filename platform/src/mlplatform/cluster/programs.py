@@ -1,0 +1,108 @@
+"""Running `helm` and `kubectl`, and saying in our words what they complain about."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlplatform.errors import ConfigError, Conflict, PlatformError, Unavailable
+
+_SECONDS = 300
+_SIGN_IN = (
+    "unauthorized",
+    "must be logged in",
+    "you must be logged",
+    "invalid_grant",
+    "reauth",
+    "token has expired",
+    "expired",
+    "executable gke-gcloud-auth-plugin",
+)
+_SILENT = (
+    "unable to connect",
+    "connection refused",
+    "no such host",
+    "i/o timeout",
+    "tls handshake timeout",
+    "cluster unreachable",
+    "eof",
+    "was refused",
+)
+_FORBIDDEN = ("forbidden",)
+_BUSY = ("another operation", "has been modified", "already exists")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programs:
+    """`kubectl` and `helm`, for one kubeconfig and context.
+
+    `HELM` and `KUBECTL` in the environment name others than those on PATH.
+    """
+
+    kubeconfig: str = ""
+    context: str = ""
+
+    def kubectl(
+        self, *arguments: str, text: str = "", seconds: float = _SECONDS, lenient: bool = False
+    ) -> subprocess.CompletedProcess[str]:
+        """One command; `text` is its standard input. `lenient` leaves the exit code to the caller."""
+        chosen = [*(["--context", self.context] if self.context else [])]
+        return self._run("kubectl", [*arguments, *chosen], text=text, seconds=seconds, lenient=lenient)
+
+    def helm(self, *arguments: str, text: str = "", seconds: float = _SECONDS, lenient: bool = False) -> subprocess.CompletedProcess[str]:
+        """One command, likewise."""
+        chosen = [*(["--kube-context", self.context] if self.context else [])]
+        return self._run("helm", [*arguments, *chosen], text=text, seconds=seconds, lenient=lenient)
+
+    def _run(self, program: str, arguments: Sequence[str], *, text: str, seconds: float, lenient: bool) -> subprocess.CompletedProcess[str]:
+        command = [found(program), *arguments]
+        settings = os.environ | ({"KUBECONFIG": self.kubeconfig} if self.kubeconfig else {})
+        try:
+            done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=seconds, env=settings)
+        except subprocess.TimeoutExpired as error:
+            raise Unavailable(
+                f"{program} {arguments[0]} did not end within {seconds:.0f} s. Is the cluster there? kubectl cluster-info"
+            ) from error
+        if done.returncode and not lenient:
+            raise complaint(program, arguments, done.stderr)
+        return done
+
+
+def found(program: str) -> str:
+    """Where it is.
+
+    Raises:
+        ConfigError: nowhere.
+    """
+    path = shutil.which(os.environ.get(program.upper()) or program)
+    if path is None:
+        raise ConfigError(f"{program} is not on PATH, and {program.upper()} does not name it. Install it, or build ours: make tools")
+    return path
+
+
+def complaint(program: str, arguments: Sequence[str], said: str) -> PlatformError:
+    """What a program complains about, as the error that tells the reader what to do."""
+    last = said.strip()[-1500:] or "it said nothing"
+    low = last.lower()
+    if any(words in low for words in _SIGN_IN):
+        return ConfigError(
+            f"The cluster does not know you any more: {last}\nSign in again: gcloud auth login, then gcloud container clusters get-credentials CLUSTER"
+        )
+    if any(words in low for words in _SILENT):
+        return Unavailable(
+            f"The cluster does not answer: {last}\nLook: kubectl cluster-info. What was done stays done; type the same command again."
+        )
+    if any(words in low for words in _FORBIDDEN):
+        return ConfigError(f"You may not do that: {last}\nWho may stands in the environment, under access.admins. See: kubectl auth whoami")
+    if any(words in low for words in _BUSY):
+        return Conflict(f"Somebody else changes the same thing: {last}\nType the same command again.")
+    return PlatformFailure(
+        f"{program} {' '.join(arguments[:4])} failed: {last}\nMend that, and type the same command again: it goes on where it stopped."
+    )
+
+
+class PlatformFailure(Unavailable):
+    """A program refused what it was given; its words are in the text."""

@@ -1,0 +1,111 @@
+"""Which Secrets the platform needs, where each is used, and which credentials stand in it. No value is known here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from mlplatform.environment import Environment
+from mlplatform.plan.steps import Credential, SecretObject
+
+STORE = "mlpipeline-minio-artifact"
+"""The keys of the object store that speaks S3, by the name that Kubeflow Pipelines knows."""
+
+
+def mysql(environment: Environment) -> str:
+    """Where Kubeflow's database is. In the cloud a name of the private zone that platform/gke makes, so that no address is copied."""
+    return "mysql" if environment.database.kind == "in-cluster" else "mysql.millrace.internal"
+
+
+def postgresql(environment: Environment) -> str:
+    """Where everybody else's is."""
+    return "postgresql.databases.svc" if environment.database.kind == "in-cluster" else "postgresql.millrace.internal"
+
+
+def databases(environment: Environment) -> Iterator[str]:
+    """The databases of PostgreSQL, each with a user of its name."""
+    yield from ("mlflow", "mlflow_auth")
+    if environment.retraining.enabled:
+        yield from (f"retraining_{_word(team)}" for team in environment.teams)
+    if any(model.review for model in environment.models.values()):
+        yield "review"
+    if environment.monitoring.kind != "none":
+        yield "grafana"
+
+
+def secret_objects(environment: Environment) -> Iterator[SecretObject]:
+    """All of them."""
+    yield _object("kubeflow", "mysql-secret", {"username": "root", "password": "{{ .password }}"}, {"password": "mysql-root"})
+    yield from _object_store(environment)
+    yield from _registry(environment)
+    if environment.database.kind == "in-cluster":
+        yield _object("databases", "postgresql-admin", {"password": "{{ .password }}"}, {"password": "postgresql-admin"})
+        names = tuple(databases(environment))
+        yield _object("databases", "postgresql-users", {name: f"{{{{ .{name} }}}}" for name in names}, {n: _user(n) for n in names})
+    if environment.retraining.enabled:
+        yield from _triggers(environment)
+    yield from _review(environment)
+    if environment.monitoring.kind != "none":
+        data = {"admin-user": "admin", "admin-password": "{{ .password }}", "database-password": "{{ .database }}"}
+        yield _object("monitoring", "grafana-admin", data, {"password": "grafana-admin", "database": _user("grafana")})
+
+
+def _object_store(environment: Environment) -> Iterator[SecretObject]:
+    data = {"accesskey": "{{ .access }}", "secretkey": "{{ .secret }}"}
+    yield _object("kubeflow", STORE, data, {"access": "object-store-access", "secret": "object-store-secret"})
+    if environment.storage.kind == "in-cluster":
+        for team in environment.teams.values():
+            for namespace in team.namespaces:
+                yield _object(namespace, STORE, data, {"access": "object-store-access", "secret": "object-store-secret"})
+
+
+def _registry(environment: Environment) -> Iterator[SecretObject]:
+    yield _object("mlflow", "mlflow-database", {"url": _url(environment, "mlflow", "password")}, {"password": _user("mlflow")})
+    settings = "\n".join(
+        [
+            "[mlflow]",
+            "default_permission = READ",
+            f"database_uri = {_url(environment, 'mlflow_auth', 'database')}",
+            "admin_username = admin",
+            "admin_password = {{ .admin }}",
+            "authorization_function = mlflow.server.auth:authenticate_request_basic_auth",
+            "",
+        ]
+    )
+    data = {"basic_auth.ini": settings, "session": "{{ .session }}"}
+    yield _object("mlflow", "mlflow-auth", data, {"database": _user("mlflow_auth"), "admin": "mlflow-admin", "session": "mlflow-session"})
+
+
+def _triggers(environment: Environment) -> Iterator[SecretObject]:
+    for team, about in environment.teams.items():
+        namespace, database = about.namespaces[0], f"retraining_{_word(team)}"
+        url = {"url": _url(environment, database, "password")}
+        yield _object(namespace, "retraining-database", url, {"password": _user(database)})
+        yield _object(namespace, "retraining-token", {"token": "{{ .token }}"}, {"token": f"retraining-token-{team}"})
+
+
+def _review(environment: Environment) -> Iterator[SecretObject]:
+    for name, model in environment.models.items():
+        if model.review:
+            data = {"url": _url(environment, "review", "database"), "secret": "{{ .session }}"}
+            yield _object(model.namespace, f"{name}-review", data, {"database": _user("review"), "session": "review-session"})
+            if environment.access.sign_in == "none":
+                people = Credential(name="review-users", length=0)
+                yield SecretObject(
+                    namespace=model.namespace, name=f"{name}-reviewers", data={"users.json": "{{ .users }}"}, sources={"users": people}
+                )
+
+
+def _object(namespace: str, name: str, data: Mapping[str, str], sources: Mapping[str, str]) -> SecretObject:
+    return SecretObject(namespace=namespace, name=name, data=data, sources={var: Credential(name=c) for var, c in sources.items()})
+
+
+def _url(environment: Environment, database: str, variable: str) -> str:
+    return f"postgresql+psycopg://{database}:{{{{ .{variable} }}}}@{postgresql(environment)}:5432/{database}"
+
+
+def _user(database: str) -> str:
+    return f"postgresql-{database.replace('_', '-')}"
+
+
+def _word(name: str) -> str:
+    return name.replace("-", "_")

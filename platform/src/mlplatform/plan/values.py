@@ -1,0 +1,228 @@
+"""The values of the charts that the platform has once, each made from an environment by one function; defaults of a chart are not repeated.
+
+`values_of_teams` makes those of which each team or model has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from gpuqueue import labels
+from mlplatform.environment import Environment
+from mlplatform.plan.credentials import databases, secret_objects
+from mlplatform.services import Deployable
+from mlplatform.teams import Team
+
+Values = dict[str, Any]
+
+TEAM = "millrace.dev/team"
+"""On a namespace: whose it is. NetworkPolicies go by it."""
+PAGES = "millrace.dev/pages"
+"""On a namespace: the entrance may lead into it."""
+_POLICY_SINCE = 36
+"""The minor version of Kubernetes from which the API server itself sets the GPU queue's gate."""
+_LIMITS = {"defaultRequest": {"cpu": "50m", "memory": "128Mi"}, "default": {"memory": "512Mi"}}
+RESTRICTED, BASELINE = "restricted", "baseline"
+
+
+def foundation(environment: Environment) -> Values:
+    """Every namespace, the platform's and the teams'."""
+    return {
+        "namespaces": {**_own_namespaces(environment), **_team_namespaces(environment)},
+        "admins": [subject(admin) for admin in environment.access.admins],
+    }
+
+
+def _own_namespaces(environment: Environment) -> Values:
+    pages = {PAGES: "true"} if environment.access.domain else {}
+    found = {
+        # Its cache deployer and Argo's executor of old pipelines want more than restricted allows.
+        "kubeflow": _namespace(BASELINE, pages),
+        "mlflow": _namespace(RESTRICTED, pages),
+        "gpu-queue": _namespace(RESTRICTED, pages),
+    }
+    if environment.database.kind == "in-cluster":
+        found["databases"] = _namespace(RESTRICTED, {})
+    if environment.monitoring.kind != "none":
+        # node-exporter reads the node it runs on.
+        found["monitoring"] = _namespace("privileged" if environment.monitoring.kind == "operator" else RESTRICTED, pages)
+    if environment.versions.cert_manager is not None:
+        found["cert-manager"] = _namespace(RESTRICTED, {})
+    if environment.secrets.kind == "secret-manager":
+        found["external-secrets"] = _namespace(RESTRICTED, {})
+    return found
+
+
+def _team_namespaces(environment: Environment) -> Values:
+    found = {}
+    for name, team in environment.teams.items():
+        marks = {
+            TEAM: name,
+            **({labels.MANAGED: "true"} if team.lanes else {}),
+            **({PAGES: "true"} if _reviewed(environment, team) else {}),
+        }
+        quota = {
+            "requests.cpu": str(team.compute.cpu),
+            "requests.memory": f"{team.compute.memory_gb}Gi",
+            "count/pods": str(team.compute.pods),
+        }
+        for namespace in team.namespaces:
+            found[namespace] = _namespace(
+                BASELINE, marks, quota=quota, annotations={"millrace.dev/contact": team.contact} if team.contact else {}
+            )
+    return found
+
+
+def _reviewed(environment: Environment, team: Team) -> bool:
+    return any(model.review and model.namespace in team.namespaces for model in environment.models.values())
+
+
+def _namespace(
+    security: str, marks: Mapping[str, str], *, quota: Mapping[str, str] | None = None, annotations: Mapping[str, str] | None = None
+) -> Values:
+    return {
+        "security": security,
+        "labels": dict(marks),
+        "annotations": dict(annotations or {}),
+        "limits": _LIMITS,
+        "quota": dict(quota or {}),
+    }
+
+
+def secrets(environment: Environment, project: str) -> Values:
+    """What External Secrets fetches."""
+    prefix = environment.secrets.prefix
+    return {
+        "project": project,
+        "secrets": [
+            {
+                "namespace": each.namespace,
+                "name": each.name,
+                "data": dict(each.data),
+                "from": {variable: f"{prefix}{credential.name}" for variable, credential in each.sources.items()},
+            }
+            for each in secret_objects(environment)
+        ],
+    }
+
+
+def postgresql(environment: Environment) -> Values:
+    """In the cluster."""
+    peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "mlflow"}}}, teams_peer()]
+    if environment.monitoring.kind != "none":
+        peers.append({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}})
+    return {
+        "size": f"{environment.database.disk_gb}Gi",
+        "adminSecretName": "postgresql-admin",
+        "databases": list(databases(environment)),
+        "passwordsSecretName": "postgresql-users",
+        "networkPolicy": {"from": peers},
+    }
+
+
+def mlflow(environment: Environment) -> Values:
+    """The registry."""
+    buckets, domain = environment.storage.buckets, environment.access.domain
+    return {
+        "image": image(environment, Deployable.MLFLOW),
+        "replicas": 2 if buckets else 1,
+        "database": {"secretName": "mlflow-database"},
+        "auth": {"secretName": "mlflow-auth"},
+        "artifacts": {"destination": f"gs://{buckets.mlflow}"}
+        if buckets
+        else {"claim": "mlflow-artifacts", "size": environment.storage.claim},
+        "hosts": [f"mlflow.{domain}"] if domain else [],
+        "networkPolicy": {"from": [teams_peer(), *entrance_peers(environment)]},
+    }
+
+
+def gpu_queue(environment: Environment) -> Values:
+    """The queue's controller, gate and guards."""
+    minor = int(environment.versions.kubernetes.partition(".")[2])
+    return {
+        "image": image(environment, Deployable.GPU_QUEUE),
+        # Named, because a plan is made far from the cluster.
+        "admission": "policy" if minor >= _POLICY_SINCE else "webhook",
+        "monitoring": watched(environment),
+    }
+
+
+def gke(environment: Environment) -> Values:
+    """What only GKE has."""
+    classes = {name: {"pools": list(c.pools), "whenNone": c.when_none} for name, c in environment.compute_classes.items()}
+    domain = environment.access.domain
+    entrance: Values = {"domain": domain, "certificateMap": "millrace", "pages": list(_pages(environment))} if domain else {}
+    return {"computeClasses": classes, "entrance": entrance}
+
+
+def _pages(environment: Environment) -> list[Values]:
+    found = [
+        {"name": "pipelines", "namespace": "kubeflow", "service": "ml-pipeline-ui", "port": 80},
+        {"name": "mlflow", "namespace": "mlflow", "service": "mlflow", "port": 5000},
+        {"name": "gpus", "namespace": "gpu-queue", "service": "gpu-queue", "port": 80},
+    ]
+    if environment.monitoring.kind != "none":
+        found.append({"name": "grafana", "namespace": "monitoring", "service": "grafana", "port": 80})
+    reviewed = [(name, model) for name, model in environment.models.items() if model.review]
+    return found + [{"name": f"review-{n}", "namespace": m.namespace, "service": f"{n}-review", "port": 80} for n, m in reviewed]
+
+
+def pipelines(environment: Environment) -> dict[str, dict[str, str]]:
+    """What Kubeflow Pipelines is told, by ConfigMap."""
+    buckets = environment.storage.buckets
+    days = environment.storage.artifact_days
+    told = {
+        "bucketName": buckets.artifacts if buckets else "mlpipeline",
+        "defaultPipelineRoot": f"gs://{buckets.artifacts}" if buckets else "s3://mlpipeline",
+        # In a bucket its lifecycle deletes; SeaweedFS is told here.
+        "ARTIFACT_RETENTION_DAYS": "-1" if buckets else str(days),
+    }
+    if environment.database.kind == "cloud-sql":
+        told["mysqlHost"] = "mysql.millrace.internal"
+    return {"pipeline-install-config": told}
+
+
+def image(environment: Environment, which: Deployable) -> Values:
+    """One of ours, by digest where it has one."""
+    images = environment.images
+    return {"repository": f"{images.registry}/{which.value}", "tag": images.tag, "digest": images.digests.get(which, "")}
+
+
+def watched(environment: Environment, *, once: bool = True) -> Values:
+    """Scraped always; rules and dashboard once, for they look at all releases."""
+    kind = environment.monitoring.kind
+    if kind == "none":
+        return {}
+    chosen: Values = {"labels": {"release": "prometheus"}} if kind == "operator" else {}
+    return {
+        "rules": {
+            "enabled": once,
+            "kind": "PrometheusRule" if kind == "operator" else "Rules",
+            "runbooks": environment.monitoring.runbooks,
+            **chosen,
+        },
+        "scrape": {"enabled": True, "kind": "PodMonitor" if kind == "operator" else "PodMonitoring", **chosen},
+        "dashboard": {"enabled": once},
+    }
+
+
+def subject(member: str) -> Values:
+    """As RBAC names who an environment names. GKE knows a service account of Google's by its address, as it does a person."""
+    kind, _, address = member.partition(":")
+    return {"kind": "Group" if kind == "group" else "User", "apiGroup": "rbac.authorization.k8s.io", "name": address}
+
+
+def named(namespace: str) -> Values:
+    """A namespace as a peer of a NetworkPolicy."""
+    return {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+
+
+def teams_peer() -> Values:
+    """Every team's namespaces, likewise."""
+    return {"namespaceSelector": {"matchExpressions": [{"key": TEAM, "operator": "Exists"}]}}
+
+
+def entrance_peers(environment: Environment) -> list[Values]:
+    """Google's load balancers, from which what IAP let in comes."""
+    return [{"ipBlock": {"cidr": cidr}} for cidr in ("130.211.0.0/22", "35.191.0.0/16")] if environment.access.domain else []
