@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -32,6 +33,8 @@ _SILENT = (
     "was refused",
 )
 _FORBIDDEN = ("forbidden",)
+_LOG = re.compile(r"^(?:[EWI][0-9]{4} .*|level=WARN .*)\n?", re.MULTILINE)
+"""Lines of a program's log among what it says to people."""
 _BUSY = ("another operation", "has been modified", "already exists")
 
 
@@ -85,7 +88,7 @@ def found(program: str) -> str:
 
 def complaint(program: str, arguments: Sequence[str], said: str) -> PlatformError:
     """What a program complains about, as the error that tells the reader what to do."""
-    last = said.strip()[-1500:] or "it said nothing"
+    last = _LOG.sub("", said).strip()[-1500:] or "it said nothing"
     low = last.lower()
     if any(words in low for words in _SIGN_IN):
         return ConfigError(
@@ -95,6 +98,8 @@ def complaint(program: str, arguments: Sequence[str], said: str) -> PlatformErro
         return Unavailable(
             f"The cluster does not answer: {last}\nLook: kubectl cluster-info. What was done stays done; type the same command again."
         )
+    if "denied request" in low:
+        return PlatformFailure(f"A guard of the cluster refused: {last}")
     if any(words in low for words in _FORBIDDEN):
         return ConfigError(f"You may not do that: {last}\nWho may stands in the environment, under access.admins. See: kubectl auth whoami")
     if any(words in low for words in _BUSY):

@@ -50,7 +50,11 @@ class Renderer:
 
     def chart(self, chart: Chart) -> list[Object]:
         """A chart of ours with its own kinds."""
-        return [*self.kinds(chart), *self._template(str(self.root / chart.path), chart)]
+        return [*self.kinds(chart), *self.templates(chart)]
+
+    def templates(self, chart: Chart) -> list[Object]:
+        """Without them: what helm itself writes."""
+        return self._template(str(self.root / chart.path), chart)
 
     def kinds(self, chart: Chart) -> list[Object]:
         """What lies in the chart's crds/, which Helm installs once and never upgrades, so that we apply it."""

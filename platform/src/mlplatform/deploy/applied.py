@@ -1,0 +1,65 @@
+"""What each step has applied, kept in the cluster itself, so that what a later version no longer has is removed, and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlplatform.cluster.kubectl import ENVIRONMENT, Change, Cluster, marked
+from mlplatform.cluster.objects import Name, Object
+from mlplatform.plan.steps import SYSTEM
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """Of one step that applies objects itself.
+
+    Args:
+        cluster: where.
+        environment: whose.
+        step: its name.
+    """
+
+    cluster: Cluster
+    environment: str
+    step: str
+
+    @property
+    def name(self) -> Name:
+        """Of the ConfigMap that keeps it."""
+        return Name(api="v1", kind="ConfigMap", namespace=SYSTEM, name=f"applied-{self.step}")
+
+    def names(self) -> list[Name]:
+        """What has been applied."""
+        kept = self.cluster.get(self.name)
+        return [Name.read(line) for line in (kept or {}).get("data", {}).get("objects", "").splitlines()]
+
+    def change(self, things: Sequence[Object]) -> Change:
+        """What applying would do."""
+        return self.cluster.change(self._marked(things), before=self.names())
+
+    def apply(self, things: Sequence[Object]) -> None:
+        """Apply, and remove what the last time had beyond it. What is about to be applied is noted before: killed in between, nothing is forgotten."""
+        before, now = self.names(), [Name.of(thing) for thing in things]
+        gone = [name for name in before if name not in set(now)]
+        self._note([*now, *gone])
+        self.cluster.apply(self._marked(things))
+        for name in reversed(gone):
+            self.remove(name)
+        self._note(now)
+
+    def remove(self, name: Name) -> bool:
+        """Delete an object, if it still carries our label."""
+        there = self.cluster.get(name)
+        if there is None or (there["metadata"].get("labels") or {}).get(ENVIRONMENT) != self.environment:
+            return False
+        self.cluster.delete(name)
+        return True
+
+    def _marked(self, things: Sequence[Object]) -> list[Object]:
+        return [marked(thing, environment=self.environment, step=self.step) for thing in things]
+
+    def _note(self, names: Sequence[Name]) -> None:
+        about = {"name": self.name.name, "namespace": self.name.namespace}
+        note = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": {"objects": "\n".join(map(str, names))}}
+        self.cluster.apply([marked(note, environment=self.environment, step=self.step)])

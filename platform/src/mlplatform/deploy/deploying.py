@@ -1,0 +1,238 @@
+"""`make deploy-platform`: each step in its order, only where something differs, and not on before it is ready.
+
+There is no state beside the cluster: a deployment that was interrupted, whenever and however, is gone on with by typing the command again.
+Steps that are as they should be are passed by within a second each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from mlplatform.cluster.credential_files import CredentialFiles
+from mlplatform.cluster.kubectl import Change, Cluster
+from mlplatform.cluster.objects import Name, Object
+from mlplatform.cluster.releases import HELM, Release, Releases
+from mlplatform.cluster.rendering import Renderer, shape
+from mlplatform.deploy.applied import Applied
+from mlplatform.deploy.readiness import Verdict, pod_trouble, verdicts
+from mlplatform.environment import Environment
+from mlplatform.errors import ConfigError, Unavailable
+from mlplatform.plan.steps import Chart, Manifests, RemoteChart, SecretObject, Secrets, Step
+
+_LOOK = 1.0
+"""Seconds between two looks at what is not ready."""
+_THEIRS = 120
+"""Seconds for which an operation of helm that has not ended may be somebody's who is at it."""
+
+
+class Progress(Protocol):
+    """Who is told what happens."""
+
+    def begin(self, step: Step) -> None:
+        """A step is looked at."""
+
+    def change(self, change: Change) -> None:
+        """What it will change."""
+
+    def note(self, text: str) -> None:
+        """Something worth knowing."""
+
+    def waiting(self, trouble: Sequence[str]) -> None:
+        """What is not ready yet."""
+
+    def end(self, *, changed: bool) -> None:
+        """It is ready."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployment:
+    """Of one environment to one cluster.
+
+    Args:
+        environment: what is wanted.
+        root: the repository.
+        secrets: the folder that the environment's credentials lie in, if they lie in files.
+        cluster: where.
+        progress: who is told.
+    """
+
+    environment: Environment
+    root: Path
+    secrets: Path
+    cluster: Cluster
+    progress: Progress
+    renderer: Renderer = field(init=False)
+    releases: Releases = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Wiring."""
+        renderer = Renderer(root=self.root, kubernetes=self.environment.versions.kubernetes, programs=self.cluster.programs)
+        object.__setattr__(self, "renderer", renderer)
+        object.__setattr__(self, "releases", Releases(cluster=self.cluster, environment=self.environment.name, root=self.root))
+
+    def run(self, steps: Sequence[Step]) -> None:
+        """All of them.
+
+        Raises:
+            Unavailable: something is not ready in time, or a program failed; nothing is lost, and the next run goes on.
+            ConfigError: a credential or a right is missing.
+        """
+        for step in steps:
+            self.progress.begin(step)
+            changed = self._step(step)
+            self._await(step)
+            self.progress.end(changed=changed)
+
+    def change(self, step: Step) -> Change:
+        """What a step would change."""
+        match step.source:
+            case Chart() | RemoteChart() as chart:
+                return self._chart_change(step, chart)[1]
+            case _:
+                return self._applied(step).change(self._objects(step))
+
+    def wanted(self, step: Step) -> list[Name]:
+        """What it makes."""
+        if isinstance(step.source, Secrets):
+            return [Name.of(shape(each)) for each in step.source.objects]
+        return [Name.of(thing) for thing in self.renderer.objects(step) or []]
+
+    def verdicts(self, step: Step) -> list[Verdict]:
+        """How each of its objects is."""
+        wanted = self.wanted(step)
+        live = self.cluster.live([_bare(name) for name in wanted])
+        return list(verdicts(wanted, live))
+
+    def trouble(self, step: Step) -> list[str]:
+        """What of it is not ready, and why: the objects, then the pods behind them."""
+        bad = [one for one in self.verdicts(step) if not one.ready]
+        pods = self._pods(bad)
+        return [*(f"{one.name.shown} {one.why}" for one in bad), *pods]
+
+    # -- one step ---------------------------------------------------------------------------------------------------------
+
+    def _step(self, step: Step) -> bool:
+        match step.source:
+            case Chart() | RemoteChart() as chart:
+                return self._release(step, chart)
+            case _:
+                things, applied = self._objects(step), self._applied(step)
+                change = applied.change(things)
+                if not change.nothing:
+                    self.progress.change(change)
+                    applied.apply(things)
+                return not change.nothing
+
+    def _objects(self, step: Step) -> list[Object]:
+        match step.source:
+            case Secrets() as secrets if secrets.made_here:
+                files = CredentialFiles(folder=self.secrets, generate=self.environment.secrets.generate)
+                values = files.values(secrets.objects)
+                return [_filled(each, values) for each in secrets.objects]
+            case Secrets() as secrets:
+                self._look_for(secrets)
+                return []
+            case Manifests():
+                return self.renderer.objects(step) or []
+            case _:
+                raise AssertionError(step.name)
+
+    def _look_for(self, secrets: Secrets) -> None:
+        missing = []
+        for each in secrets.objects:
+            there = self.cluster.get(Name.of(shape(each)))
+            keys = set(each.data) - set((there or {}).get("data", {}))
+            missing += [f"{each.namespace}/{each.name}: {', '.join(sorted(keys))}"] if keys else []
+        if missing:
+            raise ConfigError(
+                "Secrets that somebody else makes are not there:\n  "
+                + "\n  ".join(missing)
+                + "\nMake them, then type the same command again."
+            )
+
+    def _release(self, step: Step, chart: Chart | RemoteChart) -> bool:
+        release = self.releases.find(chart)
+        if release is not None and release.unfinished:
+            self._mend(chart, release)
+        chart, change = self._chart_change(step, chart)
+        release = self.releases.find(chart)
+        kinds = self.renderer.kinds(chart) if isinstance(chart, Chart) else []
+        applied = self._applied(step)
+        new_kinds = bool(kinds) and not applied.change(kinds).nothing
+        if change.nothing and not new_kinds and release is not None and release.status == "deployed":
+            return False
+        self.progress.change(change)
+        if new_kinds:
+            applied.apply(kinds)
+            self._await(step, only=[Name.of(kind) for kind in kinds])
+        self.releases.upgrade(chart, step=step.name, seconds=step.patience)
+        return True
+
+    def _chart_change(self, step: Step, chart: Chart | RemoteChart) -> tuple[Chart | RemoteChart, Change]:
+        if isinstance(chart, Chart):
+            chart = self.releases.kept(chart)
+            things = self.renderer.templates(chart)
+        else:
+            things = self.renderer.objects(step) or []
+        release = self.releases.find(chart)
+        before = self.releases.objects(release) if release is not None and release.status == "deployed" else []
+        return chart, self.cluster.change([_helmed(thing, chart) for thing in things], manager=HELM, before=before)
+
+    def _mend(self, chart: Chart | RemoteChart, release: Release) -> None:
+        """An operation has begun and not ended: somebody is at it, or somebody was killed."""
+        while release.unfinished and (age := (datetime.now(UTC) - release.updated).total_seconds()) < _THEIRS:
+            self.progress.waiting([f"the release {release.name} is {release.status} since {age:.0f} s; somebody may be at it"])
+            time.sleep(_LOOK)
+            release = self.releases.find(chart) or release
+        if release.unfinished:
+            self.progress.note(
+                f"{release.name} was {release.status} since {release.updated:%H:%M:%S} UTC and nobody ended it; its record goes, and what it wrote stays"
+            )
+            self.releases.forget_unfinished(release)
+
+    def _await(self, step: Step, *, only: Sequence[Name] = ()) -> None:
+        deadline = time.monotonic() + step.patience
+        wanted = list(only) or self.wanted(step)
+        while bad := [one for one in verdicts(wanted, self.cluster.live([_bare(name) for name in wanted])) if not one.ready]:
+            trouble = [*(f"{one.name.shown} {one.why}" for one in bad), *self._pods(bad)]
+            self.progress.waiting(trouble)
+            if time.monotonic() > deadline:
+                raise Unavailable(
+                    f"{step.name} is not ready after {step.patience} s:\n  " + "\n  ".join(trouble) + "\n"
+                    f"What is done stays. Look: make status-platform ENV={self.environment.name}; then type the same command again."
+                )
+            time.sleep(_LOOK)
+
+    def _pods(self, bad: Sequence[Verdict]) -> list[str]:
+        places = sorted({one.name.namespace for one in bad if one.name.kind in {"Deployment", "StatefulSet", "DaemonSet"}})
+        pods = [pod for namespace in places for pod in self.cluster.list("pods", namespace=namespace)]
+        return [f"Pod {pod['metadata']['namespace']}/{pod['metadata']['name']} {why}" for pod in pods if (why := pod_trouble(pod))]
+
+    def _applied(self, step: Step) -> Applied:
+        return Applied(cluster=self.cluster, environment=self.environment.name, step=step.name)
+
+
+def _filled(secret: SecretObject, values: dict[str, str]) -> Object:
+    return shape(secret, {variable: values[credential.name] for variable, credential in secret.sources.items()})
+
+
+def _bare(name: Name) -> Object:
+    about = {"name": name.name, **({"namespace": name.namespace} if name.namespace else {})}
+    return {"apiVersion": name.api, "kind": name.kind, "metadata": about}
+
+
+def _helmed(thing: Object, chart: Chart | RemoteChart) -> Object:
+    """The object as helm writes it: with the marks of its release."""
+    about = thing["metadata"]
+    annotations = {
+        **(about.get("annotations") or {}),
+        "meta.helm.sh/release-name": chart.release,
+        "meta.helm.sh/release-namespace": chart.namespace,
+    }
+    labels = {**(about.get("labels") or {}), "app.kubernetes.io/managed-by": "Helm"}
+    return {**thing, "metadata": {**about, "annotations": annotations, "labels": labels}}
