@@ -112,7 +112,8 @@ def _status(options: argparse.Namespace) -> int:
     ground.require(deployment.cluster, environment)
     unhealthy = 0
     for step in steps:
-        trouble = deployment.trouble(step)
+        change = deployment.change(step)
+        trouble = [*deployment.trouble(step), *([f"is not as it should be: {change}"] if not change.nothing else [])]
         unhealthy += bool(trouble)
         print(f"{step.name:<24} {'healthy' if not trouble else 'NOT healthy'}")
         for line in cut(trouble):

@@ -52,8 +52,8 @@ class Name:
 
 
 def parsed(text: str) -> list[Object]:
-    """The objects in a stream of YAML documents."""
-    return [thing for thing in yaml.load_all(text, Loader=_LOADER) if thing]
+    """The objects in a stream of YAML documents, without what a controller of the cluster writes into them."""
+    return [_ours(thing) for thing in yaml.load_all(text, Loader=_LOADER) if thing]
 
 
 def listed(text: str) -> list[Object]:
@@ -67,6 +67,11 @@ def listed(text: str) -> list[Object]:
 def written(things: Iterable[Object]) -> str:
     """The inverse of `parsed`."""
     return yaml.dump_all(things, Dumper=_DUMPER, sort_keys=False)
+
+
+def _ours(thing: Object) -> Object:
+    """The rules of an aggregated role are gathered by the cluster: whoever writes them would take them away for a moment, at every look."""
+    return {key: value for key, value in thing.items() if key != "rules"} if "aggregationRule" in thing else thing
 
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
