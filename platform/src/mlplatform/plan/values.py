@@ -37,8 +37,7 @@ def foundation(environment: Environment) -> Values:
 def _own_namespaces(environment: Environment) -> Values:
     pages = {PAGES: "true"} if environment.access.domain else {}
     found = {
-        # Its cache deployer and Argo's executor of old pipelines want more than restricted allows.
-        "kubeflow": _namespace(BASELINE, pages),
+        "kubeflow": _namespace(RESTRICTED, pages),
         "mlflow": _namespace(RESTRICTED, pages),
         "gpu-queue": _namespace(RESTRICTED, pages),
     }
@@ -68,6 +67,7 @@ def _team_namespaces(environment: Environment) -> Values:
             "count/pods": str(team.compute.pods),
         }
         for namespace in team.namespaces:
+            # Steps of pipelines are containers of others, which Kubeflow starts without the settings that restricted asks for.
             found[namespace] = _namespace(
                 BASELINE, marks, quota=quota, annotations={"millrace.dev/contact": team.contact} if team.contact else {}
             )
