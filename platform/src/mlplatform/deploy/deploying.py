@@ -1,7 +1,7 @@
 """`make deploy-platform`: each step in its order, only where something differs, and not on before it is ready.
 
 There is no state beside the cluster: a deployment that was interrupted, whenever and however, is gone on with by typing the command again.
-Steps that are as they should be are passed by within a second each.
+Steps that are as they should be are passed by.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from mlplatform.plan.steps import Chart, Manifests, RemoteChart, SecretObject, S
 
 _LOOK = 1.0
 """Seconds between two looks at what is not ready."""
-_THEIRS = 120
+THEIRS = 120
 """Seconds for which an operation of helm that has not ended may be somebody's who is at it."""
 
 
@@ -59,6 +59,7 @@ class Deployment:
         secrets: the folder that the environment's credentials lie in, if they lie in files.
         cluster: where.
         progress: who is told.
+        theirs: seconds for which an operation of helm that has not ended is somebody's.
     """
 
     environment: Environment
@@ -66,6 +67,7 @@ class Deployment:
     secrets: Path
     cluster: Cluster
     progress: Progress
+    theirs: float = THEIRS
     renderer: Renderer = field(init=False)
     releases: Releases = field(init=False)
 
@@ -185,7 +187,7 @@ class Deployment:
 
     def _mend(self, chart: Chart | RemoteChart, release: Release) -> None:
         """An operation has begun and not ended: somebody is at it, or somebody was killed."""
-        while release.unfinished and (age := (datetime.now(UTC) - release.updated).total_seconds()) < _THEIRS:
+        while release.unfinished and (age := (datetime.now(UTC) - release.updated).total_seconds()) < self.theirs:
             self.progress.waiting([f"the release {release.name} is {release.status} since {age:.0f} s; somebody may be at it"])
             time.sleep(_LOOK)
             release = self.releases.find(chart) or release

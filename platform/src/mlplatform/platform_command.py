@@ -12,7 +12,7 @@ from mlplatform.cluster.programs import Programs
 from mlplatform.cluster.rendering import Renderer, rendered
 from mlplatform.contradictions import unready
 from mlplatform.deploy import ground
-from mlplatform.deploy.deploying import Deployment, Progress
+from mlplatform.deploy.deploying import THEIRS, Deployment, Progress
 from mlplatform.deploy.destroying import Destruction
 from mlplatform.deploy.screen import DeployScreen, cut, what_goes
 from mlplatform.environment import FOLDER, Environment, read_environment
@@ -23,7 +23,7 @@ from mlplatform.plan.steps import Step
 from mlplatform.screen import console, plan_page
 
 
-def platform(argv: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Plan, deploy, look at and destroy a platform: `millrace platform plan laptop`"""
     options = _parser().parse_args(argv)
     run: int = options.run(options)
@@ -47,6 +47,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--context", default="", help="of the kubeconfig (default: the environment's GKE cluster, or the current one)")
         verb.add_argument("--without", action="append", default=[], metavar="STEP", help="leave a step alone; may be repeated")
         verb.set_defaults(run=run)
+        if name == "deploy":
+            verb.add_argument("--take-over", type=float, default=THEIRS, metavar="SECONDS", help="after so long, an operation of helm that has not ended is nobody's any more (default: %(default)s)")  # fmt: skip
         if name == "plan":
             verb.add_argument("--json", action="store_true", help="for machines")
             verb.add_argument("--offline", action="store_true", help="neither a cluster nor the network is asked")
@@ -70,7 +72,8 @@ def _read(options: argparse.Namespace) -> tuple[Environment, tuple[Step, ...]]:
 def _deployment(options: argparse.Namespace, environment: Environment, progress: Progress) -> Deployment:
     cluster = Cluster(programs=Programs(context=options.context or ground.context(environment)))
     folder = options.file.parent / environment.secrets.folder
-    return Deployment(environment=environment, root=options.root, secrets=folder, cluster=cluster, progress=progress)
+    theirs = getattr(options, "take_over", THEIRS)
+    return Deployment(environment=environment, root=options.root, secrets=folder, cluster=cluster, progress=progress, theirs=theirs)
 
 
 def _plan(options: argparse.Namespace) -> int:
