@@ -1,33 +1,18 @@
-"""`millrace platform`: plan, deploy, status and destroy. What each does stands in the modules that it calls; here are only options."""
+"""`millrace platform`: plan, deploy, status and destroy. The make targets call it; `platform_verbs` does it."""
 
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
-
-from mlplatform.cluster.kubectl import Change, Cluster
-from mlplatform.cluster.lock import Lock
-from mlplatform.cluster.programs import Programs
-from mlplatform.cluster.rendering import Renderer, rendered
-from mlplatform.contradictions import unready
-from mlplatform.deploy import ground
-from mlplatform.deploy.deploying import THEIRS, Deployment, Progress
-from mlplatform.deploy.destroying import Destruction
-from mlplatform.deploy.screen import DeployScreen, cut, what_goes
-from mlplatform.environment import FOLDER, Environment, read_environment
-from mlplatform.errors import ConfigError, Unavailable
-from mlplatform.plan.order import plan
-from mlplatform.plan.report import as_json, report
-from mlplatform.plan.steps import Step
-from mlplatform.screen import console, plan_page
 
 
 def main(argv: list[str]) -> int:
-    """Plan, deploy, look at and destroy a platform: `millrace platform plan laptop`"""
+    """Plan, deploy, look at or destroy what an environment file says"""
     options = _parser().parse_args(argv)
-    run: int = options.run(options)
-    return run
+    from mlplatform import platform_verbs
+
+    code: int = getattr(platform_verbs, options.verb)(options)
+    return code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -36,112 +21,21 @@ def _parser() -> argparse.ArgumentParser:
     )
     verbs = parser.add_subparsers(required=True, metavar="VERB")
     for name, run, text in (
-        ("plan", _plan, "print what would be done, against what is there, and what it costs"),
-        ("deploy", _deploy, "do it, and wait until everything is ready; again after any failure"),
-        ("status", _status, "say what is unhealthy, and why"),
-        ("destroy", _destroy, "name what would go, ask for the environment's name, and remove it"),
+        ("plan", "show_plan", "print what would be done, against what is there, and what it costs"),
+        ("deploy", "deploy", "do it, and wait until everything is ready; again after any failure"),
+        ("status", "status", "say what is unhealthy, and why"),
+        ("destroy", "destroy", "name what would go, ask for the environment's name, and remove it"),
     ):
         verb = verbs.add_parser(name, help=text, description=text)
-        verb.add_argument("environment", help=f"its name (a file in {FOLDER}) or its file")
+        verb.add_argument("environment", help="its name (a file in platform/environments) or its file")
         verb.add_argument("--root", type=Path, default=Path(), help="the repository, with helm/ and k8s/ (default: here)")
         verb.add_argument("--context", default="", help="of the kubeconfig (default: the environment's GKE cluster, or the current one)")
         verb.add_argument("--without", action="append", default=[], metavar="STEP", help="leave a step alone; may be repeated")
-        verb.set_defaults(run=run)
+        verb.set_defaults(verb=run)
         if name == "deploy":
-            verb.add_argument("--take-over", type=float, default=THEIRS, metavar="SECONDS", help="after so long, an operation of helm that has not ended is nobody's any more (default: %(default)s)")  # fmt: skip
+            verb.add_argument("--take-over", type=float, default=120, metavar="SECONDS", help="after so long, an operation of helm that has not ended is nobody's any more (default: %(default)s)")  # fmt: skip
         if name == "plan":
             verb.add_argument("--json", action="store_true", help="for machines")
             verb.add_argument("--offline", action="store_true", help="neither a cluster nor the network is asked")
             verb.add_argument("--diff", action="store_true", help="line by line")
     return parser
-
-
-def _read(options: argparse.Namespace) -> tuple[Environment, tuple[Step, ...]]:
-    given = Path(options.environment)
-    file = given if given.suffix == ".yaml" else options.root / FOLDER / f"{given}.yaml"
-    if not (options.root / "helm").is_dir():
-        raise ConfigError(f"{options.root.resolve()} holds no helm/: go to the repository, or name it with --root")
-    environment = read_environment(file)
-    options.file = file
-    steps = plan(environment)
-    if unknown := sorted(set(options.without) - {step.name for step in steps}):
-        raise ConfigError(f"--without: no such step: {', '.join(unknown)}. There are: {', '.join(step.name for step in steps)}")
-    return environment, tuple(step for step in steps if step.name not in options.without)
-
-
-def _deployment(options: argparse.Namespace, environment: Environment, progress: Progress) -> Deployment:
-    cluster = Cluster(programs=Programs(context=options.context or ground.context(environment)))
-    folder = options.file.parent / environment.secrets.folder
-    theirs = getattr(options, "take_over", THEIRS)
-    return Deployment(environment=environment, root=options.root, secrets=folder, cluster=cluster, progress=progress, theirs=theirs)
-
-
-def _plan(options: argparse.Namespace) -> int:
-    environment, steps = _read(options)
-    drawn = console()
-    changes: dict[str, Change] = {}
-    if options.offline:
-        renderer = Renderer(root=options.root, kubernetes=environment.versions.kubernetes, offline=True)
-    else:
-        deployment = _deployment(options, environment, DeployScreen(drawn, len(steps)))
-        ground.require(deployment.cluster, environment)
-        renderer = deployment.renderer
-        changes = {step.name: deployment.change(step) for step in steps}
-    found = report(environment, list(rendered(renderer, steps)), {name: str(change) for name, change in changes.items()})
-    if options.json:
-        print(json.dumps(as_json(found), indent=1))
-        return 0
-    drawn.print(plan_page(found))
-    if options.diff:
-        print("\n".join(change.text for change in changes.values() if change.text))
-    return 0
-
-
-def _deploy(options: argparse.Namespace) -> int:
-    environment, steps = _read(options)
-    if missing := list(unready(environment)):
-        raise ConfigError(f"{options.file} is not ready to be deployed:\n  " + "\n  ".join(missing))
-    deployment = _deployment(options, environment, DeployScreen(console(), len(steps)))
-    ground.prepare(deployment.cluster, environment)
-    with Lock(cluster=deployment.cluster).held():
-        deployment.run(steps)
-    print(f"{environment.name} is ready. Look at it any time: make status-platform ENV={environment.name}")
-    return 0
-
-
-def _status(options: argparse.Namespace) -> int:
-    environment, steps = _read(options)
-    deployment = _deployment(options, environment, DeployScreen(console(), len(steps)))
-    ground.require(deployment.cluster, environment)
-    unhealthy = 0
-    for step in steps:
-        change = deployment.change(step)
-        trouble = [*deployment.trouble(step), *([f"is not as it should be: {change}"] if not change.nothing else [])]
-        unhealthy += bool(trouble)
-        print(f"{step.name:<24} {'healthy' if not trouble else 'NOT healthy'}")
-        for line in cut(trouble):
-            print(f"    {line}")
-    if unhealthy:
-        print(f"\n{unhealthy} of {len(steps)} steps are not healthy. To bring them back: make deploy-platform ENV={environment.name}")
-    return Unavailable.exit_code if unhealthy else 0
-
-
-def _destroy(options: argparse.Namespace) -> int:
-    environment, _ = _read(options)
-    cluster = Cluster(programs=Programs(context=options.context or ground.context(environment)))
-    ground.require(cluster, environment)
-    destruction = Destruction(environment=environment, cluster=cluster, root=options.root, say=lambda text: print(f"removed  {text}"))
-    inventory = destruction.inventory()
-    if inventory.nothing and not ground.holder(cluster):
-        print(f"Nothing of {environment.name} is in this cluster.")
-        return 0
-    print("\n".join(["This goes, and what it holds with it:", *(f"  {line}" for line in what_goes(inventory))]))
-    try:
-        typed = input(f"Type the environment's name to remove all of it ({environment.name}): ")
-    except EOFError:
-        typed = ""
-    if typed.strip() != environment.name:
-        raise ConfigError("That is not its name. Nothing was removed.")
-    with Lock(cluster=cluster).held():
-        destruction.destroy(destruction.inventory())
-    return 0

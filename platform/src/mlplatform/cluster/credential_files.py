@@ -46,6 +46,10 @@ class CredentialFiles:
             raise ConfigError(f"These credentials in {self.folder} are placeholders: {', '.join(bad)}. Write the real ones.")
         return values
 
+    def complete(self, objects: Iterable[SecretObject]) -> bool:
+        """Whether every one has its file; makes none."""
+        return all((self.folder / credential.name).is_file() for each in objects for credential in each.sources.values())
+
     def _value(self, credential: Credential) -> str | None:
         file = self.folder / credential.name
         if file.is_file():

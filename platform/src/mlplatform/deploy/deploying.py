@@ -91,10 +91,12 @@ class Deployment:
             self.progress.end(changed=changed)
 
     def change(self, step: Step) -> Change:
-        """What a step would change."""
+        """What a step would change. Nothing is written, here or there: credentials that would be made by chance count as new."""
         match step.source:
             case Chart() | RemoteChart() as chart:
                 return self._chart_change(step, chart)[1]
+            case Secrets() as secrets if secrets.made_here and not self._credentials.complete(secrets.objects):
+                return Change(new=tuple(self.wanted(step)))
             case _:
                 return self._applied(step).change(self._objects(step))
 
@@ -133,8 +135,7 @@ class Deployment:
     def _objects(self, step: Step) -> list[Object]:
         match step.source:
             case Secrets() as secrets if secrets.made_here:
-                files = CredentialFiles(folder=self.secrets, generate=self.environment.secrets.generate)
-                values = files.values(secrets.objects)
+                values = self._credentials.values(secrets.objects)
                 return [_filled(each, values) for each in secrets.objects]
             case Secrets() as secrets:
                 self._look_for(secrets)
@@ -214,6 +215,10 @@ class Deployment:
         places = sorted({one.name.namespace for one in bad if one.name.kind in {"Deployment", "StatefulSet", "DaemonSet"}})
         pods = [pod for namespace in places for pod in self.cluster.list("pods", namespace=namespace)]
         return [f"Pod {pod['metadata']['namespace']}/{pod['metadata']['name']} {why}" for pod in pods if (why := pod_trouble(pod))]
+
+    @property
+    def _credentials(self) -> CredentialFiles:
+        return CredentialFiles(folder=self.secrets, generate=self.environment.secrets.generate)
 
     def _applied(self, step: Step) -> Applied:
         return Applied(cluster=self.cluster, environment=self.environment.name, step=step.name)

@@ -1,0 +1,98 @@
+"""Roles of an environment as Kubernetes enforces them: who may run, approve, roll out and see, asked of a real API server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from api_client import Client
+from control_plane import ControlPlane
+from mlplatform.environment import read_environment
+from mlplatform.plan.order import plan
+from typed_platform import ROOT, typed
+
+NEEDED = {"foundation", "roles", "secrets", "gpu-queue", "team-fraud", "team-search"}
+
+# what, of which group, verb: who may in the team's namespace
+MATRIX: list[tuple[str, str, str, set[str]]] = [
+    ("pods", "", "list", {"viewer", "runner", "approver", "releaser", "infra"}),
+    ("pods/log", "", "get", {"viewer", "runner", "approver", "releaser", "infra"}),
+    ("runs", "pipelines.kubeflow.org", "list", {"viewer", "runner", "approver", "releaser", "infra"}),
+    ("runs", "pipelines.kubeflow.org", "create", {"runner", "infra"}),
+    ("runs", "pipelines.kubeflow.org", "terminate", {"runner", "infra"}),
+    ("jobs", "batch", "create", {"runner", "releaser", "infra"}),
+    ("models", "millrace.dev", "approve", {"approver", "infra"}),
+    ("models", "millrace.dev", "roll-out", {"releaser", "infra"}),
+    ("deployments", "apps", "patch", {"releaser", "infra"}),
+    ("secrets", "", "get", {"releaser", "infra"}),
+    ("secrets", "", "list", {"releaser", "infra"}),
+    ("rolebindings", "rbac.authorization.k8s.io", "create", {"releaser", "infra"}),
+    ("clusterroles", "rbac.authorization.k8s.io", "create", {"infra"}),
+    ("gpuqueues", "gpu-queue.dev", "get", {"viewer", "runner", "approver", "releaser", "infra"}),
+    ("gpuqueues", "gpu-queue.dev", "patch", {"infra"}),
+    ("namespaces", "", "patch", {"infra"}),
+    ("resourcequotas", "", "patch", {"infra"}),
+    ("networkpolicies", "networking.k8s.io", "patch", {"releaser", "infra"}),
+    ("pods/exec", "", "create", {"infra"}),
+    ("serviceaccounts/token", "", "create", {"infra"}),
+]
+PEOPLE = {
+    "viewer": ("vic@example.com", ["finance@example.com"]),
+    "runner": ("ana@example.com", []),
+    "approver": ("ben@example.com", []),
+    "releaser": ("rob@example.com", []),
+    "infra": ("ina@example.com", ["ml-infra@example.com"]),
+    "stranger": ("sam@example.com", ["everybody@example.com"]),
+}
+
+
+@pytest.fixture(scope="module")
+def api(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Client:
+    """Deployed as far as roles reach."""
+    file = tmp_path_factory.mktemp("environments") / "laptop.yaml"
+    text = (ROOT / "platform" / "environments" / "laptop.yaml").read_text()
+    text = text.replace("releaser: [user:ana@example.com]", "releaser: [user:rob@example.com]")
+    file.write_text(f"{text}\naccess: {{admins: [group:ml-infra@example.com]}}\n")
+    others = [step.name for step in plan(read_environment(file)) if step.name not in NEEDED]
+    done = typed(plane, "deploy", str(file), *(f"--without={name}" for name in others))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return plane.client
+
+
+def may(api: Client, who: str, *, verb: str, resource: str, group: str, namespace: str = "fraud") -> bool:
+    user, groups = PEOPLE[who]
+    kind, _, part = resource.partition("/")
+    asked: dict[str, Any] = {"verb": verb, "resource": kind, "subresource": part, "group": group, "namespace": namespace}
+    body = {"spec": {"user": user, "groups": [*groups, "system:authenticated"], "resourceAttributes": asked}}
+    return bool(api.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body)["status"]["allowed"])
+
+
+@pytest.mark.parametrize(("resource", "group", "verb", "allowed"), MATRIX, ids=lambda value: str(value) if isinstance(value, str) else "")
+def test_who_may_in_a_team(api: Client, resource: str, group: str, verb: str, allowed: set[str]) -> None:
+    assert {who for who in PEOPLE if may(api, who, verb=verb, resource=resource, group=group)} == allowed
+
+
+@pytest.mark.parametrize(("resource", "group", "verb", "allowed"), MATRIX, ids=lambda value: str(value) if isinstance(value, str) else "")
+def test_nobody_may_in_another_team(api: Client, resource: str, group: str, verb: str, allowed: set[str]) -> None:
+    of_the_cluster = {"viewer", "runner", "approver", "releaser"} if (group, verb) == ("gpu-queue.dev", "get") else set()
+    assert {who for who in PEOPLE if may(api, who, verb=verb, resource=resource, group=group, namespace="search")} == of_the_cluster | {
+        "infra"
+    }
+
+
+def test_a_run_may_do_little_and_read_one_secret(api: Client) -> None:
+    runs = "system:serviceaccount:fraud:pipeline-runner"
+
+    def allowed(verb: str, resource: str, name: str = "", namespace: str = "fraud", group: str = "") -> bool:
+        asked = {"verb": verb, "resource": resource, "name": name, "namespace": namespace, "group": group}
+        body = {"spec": {"user": runs, "groups": ["system:serviceaccounts:fraud"], "resourceAttributes": asked}}
+        return bool(api.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body)["status"]["allowed"])
+
+    assert allowed("get", "secrets", "mlpipeline-minio-artifact")
+    assert not allowed("get", "secrets", "transactions-review")
+    assert not allowed("list", "secrets")
+    assert allowed("create", "workflowtaskresults", group="argoproj.io")
+    assert not allowed("create", "pods")
+    assert not allowed("get", "secrets", "mlpipeline-minio-artifact", "search")
+    assert not allowed("patch", "gpuqueues", group="gpu-queue.dev")
