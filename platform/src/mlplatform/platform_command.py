@@ -34,6 +34,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.set_defaults(verb=run)
         if name == "deploy":
             verb.add_argument("--take-over", type=float, default=120, metavar="SECONDS", help="after so long, an operation of helm that has not ended is nobody's any more (default: %(default)s)")  # fmt: skip
+            verb.add_argument("--remove-orphans", action="store_true", help="uninstall releases of teams and models that the environment has no more; volumes stay")  # fmt: skip
         if name == "plan":
             verb.add_argument("--json", action="store_true", help="for machines")
             verb.add_argument("--offline", action="store_true", help="neither a cluster nor the network is asked")

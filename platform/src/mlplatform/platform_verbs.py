@@ -9,6 +9,7 @@ from pathlib import Path
 from mlplatform.cluster.kubectl import Change, Cluster
 from mlplatform.cluster.lock import Lock
 from mlplatform.cluster.programs import Programs
+from mlplatform.cluster.releases import Release
 from mlplatform.cluster.rendering import Renderer, rendered
 from mlplatform.contradictions import unready
 from mlplatform.deploy import ground
@@ -74,8 +75,18 @@ def deploy(options: argparse.Namespace) -> int:
     ground.prepare(deployment.cluster, environment)
     with Lock(cluster=deployment.cluster).held():
         deployment.run(steps)
+        orphans = deployment.orphans(plan(environment))
+        for release in orphans if options.remove_orphans else []:
+            print(f"removed  {_of_nobody(release)}; what it keeps, such as volumes, stays")
+            deployment.releases.uninstall(release)
+    for release in orphans if not options.remove_orphans else []:
+        print(f"{_of_nobody(release)} is in no step any more. To remove it: millrace platform deploy {environment.name} --remove-orphans")
     print(f"{environment.name} is ready. Look at it any time: make status-platform ENV={environment.name}")
     return 0
+
+
+def _of_nobody(release: Release) -> str:
+    return f"release {release.namespace}/{release.name}"
 
 
 def status(options: argparse.Namespace) -> int:
@@ -91,6 +102,8 @@ def status(options: argparse.Namespace) -> int:
         print(f"{step.name:<24} {'healthy' if not trouble else 'NOT healthy'}")
         for line in cut(trouble):
             print(f"    {line}")
+    for release in deployment.orphans(plan(environment)):
+        print(f"{_of_nobody(release)} is in no step any more. To remove it: millrace platform deploy {environment.name} --remove-orphans")
     if unhealthy:
         print(f"\n{unhealthy} of {len(steps)} steps are not healthy. To bring them back: make deploy-platform ENV={environment.name}")
     return Unavailable.exit_code if unhealthy else 0

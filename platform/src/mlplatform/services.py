@@ -138,24 +138,32 @@ class Versions(Strict):
 
 
 class Severity(StrEnum):
-    """Of an alert."""
+    """Of an alert, as our rules say it."""
 
-    PAGE = "page"
-    TICKET = "ticket"
+    CRITICAL = "critical"
+    """Wakes somebody."""
+    WARNING = "warning"
+    """Is for the next working hour."""
+    INFO = "info"
 
 
 class Receiver(Strict):
-    """Who is told of alerts. The address is a secret: `alert-NAME`."""
+    """Who is told of alerts. The address, key or password is a secret: `alert-NAME`."""
 
     kind: Literal["slack", "pagerduty", "email", "webhook"]
-    severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (Severity.PAGE, Severity.TICKET)
+    severities: Annotated[tuple[Severity, ...], Field(min_length=1)] = (Severity.CRITICAL, Severity.WARNING)
     to: str = ""
     """A channel (`#ml-alerts`) or a mail address."""
+    sender: str = ""
+    """Of mail, who also signs in to the mail server; its password is the secret."""
+    smarthost: Annotated[str, Field(pattern=r"^([^\s:]+:[0-9]+)?$")] = ""
+    """Of mail: the server, `host:port`."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if self.kind in {"slack", "email"} and not self.to:
-            raise ValueError(f"{self.kind} needs 'to'")
+        needed = {"slack": ("to",), "email": ("to", "sender", "smarthost")}.get(self.kind, ())
+        if missing := [field for field in needed if not getattr(self, field)]:
+            raise ValueError(f"{self.kind} needs {', '.join(map(repr, missing))}")
         return self
 
 

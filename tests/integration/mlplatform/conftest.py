@@ -31,7 +31,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """With controllers and two nodes on which every pod is ready at once, and disks for those who ask."""
     with ControlPlane(tmp_path_factory.mktemp("plane"), controllers=True, nodes=NODES) as running:
-        for number in range(12):
+        for number in range(20):
             running.client.apply(
                 {
                     "apiVersion": "v1",

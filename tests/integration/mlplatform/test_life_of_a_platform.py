@@ -77,9 +77,15 @@ def but_for_releases(found: dict[tuple[str, str, str], Any]) -> dict[tuple[str, 
 
 def test_a_platform_from_nothing_to_nothing(plane: ControlPlane, laptop: Path) -> None:
     before = set(things(plane))
-    client = plane.client
+    planned_and_deployed(plane, laptop)
+    harmed_and_mended(plane, laptop)
+    changed_with_its_file(plane, laptop)
+    taken_away(plane, laptop, before)
 
+
+def planned_and_deployed(plane: ControlPlane, laptop: Path) -> None:
     # A plan writes nothing, not even a secret on this machine.
+    before = set(things(plane))
     planned = typed(plane, "plan", str(laptop), WITHOUT)
     assert planned.returncode == 0, planned.stderr
     assert "34 new" in planned.stdout
@@ -103,7 +109,10 @@ def test_a_platform_from_nothing_to_nothing(plane: ControlPlane, laptop: Path) -
     looked = typed(plane, "status", str(laptop), WITHOUT)
     assert (looked.returncode, looked.stdout.count(" healthy"), looked.stdout.count("NOT")) == (0, 9, 0)
 
+
+def harmed_and_mended(plane: ControlPlane, laptop: Path) -> None:
     # Somebody does harm: it is told, and mended by the same command.
+    client, once = plane.client, written(plane)
     client.request("DELETE", "/apis/rbac.authorization.k8s.io/v1/namespaces/fraud/rolebindings/millrace-viewer")
     client.request("PATCH", "/apis/apps/v1/namespaces/mlflow/deployments/mlflow/scale", {"spec": {"replicas": 0}})
     client.request("PATCH", "/api/v1/namespaces/mlflow", {"metadata": {"labels": {"pod-security.kubernetes.io/enforce": "privileged"}}})
@@ -118,7 +127,10 @@ def test_a_platform_from_nothing_to_nothing(plane: ControlPlane, laptop: Path) -
     assert client.request("GET", "/apis/apps/v1/namespaces/mlflow/deployments/mlflow")["spec"]["replicas"] == 1
     assert client.request("GET", "/api/v1/namespaces/mlflow")["metadata"]["labels"]["pod-security.kubernetes.io/enforce"] == "restricted"
 
+
+def changed_with_its_file(plane: ControlPlane, laptop: Path) -> None:
     # A team loses a namespace and its quota changes: what the file says is what is there.
+    client = plane.client
     laptop.write_text(laptop.read_text().replace("[search, search-dev]", "[search]").replace("quota: 1}", "quota: 2}"))
     changed = typed(plane, "deploy", str(laptop), WITHOUT)
     assert changed.returncode == 0, changed.stdout + changed.stderr
@@ -127,11 +139,25 @@ def test_a_platform_from_nothing_to_nothing(plane: ControlPlane, laptop: Path) -
     with pytest.raises(Refused, match="NotFound"):
         client.request("GET", "/apis/rbac.authorization.k8s.io/v1/namespaces/search-dev/rolebindings/millrace-runner")
 
+    # A model goes: its release is named, and removed when that is asked for.
+    text = laptop.read_text()
+    laptop.write_text(text[: text.index("models:")])
+    told = typed(plane, "deploy", str(laptop), WITHOUT)
+    assert "release fraud/transactions is in no step any more" in told.stdout
+    assert client.request("GET", "/apis/apps/v1/namespaces/fraud/deployments/transactions-gateway")
+    assert "removed  release fraud/transactions" in typed(plane, "deploy", str(laptop), WITHOUT, "--remove-orphans").stdout
+    with pytest.raises(Refused, match="NotFound"):
+        client.request("GET", "/apis/apps/v1/namespaces/fraud/deployments/transactions-gateway")
+    assert client.request("GET", "/api/v1/namespaces/fraud/persistentvolumeclaims/predictions")
+    laptop.write_text(text)
+
+
+def taken_away(plane: ControlPlane, laptop: Path, before: set[tuple[str, str, str]]) -> None:
     # Not its name: nothing goes. Its name: everything goes, and nothing else.
     refused = typed(plane, "destroy", str(laptop), said="yes\n")
     assert (refused.returncode, "Nothing was removed" in refused.stderr) == (2, True)
     assert "with data   PersistentVolumeClaim fraud/models" in refused.stdout
-    client.request("POST", "/api/v1/namespaces", {"metadata": {"name": "strangers"}})
+    plane.client.request("POST", "/api/v1/namespaces", {"metadata": {"name": "strangers"}})
     gone = typed(plane, "destroy", str(laptop), said="laptop\n")
     assert gone.returncode == 0, gone.stdout + gone.stderr
     left = set(things(plane)) - before

@@ -90,6 +90,11 @@ class Deployment:
             self._await(step)
             self.progress.end(changed=changed)
 
+    def orphans(self, steps: Sequence[Step]) -> list[Release]:
+        """Releases that carry the environment's label and belong to no step of its whole plan: of a team or a model that it has no more."""
+        wanted = {(step.source.namespace, step.source.release) for step in steps if isinstance(step.source, Chart | RemoteChart)}
+        return [release for release in self.releases.all(ours=True) if (release.namespace, release.name) not in wanted]
+
     def change(self, step: Step) -> Change:
         """What a step would change. Nothing is written, here or there: credentials that would be made by chance count as new."""
         match step.source:

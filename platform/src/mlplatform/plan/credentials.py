@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from mlplatform.environment import Environment
+from mlplatform.plan import alerting
 from mlplatform.plan.steps import Credential, SecretObject
 
 STORE = "mlpipeline-minio-artifact"
@@ -46,6 +47,10 @@ def secret_objects(environment: Environment) -> Iterator[SecretObject]:
     yield from _review(environment)
     if environment.monitoring.kind != "none":
         data = {"admin-user": "admin", "admin-password": "{{ .password }}", "database-password": "{{ .database }}"}
+        # Nobody can make these up but the tokens of triggers, which are the same as theirs.
+        told = {name: Credential(name=c, length=0 if c.startswith("alert-") else 32) for name, c in alerting.sources(environment).items()}
+        place, name = alerting.GOOGLE if environment.monitoring.kind == "google" else alerting.OPERATOR
+        yield SecretObject(namespace=place, name=name, data={"alertmanager.yaml": alerting.configuration(environment)}, sources=told)
         yield _object("monitoring", "grafana-admin", data, {"password": "grafana-admin", "database": _user("grafana")})
 
 

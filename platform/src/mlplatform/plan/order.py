@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mlplatform.environment import Environment
-from mlplatform.plan import values, values_of_teams
+from mlplatform.plan import alerting, values, values_of_teams
 from mlplatform.plan.credentials import postgresql, secret_objects
 from mlplatform.plan.steps import SYSTEM, Chart, Manifests, RemoteChart, Secrets, Step
 
@@ -78,6 +78,7 @@ def _monitoring(environment: Environment) -> Iterator[Step]:
                     "storageSpec": _claim(environment.monitoring.disk),
                 }
             },
+            "alertmanager": {"alertmanagerSpec": {"useExistingSecret": True, "configSecret": alerting.OPERATOR[1]}},
             "grafana": grafana,
         }
         yield _remote("prometheus", "Prometheus operator, Prometheus, Alertmanager, Grafana", "https://prometheus-community.github.io/helm-charts", versions.prometheus_stack, told, chart="kube-prometheus-stack", namespace="monitoring")  # fmt: skip

@@ -1,0 +1,74 @@
+"""Our patches against the release of Kubeflow Pipelines that they are written for.
+
+The release is fetched when a platform is deployed, and tests reach no network. Where its files are at hand, MILLRACE_KUBEFLOW names a folder that holds
+them: `pipelines/manifests/kustomize` of kubeflow/pipelines at 2.17.0 and `argo-workflows/manifests` of argoproj/argo-workflows at v4.0.5.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import binaries
+from api_client import Client
+from control_plane import ControlPlane
+from mlplatform.cluster.objects import Name, parsed
+from typed_platform import ROOT
+
+RELEASE = os.environ.get("MILLRACE_KUBEFLOW", "")
+pytestmark = [pytest.mark.control_plane, pytest.mark.skipif(not RELEASE, reason="MILLRACE_KUBEFLOW names no release of Kubeflow Pipelines")]
+
+
+def rendered(folder: Path, variant: str) -> list[Any]:
+    """What our kustomization makes of it, with the references turned to the folder."""
+    for name in ("pipelines", "argo-workflows"):
+        shutil.copytree(Path(RELEASE) / name, folder / name)
+    shutil.copytree(ROOT / "k8s" / "kubeflow-pipelines", folder / "ours")
+    for file in folder.rglob("kustomization.yaml"):
+        text = file.read_text()
+        for repository, here in (("kubeflow/pipelines", "pipelines"), ("argoproj/argo-workflows", "argo-workflows")):
+            place = os.path.relpath(folder / here, file.parent)
+            text = re.sub(rf"https://github.com/{repository}/(manifests[^?\s]*)\?\S*", rf"{place}/\1", text)
+        file.write_text(text)
+    command = [binaries.paths(["kubectl"])["kubectl"], "kustomize", folder / "ours" / variant]
+    return list(parsed(subprocess.run(command, capture_output=True, text=True, check=True).stdout))
+
+
+@pytest.mark.parametrize("variant", ["in-cluster", "google"])
+def test_the_patches_fit_and_leave_nothing_that_everybody_knows(tmp_path: Path, variant: str) -> None:
+    things = rendered(tmp_path, variant)
+    names = [Name.of(thing) for thing in things]
+    assert len(set(names)) == len(names)
+    assert not [name.shown for name in names if name.kind == "Secret" or "istio" in name.api or "metacontroller" in name.api]
+    assert "pipeline-runner" not in {name.name for name in names}
+    assert "MYSQL_ALLOW_EMPTY_PASSWORD" not in str(things)
+    for thing in things:
+        if thing["kind"] == "Deployment":
+            spec = thing["spec"]["template"]["spec"]
+            for container in spec["containers"]:
+                assert "memory" in container["resources"]["limits"], Name.of(thing).shown
+                assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), Name.of(thing).shown
+
+
+def test_a_namespace_for_restricted_pods_takes_all_of_them(tmp_path: Path, bare_plane: ControlPlane) -> None:
+    api: Client = bare_plane.client
+    labels = {"pod-security.kubernetes.io/enforce": "restricted"}
+    api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "kubeflow", "labels": labels}})
+    things = [thing for thing in rendered(tmp_path, "in-cluster") if thing["kind"] == "Deployment"]
+    assert len(things) == 14
+    for thing in things:
+        template = thing["spec"]["template"]
+        template["spec"].pop("priorityClassName", None)
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "one", "labels": template["metadata"]["labels"]},
+            "spec": template["spec"],
+        }
+        api.request("POST", "/api/v1/namespaces/kubeflow/pods?dryRun=All", pod)
