@@ -32,13 +32,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.wait()
 
 
-def wait(name: str, process: subprocess.Popen[bytes], log: Path, answers: Callable[[], bool]) -> None:
+def wait(name: str, process: subprocess.Popen[bytes], log: Path, answers: Callable[[], bool], *, seconds: float = START_SECONDS) -> None:
     """Return once it answers.
 
     Raises:
         NotReady: it ended, or did not answer in time. It is ended then.
     """
-    deadline = time.monotonic() + START_SECONDS
+    deadline = time.monotonic() + seconds
     try:
         while not answers():
             if process.poll() is not None or time.monotonic() > deadline:

@@ -1,0 +1,156 @@
+"""The registry as the charts start it, for real: PostgreSQL's users by the chart's script, MLflow's server by the chart's arguments and the secrets' texts."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import binaries
+import programs
+from control_plane import free_ports
+from mlplatform.cluster.objects import Object
+from mlplatform.cluster.rendering import Renderer, shape
+from mlplatform.environment import read_environment
+from mlplatform.plan.credentials import databases, secret_objects
+from mlplatform.plan.order import plan
+from mlplatform.plan.steps import Chart
+from postgres import PASSWORD, postgres_server
+from typed_platform import ROOT
+
+pytestmark = [
+    pytest.mark.postgres,
+    pytest.mark.control_plane,
+    pytest.mark.slow,
+    pytest.mark.skipif(not binaries.ready(["helm"]), reason=f"no helm: type `{binaries.COMMAND}`"),
+]
+ENVIRONMENT = read_environment(ROOT / "platform" / "environments" / "laptop.yaml")
+
+
+def rendered(step: str, kind: str) -> Any:
+    os.environ["HELM"] = str(binaries.paths(["helm"])["helm"])
+    (source,) = [one.source for one in plan(ENVIRONMENT) if one.name == step]
+    assert isinstance(source, Chart)
+    renderer = Renderer(root=ROOT, kubernetes=ENVIRONMENT.versions.kubernetes, offline=True)
+    (thing,) = [thing for thing in renderer.templates(source) if thing["kind"] == kind]
+    return thing
+
+
+def secret(name: str, port: int) -> Object:
+    """As it would be in the cluster, with the database here."""
+    (wanted,) = [each for each in secret_objects(ENVIRONMENT) if each.name == name]
+    values = {variable: password_of(credential.name) for variable, credential in wanted.sources.items()}
+    text = json.dumps(shape(wanted, values)).replace("postgresql.databases.svc:5432", f"127.0.0.1:{port}")
+    found: Object = json.loads(text)["stringData"]
+    return found
+
+
+def password_of(credential: str) -> str:
+    return f"word{credential.replace('-', '')}0123456789"
+
+
+def make_users(folder: Path, port: int) -> subprocess.CompletedProcess[str]:
+    """The script of the chart's second container, in this machine's folders."""
+    script = rendered("postgresql", "ConfigMap")["data"]["users.sh"]
+    for there, here in (("/admin/", f"{folder}/admin/"), ("/passwords/", f"{folder}/passwords/"), ("/tmp/done", f"{folder}/done")):
+        script = script.replace(there, here)
+    script = script.replace("PGUSER=postgres", "PGUSER=owner PGDATABASE=postgres").replace("exec sleep infinity", "exit 0")
+    settings = os.environ | {"PGPORT": str(port), "DATABASES": " ".join(databases(ENVIRONMENT))}
+    return subprocess.run(["sh", "-c", script], env=settings, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a PostgreSQL in which everybody has a database."""
+    folder = tmp_path_factory.mktemp("postgresql")
+    (folder / "admin").mkdir()
+    (folder / "passwords").mkdir()
+    (folder / "admin" / "password").write_text(PASSWORD)
+    for name in databases(ENVIRONMENT):
+        (folder / "passwords" / name).write_text("an old one, with 'quotes'")
+    with postgres_server() as port:
+        first = make_users(folder, port)
+        assert first.returncode == 0, first.stderr
+        for name, word in secret("postgresql-users", port).items():
+            (folder / "passwords" / name).write_text(word)
+        again = make_users(folder, port)  # a changed password is taken up, and what is there stays
+        assert again.returncode == 0, again.stderr
+        assert (folder / "done").exists()
+        yield port
+
+
+@pytest.fixture(scope="module")
+def registry(database: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """MLflow's server: its address, and the folder of its artifacts."""
+    folder = tmp_path_factory.mktemp("mlflow")
+    (port,) = free_ports(1)
+    (container,) = rendered("mlflow", "Deployment")["spec"]["template"]["spec"]["containers"]
+    here = {"--host=0.0.0.0": "--host=127.0.0.1", "--port=5000": f"--port={port}", "--artifacts-destination=/artifacts": f"--artifacts-destination={folder / 'artifacts'}"}  # fmt: skip
+    told = secret("mlflow-auth", database)
+    (folder / "basic_auth.ini").write_text(str(told["basic_auth.ini"]))
+    settings = {
+        "MLFLOW_BACKEND_STORE_URI": secret("mlflow-database", database)["url"],
+        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "basic_auth.ini"),
+        "MLFLOW_FLASK_SERVER_SECRET_KEY": told["session"],
+    }
+    assert settings.keys() <= {one["name"] for one in container["env"]}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, str(value))
+        log = folder / "log"
+        process = programs.started([sys.executable, "-m", "mlflow", "server", *(here.get(word, word) for word in container["args"])], log)
+    address = f"http://127.0.0.1:{port}"
+    programs.wait(
+        "MLflow", process, log, lambda: status(f"{address}/health") == 200, seconds=300
+    )  # two workers import it all, each for itself
+    try:
+        yield address, folder / "artifacts"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def ask(url: str, body: bytes | None = None, *, user: str = "", method: str = "GET") -> Any:
+    request = urllib.request.Request(url, data=body, method=method)
+    if user:
+        request.add_header("Authorization", "Basic " + base64.b64encode(user.encode()).decode())
+    request.add_header("Content-Type", "application/json")
+    with urllib.request.urlopen(request, timeout=60) as answer:
+        return answer.read()
+
+
+def status(url: str, **options: Any) -> int:
+    with contextlib.suppress(OSError):
+        try:
+            ask(url, **options)
+        except urllib.error.HTTPError as error:
+            return error.code
+        return 200
+    return 0
+
+
+def test_nobody_reads_the_registry_without_saying_who_they_are(registry: tuple[str, Path]) -> None:
+    search = f"{registry[0]}/api/2.0/mlflow/registered-models/search"
+    assert status(search) == 401
+    assert status(search, user="admin:guess") == 401
+    assert status(search, user=f"admin:{password_of('mlflow-admin')}") == 200
+
+
+def test_models_lie_in_postgresql_and_artifacts_behind_the_server(registry: tuple[str, Path]) -> None:
+    address, artifacts = registry
+    admin = f"admin:{password_of('mlflow-admin')}"
+    made = ask(f"{address}/api/2.0/mlflow/registered-models/create", b'{"name": "cards"}', user=admin, method="POST")
+    assert json.loads(made)["registered_model"]["name"] == "cards"
+    ask(f"{address}/api/2.0/mlflow-artifacts/artifacts/1/note.txt", b"kept", user=admin, method="PUT")
+    assert (artifacts / "1" / "note.txt").read_text() == "kept"
+    assert status(f"{address}/api/2.0/mlflow-artifacts/artifacts/1/note.txt") == 401
