@@ -51,6 +51,8 @@ class Namespace(Closed, kw_only=True):
     annotations: Texts = msgspec.field(default_factory=dict)
     limits: dict[Literal["defaultRequest", "default", "max"], Texts]
     quota: Texts = msgspec.field(default_factory=dict)
+    ingress: list[Object] = msgspec.field(default_factory=list)
+    egress: list[Object] = msgspec.field(default_factory=list)
 
 
 class Foundation(Chart, kw_only=True):

@@ -83,7 +83,7 @@ def _monitoring(environment: Environment) -> Iterator[Step]:
         }
         yield _remote("prometheus", "Prometheus operator, Prometheus, Alertmanager, Grafana", "https://prometheus-community.github.io/helm-charts", versions.prometheus_stack, told, chart="kube-prometheus-stack", namespace="monitoring")  # fmt: skip
     if kind == "google":
-        yield _remote("grafana", "Grafana with our dashboards; Prometheus is Google's", "https://grafana.github.io/helm-charts", versions.grafana, grafana, namespace="monitoring")  # fmt: skip
+        yield _remote("grafana", "Grafana with our dashboards; Prometheus is Google's", "https://grafana-community.github.io/helm-charts", versions.grafana, grafana, namespace="monitoring")  # fmt: skip
 
 
 def _grafana(environment: Environment) -> dict[str, Any]:

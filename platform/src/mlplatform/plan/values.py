@@ -23,6 +23,11 @@ PAGES = "millrace.dev/pages"
 _POLICY_SINCE = 36
 """The minor version of Kubernetes from which the API server itself sets the GPU queue's gate."""
 _LIMITS = {"defaultRequest": {"cpu": "50m", "memory": "128Mi"}, "default": {"memory": "512Mi"}}
+METADATA = {
+    "to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}, {"ipBlock": {"cidr": "169.254.169.252/32"}}],
+    "ports": [{"port": 80, "protocol": "TCP"}, {"port": 988, "protocol": "TCP"}],
+}
+"""Where a pod on GKE has its identity from, as a rule of egress."""
 RESTRICTED, BASELINE = "restricted", "baseline"
 
 
@@ -43,13 +48,21 @@ def _own_namespaces(environment: Environment) -> Values:
     }
     if environment.database.kind == "in-cluster":
         found["databases"] = _namespace(RESTRICTED, {})
+    # Components of others, whose charts bring no NetworkPolicies: the API server's webhooks call them, and they call it.
+    called = {"ports": [{"port": 10250, "protocol": "TCP"}]}
+    api_server = {"ports": [{"port": 443, "protocol": "TCP"}, {"port": 6443, "protocol": "TCP"}]}
     if environment.monitoring.kind != "none":
         # node-exporter reads the node it runs on.
-        found["monitoring"] = _namespace("privileged" if environment.monitoring.kind == "operator" else RESTRICTED, pages)
+        security = "privileged" if environment.monitoring.kind == "operator" else RESTRICTED
+        inside: Values = {"from": [{"podSelector": {}}]}
+        page = {"from": entrance_peers(environment), "ports": [{"port": 3000, "protocol": "TCP"}]}
+        # Prometheus scrapes whoever lets it.
+        rules = {"ingress": [called, inside, *([page] if page["from"] else [])], "egress": [{}]}
+        found["monitoring"] = _namespace(security, pages) | rules
     if environment.versions.cert_manager is not None:
-        found["cert-manager"] = _namespace(RESTRICTED, {})
+        found["cert-manager"] = _namespace(RESTRICTED, {}) | {"ingress": [called], "egress": [api_server]}
     if environment.secrets.kind == "secret-manager":
-        found["external-secrets"] = _namespace(RESTRICTED, {})
+        found["external-secrets"] = _namespace(RESTRICTED, {}) | {"ingress": [called], "egress": [api_server, METADATA]}
     return found
 
 
