@@ -6,6 +6,7 @@ import base64
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import urllib.error
@@ -98,26 +99,22 @@ def registry(database: int, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     here = {"--host=0.0.0.0": "--host=127.0.0.1", "--port=5000": f"--port={port}", "--artifacts-destination=/artifacts": f"--artifacts-destination={folder / 'artifacts'}"}  # fmt: skip
     told = secret("mlflow-auth", database)
     (folder / "basic_auth.ini").write_text(str(told["basic_auth.ini"]))
-    settings = {
+    settings = {one["name"]: one["value"] for one in container["env"] if one.get("value") and one["name"] != "HOME"} | {
         "MLFLOW_BACKEND_STORE_URI": secret("mlflow-database", database)["url"],
         "MLFLOW_AUTH_CONFIG_PATH": str(folder / "basic_auth.ini"),
         "MLFLOW_FLASK_SERVER_SECRET_KEY": told["session"],
     }
     assert settings.keys() <= {one["name"] for one in container["env"]}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, str(value))
-        log = folder / "log"
-        process = programs.started([sys.executable, "-m", "mlflow", "server", *(here.get(word, word) for word in container["args"])], log)
+    log, command = folder / "log", [sys.executable, "-m", "mlflow", "server", *(here.get(word, word) for word in container["args"])]
+    with log.open("w") as said:
+        process = subprocess.Popen(command, env=os.environ | settings, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
     address = f"http://127.0.0.1:{port}"
-    programs.wait(
-        "MLflow", process, log, lambda: status(f"{address}/health") == 200, seconds=300
-    )  # two workers import it all, each for itself
     try:
+        programs.wait("MLflow", process, log, lambda: status(f"{address}/health") == 200, seconds=300)
         yield address, folder / "artifacts"
     finally:
-        process.terminate()
-        process.wait(30)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def ask(url: str, body: bytes | None = None, *, user: str = "", method: str = "GET") -> Any:
