@@ -232,6 +232,7 @@ class Entrance(Closed):
 
     domain: str
     certificate_map: OptionalName
+    address: OptionalName
     pages: list[Page]
 
 

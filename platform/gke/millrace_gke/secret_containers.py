@@ -10,6 +10,7 @@ import pulumi_gcp as gcp
 from millrace_gke.ground import Ground
 from millrace_gke.keys import Keys
 from mlplatform import google_names
+from mlplatform.plan.credentials import in_secret_manager
 
 
 def secret_containers(ground: Ground, keys: Keys) -> dict[str, gcp.secretmanager.Secret]:
@@ -26,5 +27,5 @@ def secret_containers(ground: Ground, keys: Keys) -> dict[str, gcp.secretmanager
             labels=ground.labels,
             opts=ground.options(keys.secrets.granted, holds_data=True),
         )
-        for credential in google_names.credentials(ground.environment)
+        for credential in in_secret_manager(ground.environment)
     }

@@ -116,21 +116,6 @@ def database_user(name: str) -> str:
     return f"postgresql-{name.replace('_', '-')}"
 
 
-def credentials(environment: Environment) -> Iterator[str]:
-    """Kept in Secret Manager, where that is where secrets come from."""
-    if environment.secrets.kind != "secret-manager":
-        return
-    yield from ("mysql-root", "object-store-access", "object-store-secret", "mlflow-admin", "mlflow-session")
-    yield from (database_user(name) for name in databases(environment, Engine.POSTGRESQL))
-    if environment.retraining.enabled:
-        yield from (f"retraining-token-{team}" for team in environment.teams)
-    if any(model.review for model in environment.models.values()):
-        yield "review-session"
-    if environment.monitoring.kind != "none":
-        yield "grafana-admin"
-    yield from (f"alert-{name}" for name in environment.monitoring.receivers)
-
-
 def secret(environment: Environment, credential: str) -> str:
     """Its name in Secret Manager."""
     return f"{environment.secrets.prefix}{credential}"

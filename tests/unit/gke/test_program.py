@@ -13,6 +13,7 @@ from mlplatform import google_names
 from mlplatform.cloud import Capacity, Google
 from mlplatform.identities import Right, identities
 from mlplatform.infrastructure.offline import PROGRAM
+from mlplatform.plan.credentials import in_secret_manager
 
 ROLES = {
     Right.READ: {"roles/storage.objectViewer"},
@@ -76,7 +77,7 @@ def test_nothing_is_granted_to_a_workload_before_the_cluster_has_made_the_pool_o
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_every_credential_has_an_empty_container_that_only_the_secrets_operator_reads(name: str) -> None:
     held = {found.inputs["secretId"] for found in of_kind(name, "secretmanager.Secret")}
-    assert held == {google_names.secret(environment(name), one) for one in google_names.credentials(environment(name))}
+    assert held == {google_names.secret(environment(name), one) for one in in_secret_manager(environment(name))}
     readers = of_kind(name, "secretmanager.SecretIamMember")
     assert {found.inputs["secretId"] for found in readers} == held
     assert {found.inputs["member"].rpartition("/subject/")[2] for found in readers} == {"ns/external-secrets/sa/external-secrets"}

@@ -16,6 +16,7 @@ from mlplatform import google_names
 from mlplatform.environment import FOLDER, read_environment
 from mlplatform.errors import ConfigError
 from mlplatform.infrastructure.by_hand import bootstrap, secrets
+from mlplatform.plan.credentials import in_secret_manager
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -53,7 +54,7 @@ def test_gcloud_takes_the_command(command: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ENVIRONMENTS)
 def test_every_container_gets_a_value_and_every_database_its_user(name: str) -> None:
     text = "\n".join(secrets(environment(name)))
-    for credential in google_names.credentials(environment(name)):
+    for credential in in_secret_manager(environment(name)):
         assert f"versions add {google_names.secret(environment(name), credential)} " in text
     for engine in google_names.Engine:
         assert f"--instance {google_names.instance(environment(name), engine)} " in text

@@ -12,6 +12,7 @@ from mlplatform.cloud import Google
 from mlplatform.environment import Environment
 from mlplatform.errors import ConfigError
 from mlplatform.google_names import Engine
+from mlplatform.plan.credentials import in_secret_manager
 
 STATE_APIS = ("cloudresourcemanager", "serviceusage", "storage", "cloudkms", "iam")
 """Without which neither the state nor any other API can be had."""
@@ -53,7 +54,7 @@ def secrets(environment: Environment) -> list[str]:
 
 
 def _secrets(environment: Environment, cloud: Google) -> Iterator[str]:
-    for credential in google_names.credentials(environment):
+    for credential in in_secret_manager(environment):
         if credential.startswith("alert-"):
             yield f"{_add(environment, cloud, credential)}  # paste where alerts go, then Ctrl-D"
         elif not credential.startswith("object-store-"):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from mlplatform import google_names
 from mlplatform.environment import Environment
+from mlplatform.google_names import Engine, database_user
 from mlplatform.plan import alerting
 from mlplatform.plan.steps import Credential, SecretObject
 
@@ -13,24 +15,25 @@ STORE = "mlpipeline-minio-artifact"
 
 
 def mysql(environment: Environment) -> str:
-    """Where Kubeflow's database is. In the cloud a name of the private zone that platform/gke makes, so that no address is copied."""
-    return "mysql" if environment.database.kind == "in-cluster" else "mysql.millrace.internal"
+    """Where Kubeflow's database is."""
+    return "mysql" if environment.database.kind == "in-cluster" else google_names.host(Engine.MYSQL)
 
 
 def postgresql(environment: Environment) -> str:
     """Where everybody else's is."""
-    return "postgresql.databases.svc" if environment.database.kind == "in-cluster" else "postgresql.millrace.internal"
+    return "postgresql.databases.svc" if environment.database.kind == "in-cluster" else google_names.host(Engine.POSTGRESQL)
 
 
-def databases(environment: Environment) -> Iterator[str]:
+def databases(environment: Environment) -> list[str]:
     """The databases of PostgreSQL, each with a user of its name."""
-    yield from ("mlflow", "mlflow_auth")
-    if environment.retraining.enabled:
-        yield from (f"retraining_{_word(team)}" for team in environment.teams)
-    if any(model.review for model in environment.models.values()):
-        yield "review"
-    if environment.monitoring.kind != "none":
-        yield "grafana"
+    return list(google_names.databases(environment, Engine.POSTGRESQL))
+
+
+def in_secret_manager(environment: Environment) -> list[str]:
+    """The credentials that are kept there, where that is where secrets come from; `google_names.secret` says under which names."""
+    if environment.secrets.kind != "secret-manager":
+        return []
+    return list(dict.fromkeys(credential.name for each in secret_objects(environment) for credential in each.sources.values()))
 
 
 def secret_objects(environment: Environment) -> Iterator[SecretObject]:
@@ -40,8 +43,8 @@ def secret_objects(environment: Environment) -> Iterator[SecretObject]:
     yield from _registry(environment)
     if environment.database.kind == "in-cluster":
         yield _object("databases", "postgresql-admin", {"password": "{{ .password }}"}, {"password": "postgresql-admin"})
-        names = tuple(databases(environment))
-        yield _object("databases", "postgresql-users", {name: f"{{{{ .{name} }}}}" for name in names}, {n: _user(n) for n in names})
+        names = databases(environment)
+        yield _object("databases", "postgresql-users", {name: f"{{{{ .{name} }}}}" for name in names}, {n: database_user(n) for n in names})
     if environment.retraining.enabled:
         yield from _triggers(environment)
     yield from _review(environment)
@@ -51,7 +54,7 @@ def secret_objects(environment: Environment) -> Iterator[SecretObject]:
         told = {name: Credential(name=c, length=0 if c.startswith("alert-") else 32) for name, c in alerting.sources(environment).items()}
         place, name = alerting.GOOGLE if environment.monitoring.kind == "google" else alerting.OPERATOR
         yield SecretObject(namespace=place, name=name, data={"alertmanager.yaml": alerting.configuration(environment)}, sources=told)
-        yield _object("monitoring", "grafana-admin", data, {"password": "grafana-admin", "database": _user("grafana")})
+        yield _object("monitoring", "grafana-admin", data, {"password": "grafana-admin", "database": database_user("grafana")})
 
 
 def _object_store(environment: Environment) -> Iterator[SecretObject]:
@@ -64,7 +67,7 @@ def _object_store(environment: Environment) -> Iterator[SecretObject]:
 
 
 def _registry(environment: Environment) -> Iterator[SecretObject]:
-    yield _object("mlflow", "mlflow-database", {"url": _url(environment, "mlflow", "password")}, {"password": _user("mlflow")})
+    yield _object("mlflow", "mlflow-database", {"url": _url(environment, "mlflow", "password")}, {"password": database_user("mlflow")})
     settings = "\n".join(
         [
             "[mlflow]",
@@ -77,14 +80,16 @@ def _registry(environment: Environment) -> Iterator[SecretObject]:
         ]
     )
     data = {"basic_auth.ini": settings, "session": "{{ .session }}"}
-    yield _object("mlflow", "mlflow-auth", data, {"database": _user("mlflow_auth"), "admin": "mlflow-admin", "session": "mlflow-session"})
+    yield _object(
+        "mlflow", "mlflow-auth", data, {"database": database_user("mlflow_auth"), "admin": "mlflow-admin", "session": "mlflow-session"}
+    )
 
 
 def _triggers(environment: Environment) -> Iterator[SecretObject]:
     for team, about in environment.teams.items():
         namespace, database = about.namespaces[0], f"retraining_{_word(team)}"
         url = {"url": _url(environment, database, "password")}
-        yield _object(namespace, "retraining-database", url, {"password": _user(database)})
+        yield _object(namespace, "retraining-database", url, {"password": database_user(database)})
         yield _object(namespace, "retraining-token", {"token": "{{ .token }}"}, {"token": f"retraining-token-{team}"})
 
 
@@ -92,7 +97,7 @@ def _review(environment: Environment) -> Iterator[SecretObject]:
     for name, model in environment.models.items():
         if model.review:
             data = {"url": _url(environment, "review", "database"), "secret": "{{ .session }}"}
-            yield _object(model.namespace, f"{name}-review", data, {"database": _user("review"), "session": "review-session"})
+            yield _object(model.namespace, f"{name}-review", data, {"database": database_user("review"), "session": "review-session"})
             if environment.access.sign_in == "none":
                 people = Credential(name="review-users", length=0)
                 yield SecretObject(
@@ -106,10 +111,6 @@ def _object(namespace: str, name: str, data: Mapping[str, str], sources: Mapping
 
 def _url(environment: Environment, database: str, variable: str) -> str:
     return f"postgresql+psycopg://{database}:{{{{ .{variable} }}}}@{postgresql(environment)}:5432/{database}"
-
-
-def _user(database: str) -> str:
-    return f"postgresql-{database.replace('_', '-')}"
 
 
 def _word(name: str) -> str:

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from gpuqueue import labels
+from mlplatform import google_names
 from mlplatform.environment import Environment
-from mlplatform.plan.credentials import databases, secret_objects
+from mlplatform.plan.credentials import databases, mysql, secret_objects
 from mlplatform.services import Deployable
 from mlplatform.teams import Team
 
@@ -105,7 +106,6 @@ def _namespace(
 
 def secrets(environment: Environment, project: str) -> Values:
     """What External Secrets fetches."""
-    prefix = environment.secrets.prefix
     return {
         "project": project,
         "secrets": [
@@ -113,7 +113,7 @@ def secrets(environment: Environment, project: str) -> Values:
                 "namespace": each.namespace,
                 "name": each.name,
                 "data": dict(each.data),
-                "from": {variable: f"{prefix}{credential.name}" for variable, credential in each.sources.items()},
+                "from": {variable: google_names.secret(environment, credential.name) for variable, credential in each.sources.items()},
             }
             for each in secret_objects(environment)
         ],
@@ -128,7 +128,7 @@ def postgresql(environment: Environment) -> Values:
     return {
         "size": f"{environment.database.disk_gb}Gi",
         "adminSecretName": "postgresql-admin",
-        "databases": list(databases(environment)),
+        "databases": databases(environment),
         "passwordsSecretName": "postgresql-users",
         "networkPolicy": {"from": peers},
     }
@@ -165,7 +165,8 @@ def gke(environment: Environment) -> Values:
     """What only GKE has."""
     classes = {name: {"pools": list(c.pools), "whenNone": c.when_none} for name, c in environment.compute_classes.items()}
     domain = environment.access.domain
-    entrance: Values = {"domain": domain, "certificateMap": "millrace", "pages": list(_pages(environment))} if domain else {}
+    named = google_names.entrance(environment)
+    entrance: Values = {"domain": domain, "certificateMap": named, "address": named, "pages": _pages(environment)} if domain else {}
     return {"computeClasses": classes, "entrance": entrance}
 
 
@@ -192,7 +193,7 @@ def pipelines(environment: Environment) -> dict[str, dict[str, str]]:
         "ARTIFACT_RETENTION_DAYS": "-1" if buckets else str(days),
     }
     if environment.database.kind == "cloud-sql":
-        told["mysqlHost"] = "mysql.millrace.internal"
+        told["mysqlHost"] = mysql(environment)
     return {"pipeline-install-config": told}
 
 
