@@ -367,6 +367,9 @@ class Retraining(Section):
     """Alarm when the model was not trained for so long. It starts nothing by itself: that is what `schedule` is for."""
     corrections: float | None = Field(default=None, gt=0, lt=1)
     """Reviewers disagree with the model when they would surely correct more than this share of its predictions. Not looked at where not set."""
+    rollout: Literal["by-hand", "automatic"] = "by-hand"
+    """What becomes of the blessed version of a training that the trigger started: it waits for `millrace rollout start`, or (`automatic`, on the
+    track `canary`) the trigger starts its rollout and drives it to its end, by `deployment.rollout` and `deployment.approval`."""
 
 
 class Notifications(Section):
@@ -452,6 +455,14 @@ class Project(Section):
         unknown = [name for name in self.deployment.log.features if name not in self.features]
         if unknown:
             raise ValueError(f"deployment.log.features names {unknown[0]!r}, which is no feature")
+        return self
+
+    @model_validator(mode="after")
+    def _somebody_is_there_to_roll_out_from(self) -> Project:
+        if self.retraining.rollout == "automatic" and self.deployment.track != "canary":
+            raise ValueError(
+                "retraining.rollout: automatic needs deployment.track: canary; on the track 'stable' publishing makes a version the champion at once"
+            )
         return self
 
     @property

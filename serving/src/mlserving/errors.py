@@ -29,6 +29,10 @@ class Unavailable(ServingError):
     exit_code = 4
 
 
+class NobodyServes(Unavailable):
+    """Whoever would load models is not there at the moment: nothing is known against a version."""
+
+
 class Conflict(ServingError):
     """Somebody else wrote this first: look again."""
 

@@ -21,6 +21,7 @@ LIMIT = 'millrace_trigger_stale_after_seconds{model="scam",instance="a"}'
 WANTED = 'millrace_trigger_oldest_wanted_timestamp_seconds{instance="a"}'
 LOOKING, TELLING = (f'millrace_trigger_turn_timestamp_seconds{{part="{part}",instance="a"}}' for part in ("looking", "telling"))
 LOOK = 'millrace_trigger_look_timestamp_seconds{model="scam",instance="a"}'
+DUE = 'millrace_trigger_rollout_due_timestamp_seconds{model="scam",instance="a"}'
 NOTICE = 'millrace_trigger_oldest_notice_timestamp_seconds{instance="a"}'
 MINUTELY = "0+60x200"
 """A time that moves with the clock."""
@@ -45,6 +46,12 @@ STORIES = [
     Story(told="both come round", alert="TriggerStuck", series={LOOKING: MINUTELY, TELLING: MINUTELY}, silent=(10, 100)),
     Story(told="a model is no longer seen", alert="TriggerBlind", series={LOOK: "0+60x10 600x100"}, fires={27: SCAM}, silent=(19, 24), value="17m 0s"),
     Story(told="it is seen", alert="TriggerBlind", series={LOOK: MINUTELY}, silent=(10, 100)),
+    Story(
+        told="nobody has judged the canary since minute 10", alert="RolloutNotDriven", series={DUE: "0+60x10 600x100"},
+        fires={32: SCAM}, silent=(24, 29), value="22m 0s",
+    ),
+    Story(told="it is judged each minute", alert="RolloutNotDriven", series={DUE: MINUTELY}, silent=(10, 100)),
+    Story(told="its rollout is over", alert="RolloutNotDriven", series={DUE: "0+60x10 stale"}, silent=(20, 60)),
     Story(told="Slack refuses from minute 10 on", alert="NoticesNotSent", series={NOTICE: "0x9 600x100"}, fires={50: {}}, silent=(39, 44), value="40m 0s"),
     Story(told="notices are sent at once", alert="NoticesNotSent", series={NOTICE: "0x100"}, silent=(10, 90)),
 ]  # fmt: skip

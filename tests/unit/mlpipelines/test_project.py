@@ -56,6 +56,7 @@ def test_six_fields_are_enough() -> None:
         ({"label": None}, "needs 'label'"),
         ({"time": "page"}, "must be 'timestamp'"),
         ({"schedule": {"cron": "0 5 * *"}}, "schedule.cron"),
+        ({"retraining": {"rollout": "automatic"}}, "needs deployment.track: canary"),
     ],
 )
 def test_what_cannot_be_is_refused_by_field(changes: dict[str, Any], said: str) -> None:

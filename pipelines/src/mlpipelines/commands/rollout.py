@@ -7,12 +7,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlpipelines.commands import options
-from mlserving.gateway.settings import Log
 from mlserving.rollout import command
 
 if TYPE_CHECKING:
-    from mlpipelines.project import Project
-    from mlserving.rollout.actions import Room, Wish
+    from mlserving.rollout.actions import Room
 
 _START = "load a version beside the one that answers, and give it the first step's share"
 
@@ -41,6 +39,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _start(room: Room, arguments: argparse.Namespace) -> int:
+    from mlpipelines.rollout_wish import wish_of
     from mlserving.rollout import actions
 
     project = options.project_of(arguments)
@@ -52,20 +51,3 @@ def _start(room: Room, arguments: argparse.Namespace) -> int:
         f"  millrace rollout run {name}\n  millrace rollout status {name} --watch"
     )
     return 0
-
-
-def wish_of(project: Project, *, version: int | None = None, digest: str = "", reason: str = "") -> Wish:
-    """What a project asks of a rollout."""
-    from mlserving.rollout.actions import Wish
-
-    deployment = project.deployment
-    return Wish(
-        model=project.model_name,
-        plan=deployment.rollout,
-        approval=deployment.approval,
-        version=version,
-        digest=digest,
-        reason=reason,
-        sticky=deployment.sticky,
-        log=Log(share=deployment.log.share, features=tuple(deployment.log.features)),
-    )

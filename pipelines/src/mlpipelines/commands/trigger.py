@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import time
 import uuid
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,7 +24,7 @@ _EXAMPLES = """  millrace trigger serve --projects pipelines/projects --token-fi
 _DESCRIPTION = """Start trainings for a reason, each reason once.
 
 `serve` takes what Alertmanager posts to /alerts, looks for new rows, new code and reviewers who disagree, follows the schedules of the projects,
-and starts the runs. `fire` is a reason that a person gives: cooldown and budget do not hold it back, a freeze and a run that goes on do.
+starts the runs, and rolls out what they bring where a project asks for it (retraining.rollout). `fire` is a reason that a person gives: cooldown and budget do not hold it back, a freeze and a run that goes on do.
 Every decision is written down before anything is done: millrace why MODEL."""
 
 
@@ -58,6 +59,10 @@ def _serve_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help='written once alerts are taken: {"address", "pid"}')
     parser.add_argument("--every", type=float, default=10.0, metavar="S", help="seconds between two looks (default 10)")
+    parser.add_argument(
+        "--rollouts", type=Path, metavar="FILE", help="YAML: the helm releases that serve the models (default: the tracks of the workspace)"
+    )
+    parser.add_argument("--as", dest="who", metavar="NAME", help="who acts in rollouts (default: MILLRACE_USER, else `trigger`)")
     parser.add_argument("--at-once", type=int, default=1, metavar="N", help="trainings that this machine carries at a time (default 1)")
     _place_arguments(parser)
 
@@ -77,7 +82,8 @@ def _serve(arguments: argparse.Namespace) -> int:
 
     log_json()
     tokens = Tokens(arguments.token_file)
-    service = Service(_machine(arguments, arguments.projects, arguments.at_once), tokens, every=arguments.every)
+    machine = _machine(arguments, arguments.projects, arguments.at_once, rollouts=arguments.rollouts, who=arguments.who or "")
+    service = Service(machine, tokens, every=arguments.every)
     told = [lambda server: _say_ready(server, arguments.ready_file)]
     server = uvicorn_server(service.app, arguments.host, arguments.port, told, _tls(arguments))
     service.run(server)
@@ -144,15 +150,20 @@ def _fire(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _machine(arguments: argparse.Namespace, projects_dir: Path, at_once: int | None) -> Machine:
+def _machine(
+    arguments: argparse.Namespace, projects_dir: Path, at_once: int | None, *, rollouts: Path | None = None, who: str = ""
+) -> Machine:
     """All parts, connected. On a cluster, Kubeflow itself knows how much may go on at once."""
     from mlpipelines.triggers.channels import FILE, Channels
     from mlpipelines.triggers.facts import Known, Sources, count_labels
     from mlpipelines.triggers.ledger import Ledger
     from mlpipelines.triggers.metrics import Metrics
     from mlpipelines.triggers.outbox import Outbox
+    from mlpipelines.triggers.places import rooms
     from mlpipelines.triggers.projects import Projects
     from mlpipelines.triggers.reviewers import Reviewers
+    from mlpipelines.triggers.roller import CLAIM_SECONDS, Roller, World
+    from mlpipelines.triggers.rollouts import Rollouts
     from mlpipelines.triggers.service import Machine
     from mlpipelines.triggers.starter import Starter
     from mlpipelines.triggers.telling import Telling
@@ -166,7 +177,21 @@ def _machine(arguments: argparse.Namespace, projects_dir: Path, at_once: int | N
     database = open_database(where)
     ledger, metrics, outbox = Ledger(database), Metrics(), Outbox(database)
     channels = FILE.read(arguments.notify) if arguments.notify else Channels()
-    ears = [metrics.ear(), *([Telling(outbox, channels, projects, ledger).ear()] if arguments.notify else [])]
+    telling = [Telling(outbox, channels, projects, ledger)] if arguments.notify else []
+    world = World(
+        projects=projects,
+        room=rooms(workspace.root, who or os.environ.get("MILLRACE_USER") or "trigger", rollouts),
+        frozen=lambda model: ledger.frozen(model, time.time()),
+        reason_of=ledger.reason_of,
+    )
+    wanted = Rollouts(database)
+    roller = Roller(
+        wanted,
+        world,
+        ears=[metrics.rollout_ear(), *(each.rollout_ear() for each in telling)],
+        claim_seconds=max(CLAIM_SECONDS, 3 * getattr(arguments, "every", 0.0)),
+    )
+    ears = [metrics.ear(), roller.ear(), *(each.ear() for each in telling)]
     sources = Sources(
         projects=projects,
         runs=runs,
@@ -180,6 +205,8 @@ def _machine(arguments: argparse.Namespace, projects_dir: Path, at_once: int | N
         watch=Watch(lambda: runs.code),
         timetable=Timetable(database),
         starter=Starter(ledger, runs, most_open=None if arguments.kubeflow else at_once, ears=ears),
+        roller=roller,
+        rollouts=wanted,
         outbox=outbox,
         send=channels.send,
         metrics=metrics,

@@ -15,25 +15,28 @@ _EXAMPLES = """  millrace why transactions                 why it was, or was no
 
 
 def main(argv: Sequence[str]) -> int:
-    """Tell the last decisions on a model."""
+    """Tell the last decisions on a model, and what became of them."""
     parser = options.make_parser(
         "why",
-        "Why a model was trained again, or was not: the last decisions with their reasons, the runs that came of them, and a freeze.",
+        "Why a model was trained again, or was not: the last decisions with their reasons, the runs that came of them, the rollouts of what they brought, and a freeze.",
         _EXAMPLES,
     )
     parser.add_argument("model", metavar="MODEL", help="its name in the registry")
-    parser.add_argument("--last", type=int, default=20, metavar="N", help="how many decisions and runs (default 20)")
+    parser.add_argument("--last", type=int, default=20, metavar="N", help="how many decisions, runs and rollouts (default 20)")
     options.add_workspace(parser)
     options.add_json(parser)
     arguments = parser.parse_args(argv)
     from mlpipelines.triggers.ledger import Ledger
+    from mlpipelines.triggers.rollouts import Rollouts
     from mlserving.database import address, open_database
 
-    ledger = Ledger(open_database(address(options.workspace_of(arguments).root)))
+    database = open_database(address(options.workspace_of(arguments).root))
+    ledger, rollouts = Ledger(database), Rollouts(database).last(arguments.model, arguments.last)
     decisions, runs = ledger.decisions(arguments.model, arguments.last), ledger.runs(arguments.model, arguments.last)
     freeze = ledger.frozen(arguments.model, time.time())
     if arguments.json:
         told = {"frozen": asdict(freeze) if freeze else None, "decisions": [*map(asdict, decisions)], "runs": [*map(asdict, runs)]}
+        told["rollouts"] = [*map(asdict, rollouts)]
         screen.print_json({"model": arguments.model, **told})
         return 0
     out = screen.console()
@@ -47,6 +50,8 @@ def main(argv: Sequence[str]) -> int:
     )
     if runs:
         screen.print_table("Runs", [_row(run) for run in runs])
+    if rollouts:
+        screen.print_table("Rollouts", [_rollout_row(each) for each in rollouts])
     return 0
 
 
@@ -63,4 +68,13 @@ def _row(run: Any) -> dict[str, Any]:
         "GPU hours": round(run.gpu_seconds / 3600, 2) if run.gpu_seconds else "",
         "trouble": run.trouble,
         "where": run.address,
+    }
+
+
+def _rollout_row(rollout: Any) -> dict[str, Any]:
+    return {
+        "of run": rollout.run,
+        "version": rollout.version or "",
+        "state": (rollout.phase or rollout.state).replace("_", " "),
+        "why": rollout.text,
     }

@@ -21,6 +21,7 @@ from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
 from mlpipelines.publishing import registry
 from mlpipelines.workspace import Workspace
+from mlserving.rollout.aliases import RUN
 
 
 def register(
@@ -62,7 +63,7 @@ def register(
     tags = {
         "project": project.name,
         "team": project.team,
-        "run_id": run_id,
+        RUN: run_id,
         "data_hash": str(manifest.get("content_hash", "")),
         "learned_from_predictions": json.dumps(manifest.get("predictions", {}).get("from", {}), sort_keys=True),
         "schema_hash": hashlib.sha256(schema.read_bytes()).hexdigest(),

@@ -51,6 +51,7 @@ class Reason(StrEnum):
     NOT_WANTED = "not-wanted"
     FROZEN = "frozen"
     RUN_OPEN = "run-open"
+    ROLLOUT_OPEN = "rollout-open"
     COOLDOWN = "cooldown"
     BUDGET_SPENT = "budget-spent"
     TOO_FEW_LABELS = "too-few-labels"
@@ -140,6 +141,8 @@ class Situation:
     """In any order; those of the budget's period and the last one are enough."""
     open_run: str = ""
     """A run of this model that somebody else started and that has not ended."""
+    open_rollout: str = ""
+    """The run whose version is a canary at the moment."""
     new_labels: int = 0
     freeze: Freeze | None = None
 
@@ -229,6 +232,15 @@ def _forbidden(cause: Cause, policy: Policy, situation: Situation, now: float) -
 
 def _under_way(cause: Cause, situation: Situation) -> Decision | None:
     run = situation.open_run or next((start.run_name for start in situation.starts if start.open), "")
+    if not run and situation.open_rollout and cause.signal is not Signal.BY_HAND:
+        return Decision(
+            reason=Reason.ROLLOUT_OPEN,
+            text=(
+                f"What {situation.open_rollout} brought is the canary of {cause.model} at the moment; how that ends is seen first. "
+                f"Watch it: millrace rollout status {cause.model}"
+            ),
+            evidence={"run": situation.open_rollout},
+        )
     if not run:
         return None
     return Decision(

@@ -50,7 +50,7 @@ class KubeflowRuns:
             return None
         return Ended(
             outcome=run.state.lower(),
-            facts={"page": self._kubeflow.address(run)},
+            facts={"page": self._kubeflow.address(run), "run_id": run.run_id},
             trouble=run.error,
             gpu_seconds=gpu_seconds(self._workspace, project, run.run_id),
         )

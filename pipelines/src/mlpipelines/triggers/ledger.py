@@ -18,8 +18,9 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Select, delete, func, insert, select, update
 
 from mlpipelines.triggers.decide import Cause, Decision, Freeze, Policy, Reason, Situation, Start, decide
-from mlpipelines.triggers.tables import DECISIONS, ENDED, FREEZES, GPU_TIME, METADATA, RUNS, STARTED, WANTED
+from mlpipelines.triggers.tables import DECISIONS, ENDED, FREEZES, GPU_TIME, METADATA, ROLLOUTS, RUNS, STARTED, WANTED
 from mlserving.database import locked
+from mlserving.rollout.plan import Phase
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,6 +216,7 @@ class Ledger:
             policy=known.policy,
             starts=starts,
             open_run=known.open_run,
+            open_rollout=_canary_of(connection, model),
             new_labels=known.new_labels,
             freeze=self._frozen(connection, model, now),
         )
@@ -250,6 +252,13 @@ def _runs_of(model: str) -> Select[Any]:
         .outerjoin(GPU_TIME, GPU_TIME.c.name == RUNS.c.name)
         .where(RUNS.c.model == model)
     )
+
+
+def _canary_of(connection: Connection, model: str) -> str:
+    """The run whose version is on its way; what has taken over and only keeps the old version warm holds nothing back."""
+    on_its_way = (ROLLOUTS.c.model == model) & (ROLLOUTS.c.state == STARTED) & (ROLLOUTS.c.phase != Phase.PROMOTING)
+    row = connection.execute(select(ROLLOUTS.c.run).where(on_its_way)).first()
+    return str(row.run) if row is not None else ""
 
 
 def _wanted_run(row: Mapping[Any, Any]) -> WantedRun:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from mlpipelines.triggers import roller
 from mlpipelines.triggers.decide import Cause, Decision, Reason
 from mlpipelines.triggers.facts import Look
 from mlpipelines.triggers.ledger import Ledger, WantedRun
@@ -53,6 +54,16 @@ class Metrics:
         self._trained = Gauge(
             _PREFIX + "last_training_timestamp_seconds", "When the last training of a model began.", ["model"], registry=registry
         )
+        self._rollouts = Counter(
+            _PREFIX + "rollout_phases", "Phases that rollouts of the trigger's runs came into.", ["model", "phase"], registry=registry
+        )
+        self._rollout_due = Gauge(
+            _PREFIX + "rollout_due_timestamp_seconds",
+            "When the open rollout of a model is, or was, to be judged next; none where there is none.",
+            ["model"],
+            registry=registry,
+        )
+        self._due: set[str] = set()
         self._looked = Gauge(_PREFIX + "look_timestamp_seconds", "When a model was last looked at.", ["model"], registry=registry)
         self.turned = Gauge(
             _PREFIX + "turn_timestamp_seconds", "When a part of the trigger last did its round.", ["part"], registry=registry
@@ -81,6 +92,18 @@ class Metrics:
         self._notices.set(waiting.count)
         self._oldest_notice.set(waiting.oldest)
         self._given_up.set(waiting.given_up)
+
+    def rollouts(self, due: Mapping[str, float]) -> None:
+        """When each open rollout is due, by model."""
+        for gone in self._due - due.keys():
+            self._rollout_due.remove(gone)
+        for model, at in due.items():
+            self._rollout_due.labels(model).set(at)
+        self._due = set(due)
+
+    def rollout_ear(self) -> roller.Ear:
+        """What counts the phases of rollouts."""
+        return roller.Ear(moved=lambda row, rollout: self._rollouts.labels(row.model, rollout.phase).inc())
 
     def decided(self, cause: Cause, decision: Decision) -> None:
         """Count a decision. Models that nobody trains are one: strangers make up names."""

@@ -1,4 +1,4 @@
-"""What people are told of a training, and how it looks: in Slack, in a mail, as JSON. Pure."""
+"""What people are told of a training and of what becomes of it, and how it looks: in Slack, in a mail, as JSON. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,13 @@ class Event(StrEnum):
     """What happened."""
 
     STARTED = "training started"
+    BLESSED = "model blessed"
+    CANARY = "canary started"
+    WAITS = "rollout waits"
+    APPROVAL = "approval needed"
     DEPLOYED = "deployed"
+    ROLLOUT_ABORTED = "rollout aborted"
+    ROLLED_BACK = "rolled back"
     REJECTED = "model rejected"
     UNCHANGED = "nothing new"
     DATA_REJECTED = "data rejected"
@@ -50,6 +56,8 @@ class Notice:
     """What happened and why, in a sentence or two."""
     checks: Sequence[Sequence[str]] = ()
     """Rows of the verdict: mark, what was checked, challenger, opponent, rule."""
+    heads: Sequence[str] = ("", "check", "challenger", "opponent", "rule")
+    """What stands above them."""
     link: str = ""
     """Where to look: a page or a folder."""
 
@@ -64,11 +72,22 @@ def of_start(model: str, run: str, reason: str, link: str) -> Notice:
     return Notice(event=Event.STARTED, model=model, run=run, text=f"Retrained because {reason}.", link=link)
 
 
-def of_end(model: str, run: str, reason: str, ended: Ended, verdict: Verdict | None) -> Notice:
-    """A run has ended. `verdict` is what it was judged by, where it came so far."""
-    event = _event(ended, verdict)
+def of_end(model: str, run: str, reason: str, ended: Ended, verdict: Verdict | None, *, onward: str = "") -> Notice:
+    """A run has ended.
+
+    Args:
+        model: its name.
+        run: its name.
+        reason: why it was started.
+        ended: how it ended.
+        verdict: what it was judged by, where it came so far.
+        onward: what comes next for a blessed version; empty where publishing it is all.
+    """
+    event = _event(ended, verdict, onward)
+    published = f"Published as version {ended.facts.get('version', '?')}. {verdict.title if verdict else ''}"
     said = {
-        Event.DEPLOYED: f"Published as version {ended.facts.get('version', '?')}. {verdict.title if verdict else ''}",
+        Event.DEPLOYED: published,
+        Event.BLESSED: f"{published.removesuffix('.')}. {onward}",
         Event.REJECTED: f"{verdict.title if verdict else ''}. The champion stays.",
         Event.UNCHANGED: "The model is the champion already.",
     }.get(event, ended.trouble or f"It ended as {ended.outcome}.")
@@ -84,7 +103,7 @@ def as_slack(notice: Notice) -> dict[str, Any]:
         {"type": "section", "text": {"type": "mrkdwn", "text": _escaped(notice.text)}},
     ]
     if notice.checks:
-        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": f"```{_escaped(_table(notice.checks))}```"}})
+        blocks.append({"type": "section", "text": {"type": "mrkdwn", "text": f"```{_escaped(_table(notice))}```"}})
     link = f" · <{notice.link}|look>" if notice.link.startswith("http") else f" · {_escaped(notice.link)}" if notice.link else ""
     blocks.append({"type": "context", "elements": [{"type": "mrkdwn", "text": f"run {_escaped(notice.run)}{link}"}]})
     return {"text": _escaped(notice.title), "blocks": blocks}
@@ -95,7 +114,7 @@ def as_mail(notice: Notice, sender: str, to: Sequence[str]) -> EmailMessage:
     mail = EmailMessage()
     mail["Subject"], mail["From"], mail["To"] = notice.title, sender, ", ".join(to)
     mail["Message-ID"] = f"<{notice.run}.{notice.event.replace(' ', '-')}@{sender.rpartition('@')[2]}>"
-    parts = [notice.text, _table(notice.checks), f"Run: {notice.run}\n{notice.link}".rstrip()]
+    parts = [notice.text, _table(notice), f"Run: {notice.run}\n{notice.link}".rstrip()]
     mail.set_content("\n\n".join(part for part in parts if part) + "\n")
     return mail
 
@@ -110,9 +129,9 @@ def from_json(told: Mapping[str, Any]) -> Notice:
     return Notice(**{name: value for name, value in told.items() if name != "title"})
 
 
-def _event(ended: Ended, verdict: Verdict | None) -> Event:
+def _event(ended: Ended, verdict: Verdict | None, onward: str) -> Event:
     if ended.outcome == "blessed":
-        return Event.DEPLOYED
+        return Event.BLESSED if onward else Event.DEPLOYED
     if ended.outcome == "rejected":
         return Event.REJECTED if verdict is not None else Event.DATA_REJECTED
     return _EVENTS.get(ended.outcome, Event.FAILED)
@@ -127,10 +146,10 @@ def _row(check: Any) -> list[str]:
     return [_MARKS[check.passed], check.subject, check.challenger_text, figure(check.opponent), check.rule]
 
 
-def _table(rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
+def _table(notice: Notice) -> str:
+    if not notice.checks:
         return ""
-    lines = [["", "check", "challenger", "opponent", "rule"], *rows]
+    lines = [notice.heads, *notice.checks]
     widths = [max(len(line[place]) for line in lines) for place in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines)
 

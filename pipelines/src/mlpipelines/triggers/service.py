@@ -1,7 +1,7 @@
 """`millrace trigger serve`: the address for alerts, and the rounds that look, fire what the calendar says, and start runs. Wiring.
 
-Four parts share nothing but the ledger and the last look: the address answers from memory; `looking` looks at each model anew, tells of what nobody
-posts and of dates that have come; `starting` takes wanted runs to wherever they go; `telling` sends notices to people. A part that ends by a bug ends the process, and whoever runs it
+The parts share nothing but the database and the last look: the address answers from memory; `looking` looks at each model anew, tells of what nobody
+posts and of dates that have come; `starting` takes wanted runs to wherever they go; `rolling` takes the versions that they bring to all requests; `telling` sends notices to people. A part that ends by a bug ends the process, and whoever runs it
 starts it anew: every step is safe to be killed in.
 """
 
@@ -27,6 +27,8 @@ from mlpipelines.triggers.ledger import Ledger
 from mlpipelines.triggers.metrics import Metrics
 from mlpipelines.triggers.notices import Notice
 from mlpipelines.triggers.outbox import Outbox
+from mlpipelines.triggers.roller import Roller
+from mlpipelines.triggers.rollouts import Rollouts
 from mlpipelines.triggers.starter import Starter
 from mlpipelines.triggers.timetable import Timetable
 from mlpipelines.triggers.tokens import Tokens
@@ -49,6 +51,8 @@ class Machine:
     watch: Watch
     timetable: Timetable
     starter: Starter
+    roller: Roller
+    rollouts: Rollouts
     outbox: Outbox
     send: Callable[[str, Notice], None]
     """How a notice goes its way."""
@@ -72,6 +76,11 @@ class Machine:
         """One round of `starting`. Raises as `look` does."""
         self.starter.turn()
         self.metrics.take_stock(self.ledger)
+
+    def roll(self) -> None:
+        """One round of `rolling`. Raises as `look` does."""
+        self.roller.turn()
+        self.metrics.rollouts(self.rollouts.due())
 
     def tell(self) -> None:
         """One round of `telling`. Raises as `look` does."""
@@ -98,7 +107,7 @@ class Service:
         """`every` is how many seconds lie between two rounds."""
         self._machine, self._every = machine, every
         self._woken, self._stopped = threading.Event(), threading.Event()
-        self._turned = dict.fromkeys(("looking", "starting", "telling"), time.monotonic())
+        self._turned = dict.fromkeys(("looking", "starting", "rolling", "telling"), time.monotonic())
         self._bug: BaseException | None = None
         parts = Parts(
             ledger=machine.ledger,
@@ -122,6 +131,7 @@ class Service:
         parts = (
             ("looking", machine.look, self._stopped),
             ("starting", machine.start, self._woken),
+            ("rolling", machine.roll, self._stopped),
             ("telling", machine.tell, self._stopped),
         )
         threads = [threading.Thread(target=self._rounds, args=(*part, server), name=part[0], daemon=True) for part in parts]

@@ -3,11 +3,12 @@
     trigger_decisions   every answer to every cause; only ever added to
     trigger_runs        a row for each run that was decided on, from `wanted` over `started` to `ended`
     trigger_gpu_time    what the runs that ended held of GPUs
+    trigger_rollouts    a row for each run whose version the trigger is to roll out, from `wanted` over `started` to `ended`
     trigger_freezes     who wanted no training of a model, and until when
     trigger_schedules   how far each schedule was looked through
     trigger_notices     what people are told, until it has arrived
 
-Where the database is: `mlserving.database`. Who reads and writes them: `triggers.ledger`.
+Where the database is: `mlserving.database`. Who reads and writes them: `triggers.ledger`, and `triggers.rollouts` those of rollouts.
 """
 
 from __future__ import annotations
@@ -55,6 +56,21 @@ GPU_TIME = Table(
     Column("seconds", Float),
 )
 """Of runs that ended: GPUs times seconds, null where that could not be seen."""
+ROLLOUTS = Table(
+    "trigger_rollouts",
+    METADATA,
+    Column("run", String, primary_key=True),
+    Column("model", String, nullable=False, index=True),
+    Column("wanted_at", Float, nullable=False),
+    Column("state", String, nullable=False),
+    Column("cluster_run", String, nullable=False, default=""),
+    Column("version", Integer),
+    Column("phase", String, nullable=False, default=""),
+    Column("text", String, nullable=False, default=""),
+    Column("tries", Integer, nullable=False, default=0),
+    Column("not_before", Float, nullable=False, default=0.0),
+    Column("due", Float, nullable=False, default=0.0),
+)
 FREEZES = Table(
     "trigger_freezes",
     METADATA,

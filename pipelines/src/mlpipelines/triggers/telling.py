@@ -1,4 +1,4 @@
-"""Who hears of runs: what the starter says becomes notices in the outbox, on the ways that the model's project names."""
+"""Who hears of runs and rollouts: what the starter and the roller say becomes notices in the outbox, on the ways that the model's project names."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ import structlog
 
 from mlpipelines.errors import ConfigError
 from mlpipelines.evaluation.verdict import Verdict, from_json
-from mlpipelines.triggers import notices
+from mlpipelines.project import Project
+from mlpipelines.triggers import notices, roller
 from mlpipelines.triggers.channels import Channels
 from mlpipelines.triggers.ledger import Ledger, WantedRun
 from mlpipelines.triggers.outbox import Outbox
 from mlpipelines.triggers.projects import Projects
+from mlpipelines.triggers.rollout_notices import of_rollout
+from mlpipelines.triggers.rollouts import Wanted
 from mlpipelines.triggers.starter import Ear
 from mlpipelines.triggers.starts import Ended
+from mlserving.rollout.plan import Rollout
 
 log = structlog.get_logger()
 
@@ -33,19 +37,43 @@ class Telling:
         """What the starter calls."""
         return Ear(started=self._started, ended=self._ended)
 
+    def rollout_ear(self) -> roller.Ear:
+        """What the roller calls."""
+        return roller.Ear(moved=self._moved)
+
     def _started(self, run: WantedRun, address: str) -> None:
         self._put(notices.of_start(run.model, run.name, run.reason, address))
 
     def _ended(self, name: str, model: str, ended: Ended) -> None:
-        self._put(notices.of_end(model, name, self._ledger.reason_of(name), ended, _verdict(ended)))
+        project = self._project(model)
+        onward = _onward(project) if project is not None else ""
+        self._put(notices.of_end(model, name, self._ledger.reason_of(name), ended, _verdict(ended), onward=onward))
+
+    def _moved(self, row: Wanted, rollout: Rollout) -> None:
+        notice = of_rollout(row.run, self._ledger.reason_of(row.run), rollout)
+        if notice is not None:
+            self._put(notice)
 
     def _put(self, notice: notices.Notice) -> None:
+        project = self._project(notice.model)
+        if project is not None:
+            self._outbox.put(notice, self._channels.wanted(project.notifications), self._clock())
+
+    def _project(self, model: str) -> Project | None:
         try:
-            said = self._projects.require(notice.model).project.notifications
+            return self._projects.require(model).project
         except ConfigError as error:  # nobody says any more who wants to hear of it
-            log.warning("trigger.nobody_to_tell", run=notice.run, error=str(error))
-            return
-        self._outbox.put(notice, self._channels.wanted(said), self._clock())
+            log.warning("trigger.nobody_to_tell", model=model, error=str(error))
+            return None
+
+
+def _onward(project: Project) -> str:
+    """What comes next for a version of this project that is published."""
+    if project.deployment.track == "stable":
+        return ""
+    if project.retraining.rollout == "automatic":
+        return "Its rollout is started next."
+    return "It answers nobody until somebody types: millrace rollout start PROJECT_DIR."
 
 
 def _verdict(ended: Ended) -> Verdict | None:

@@ -19,7 +19,7 @@ from mlserving.database import locked
 
 LATE_SECONDS = 600.0
 """A firing that nobody has seen for so long was missed."""
-_WAITS = frozenset({Reason.RUN_OPEN, Reason.COOLDOWN})
+_WAITS = frozenset({Reason.RUN_OPEN, Reason.ROLLOUT_OPEN, Reason.COOLDOWN})
 """Answers after which a firing that overlapped still waits for its turn."""
 
 Settle = Callable[[Cause], Decision]

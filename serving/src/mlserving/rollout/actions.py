@@ -14,11 +14,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from mlserving.audit.database import AuditLog
-from mlserving.errors import ConfigError, Conflict, ServingError, Unavailable
+from mlserving.errors import ConfigError, Conflict, NobodyServes, ServingError, Unavailable
 from mlserving.gateway.settings import Log, Track
 from mlserving.rollout import document, states
 from mlserving.rollout.aliases import CHALLENGER, Registry
-from mlserving.rollout.decide import Abort, AwaitApproval, Decision, Hold, Promote, Step, decide
+from mlserving.rollout.decide import Abort, AwaitApproval, Decision, Hold, Promote, Step, decide, held_back
 from mlserving.rollout.document import Desired, Wanted
 from mlserving.rollout.driver import Driver, Source
 from mlserving.rollout.plan import JUDGED, Approval, Phase, Plan, Rollout
@@ -48,6 +48,8 @@ class Wish:
     """None: the challenger, else the newest version."""
     digest: str = ""
     reason: str = ""
+    id: str = ""
+    """What the rollout is called, so that whoever asks for it finds again what he began; a name of its own where empty."""
     sticky: str | None = None
     log: Log = field(default_factory=Log)
 
@@ -76,8 +78,13 @@ def start(room: Room, wish: Wish) -> Desired:
     return _begin(room, written)
 
 
-def advance(room: Room, model: str) -> tuple[Desired, str]:
+def advance(room: Room, model: str, *, held: str = "") -> tuple[Desired, str]:
     """Do what is next, once: what a loop or a CronJob calls. Returns what is wanted now, and what was done or what is waited for.
+
+    Args:
+        room: what to work with.
+        model: which.
+        held: why it may not go on for now; empty: it may. It is judged all the same, and aborted where it is worse.
 
     Raises:
         ConfigError: no rollout was ever started.
@@ -89,7 +96,7 @@ def advance(room: Room, model: str) -> tuple[Desired, str]:
     if rollout.phase in JUDGED and rollout.step_started is None:
         return _count(room, desired), f"the step at {rollout.weight:g} % begins"
     if rollout.phase in JUDGED:
-        return _judge(room, desired, rollout)
+        return _judge(room, desired, rollout, held)
     if rollout.phase is Phase.PROMOTING:
         return _settle_if_due(room, desired, rollout)
     return _tidy(room, desired), f"the rollout is {rollout.phase.value.replace('_', ' ')}"
@@ -187,6 +194,8 @@ def _begin(room: Room, desired: Desired) -> Desired:
     assert desired.rollout is not None
     try:
         room.driver.await_in_force(desired, room.load_seconds)
+    except NobodyServes:
+        raise
     except Unavailable as error:
         because = f"version {desired.rollout.to_version} could not be loaded: {error}"
         _back_to_stable(room, desired, states.ended(desired.rollout, Phase.ABORTED, because, room.clock()), "rollout.abort", because)
@@ -203,10 +212,10 @@ def _count(room: Room, desired: Desired) -> Desired:
     return room.driver.write(document.steered(desired, counted))
 
 
-def _judge(room: Room, desired: Desired, rollout: Rollout) -> tuple[Desired, str]:
+def _judge(room: Room, desired: Desired, rollout: Rollout, held: str) -> tuple[Desired, str]:
     now = room.clock()
     seen = room.source.observe(rollout, now)
-    decision = decide(rollout.plan, rollout, seen, now)
+    decision = held_back(decide(rollout.plan, rollout, seen, now), held)
     after = states.judged(rollout, decision, seen, now)
     return _do(room, desired, after, decision), decision.reason
 
@@ -313,7 +322,7 @@ def _write(room: Room, desired: Desired, action: str, why: str, **details: Any) 
 def _new(room: Room, wish: Wish, old: int, new: int) -> Rollout:
     now = room.clock()
     return Rollout(
-        id=f"{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}-v{new}",
+        id=wish.id or f"{datetime.fromtimestamp(now, UTC):%Y%m%d-%H%M%S}-v{new}",
         model=wish.model,
         from_version=old,
         to_version=new,

@@ -22,6 +22,9 @@ from mlserving.errors import Unavailable
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ROLLED_BACK = "rolled_back"
 """Tag of a version that had taken over and was taken back: when and why."""
+RUN = "run_id"
+"""Tag of a version: the pipeline run that made it."""
+_MOST_VERSIONS = 10_000
 
 
 @functools.cache
@@ -85,6 +88,14 @@ class Registry:
             return {}
         with translated(self._uri):
             return aliases_of(client_at(self._uri), model)
+
+    def version_of_run(self, model: str, run_id: str) -> int | None:
+        """The version that a pipeline run registered, by the tag `run_id`; None where it registered none. Raises Unavailable."""
+        if not is_there(self._uri):
+            return None
+        with translated(self._uri):
+            found = client_at(self._uri).search_model_versions(f"name='{model}'", max_results=_MOST_VERSIONS)
+        return max((int(version.version) for version in found if version.tags.get(RUN) == run_id), default=None)
 
     def promote(self, model: str, version: int) -> None:
         """Make `version` the champion, if it is not. Raises Unavailable."""

@@ -88,6 +88,13 @@ def decide(plan: Plan, state: Rollout, observation: Observation, now: float) -> 
     return _hold(plan, state, observation, now, look)
 
 
+def held_back(decision: Decision, why: str) -> Decision:
+    """The decision where the canary may not be given more for now; `why` is empty where it may. What speaks against the canary still does."""
+    if not why or not isinstance(decision, (Step, Promote)):
+        return decision
+    return Hold(reason=f"{decision.reason}; held back: {why}", look=decision.look)
+
+
 def is_ready(plan: Plan, state: Rollout, observation: Observation, now: float) -> bool:
     """Whether the step has had the requests and the time that the plan asks for."""
     assert state.step_started is not None

@@ -34,6 +34,7 @@ class Driver(Protocol):
         """Return when every version that is wanted is loaded and requests are dealt by the weights.
 
         Raises:
+            NobodyServes: whoever loads versions is not there now.
             Unavailable: they are not after so many seconds, or a version cannot be loaded.
         """
         ...

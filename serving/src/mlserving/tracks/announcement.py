@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mlserving.errors import Conflict, Unavailable
+from mlserving.errors import Conflict, NobodyServes
 from mlserving.workspace import write_whole
 
 _FILE, _LOCK = "in_force.json", ".tracks.lock"
@@ -47,14 +47,14 @@ def read(folder: Path) -> dict[str, Any]:
     """What a supervisor that lives has told.
 
     Raises:
-        Unavailable: none runs, or it has not told anything yet.
+        NobodyServes: none runs, or it has not told anything yet.
     """
     if not is_running(folder):
-        raise Unavailable(f"Nothing serves tracks from {folder.parent} now. Start it in another terminal: millrace serve --tracks MODEL")
+        raise NobodyServes(f"Nothing serves tracks from {folder.parent} now. Start it in another terminal: millrace serve --tracks MODEL")
     try:
         told: dict[str, Any] = json.loads((folder / _FILE).read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise Unavailable("`millrace serve --tracks` is loading the models. Type the same command again in a moment.") from error
+        raise NobodyServes("`millrace serve --tracks` is loading the models. Type the same command again in a moment.") from error
     return told
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mlserving.errors import Unavailable
-from mlserving.rollout.aliases import ROLLED_BACK, Registry, client_at
+from mlserving.rollout.aliases import ROLLED_BACK, RUN, Registry, client_at
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,18 @@ def test_a_model_that_nobody_registered_has_no_aliases_and_none_are_made(uri: st
     assert registry.aliases("by-hand") == {}
 
 
+def test_the_version_that_a_run_registered_is_found_by_the_run(uri: str) -> None:
+    client_at(uri).set_model_version_tag("demo", "2", RUN, "run-of-2")
+    registry = Registry(uri)
+    assert registry.version_of_run("demo", "run-of-2") == 2
+    assert registry.version_of_run("demo", "another") is None
+    assert registry.version_of_run("nobody", "run-of-2") is None
+
+
 def test_a_registry_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     registry = Registry(f"sqlite:///{tmp_path}/none.db")
     registry.promote("demo", 2)
+    assert registry.version_of_run("demo", "run") is None
     assert registry.aliases("demo") == {}
     assert list(tmp_path.iterdir()) == []
 

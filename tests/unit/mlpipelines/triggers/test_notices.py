@@ -8,7 +8,10 @@ import pytest
 
 from mlpipelines.evaluation.verdict import Check, Estimate, Opponent, Verdict
 from mlpipelines.triggers.notices import Event, as_json, as_mail, as_slack, from_json, of_end, of_start
+from mlpipelines.triggers.rollout_notices import of_rollout
 from mlpipelines.triggers.starts import Ended
+from mlserving.rollout.plan import Check as Compared
+from mlserving.rollout.plan import Judgement, Phase, Plan, Rollout
 
 WHY = "drift: amount <drifted> & more"
 
@@ -79,3 +82,53 @@ def test_a_mail_that_comes_twice_is_seen_to_be_one() -> None:
 def test_a_notice_travels_as_json() -> None:
     notice = of_start("scam", "r", WHY, "")
     assert from_json(as_json(notice)) == notice
+
+
+def test_a_blessed_version_that_answers_nobody_yet_is_not_called_deployed() -> None:
+    ended = Ended(outcome="blessed", facts={"version": 4})
+    notice = of_end("scam", "scam-drift-1", WHY, ended, a_verdict("blessed"), onward="Its rollout is started next.")
+    assert notice.title == "scam: model blessed"
+    assert "Published as version 4. Blessed: recall 0.91 against 0.88. Its rollout is started next." in notice.text
+
+
+def a_rollout(phase: Phase, **changes: Any) -> Rollout:
+    return Rollout(
+        id="scam-drift-1", model="scam", from_version=3, to_version=4, plan=Plan(), phase=phase, started=0.0, started_by="trigger", **changes
+    )  # fmt: skip
+
+
+def test_of_an_aborted_rollout_the_check_that_failed_comes_first() -> None:
+    checks = (
+        Compared(name="errors", verdict="ok", canary=0.001, stable=0.001, limit=0.01, says="0.1 % against 0.1 %"),
+        Compared(name="latency", verdict="worse", canary=80.0, stable=20.0, limit=30.0, says="p99 80 ms against 20 ms"),
+    )
+    judgement = Judgement(time=1.0, weight=10, decision="abort", reason="latency", checks=checks)
+    rollout = a_rollout(Phase.ABORTED, ended_because="latency: p99 80 ms against 20 ms", judgements=(judgement,))
+    notice = of_rollout("scam-drift-1", WHY, rollout)
+    assert notice is not None
+    assert notice.title == "scam: rollout aborted"
+    assert notice.text.startswith("Version 3 answers everything again. Version 4: latency: p99 80 ms against 20 ms.")
+    table = as_mail(notice, "millrace@example.com", ["ann@example.com"]).get_content()
+    assert table.index("✘  latency  80") < table.index("✔  errors")
+    assert "canary  stable" in table
+    assert from_json(as_json(notice)) == notice
+
+
+@pytest.mark.parametrize(
+    ("phase", "says"),
+    [
+        (Phase.CANARY, "Its steps: 1 → 10 → 50 → 100 %"),
+        (Phase.AWAITING_APPROVAL, "millrace rollout approve scam"),
+        (Phase.HOLDING, "millrace rollout promote, or abort, scam"),
+        (Phase.PROMOTING, "Version 4 answers everything"),
+        (Phase.ROLLED_BACK, "taken back and version 3 answers everything"),
+    ],
+)
+def test_what_people_read_of_a_rollout_says_what_to_do(phase: Phase, says: str) -> None:
+    notice = of_rollout("scam-drift-1", WHY, a_rollout(phase))
+    assert notice is not None
+    assert says in notice.text
+
+
+def test_nobody_hears_of_a_version_that_is_being_loaded() -> None:
+    assert of_rollout("scam-drift-1", WHY, a_rollout(Phase.STARTING)) is None

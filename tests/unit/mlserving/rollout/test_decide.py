@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mlserving.rollout import states
-from mlserving.rollout.decide import Abort, AwaitApproval, Hold, HoldForPerson, Promote, Step, decide, level, next_look
+from mlserving.rollout.decide import Abort, AwaitApproval, Hold, HoldForPerson, Look, Promote, Step, decide, held_back, level, next_look
 from mlserving.rollout.plan import Approval, Approved, Phase, Rollout, Verdict
 from rollouts import NOW, observed, plan, rollout, seen
 
@@ -139,3 +139,13 @@ def test_a_plan_must_rise_to_all_requests_and_judge_something() -> None:
             plan(steps=steps)
     for steps in itertools.combinations((1, 5, 20, 50), 2):
         assert plan(steps=[*steps, 100]).judged == 2
+
+
+def test_held_back_it_goes_no_step_further_and_is_aborted_all_the_same() -> None:
+    look = Look(checks=(), ready=True)
+    for onward in (Step(reason="passed", look=look), Promote(reason="passed", look=look)):
+        held = held_back(onward, "ann froze it")
+        assert held == Hold(reason="passed; held back: ann froze it", look=look)
+        assert held_back(onward, "") is onward
+    for other in (Abort(reason="worse"), AwaitApproval(reason="ask"), Hold(reason="early")):
+        assert held_back(other, "ann froze it") is other

@@ -1,0 +1,86 @@
+"""Where models are served that the trigger rolls out: this workspace's tracks, or the helm releases that `--rollouts FILE` names.
+
+    prometheus: http://prometheus.monitoring:9090     # who scrapes the gateways
+    chart: oci://REGISTRY/model-serving               # the chart that is installed
+    releases:
+      transactions: {release: transactions, namespace: serving}
+
+The file is read anew for each rollout, so a model is added without a restart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pydantic
+import yaml
+from pydantic import Field
+
+from mlpipelines.errors import ConfigError
+from mlserving.rollout.actions import Room
+from mlserving.rollout.wiring import Cluster, cluster_room, local_room
+from mlserving.settings_file import Strict
+
+
+class Release(Strict):
+    """A helm release of `helm/model-serving`."""
+
+    release: str
+    namespace: str = "default"
+
+
+class Places(Strict):
+    """The whole file."""
+
+    prometheus: str
+    chart: str
+    by_namespace: bool = True
+    """Whether Prometheus' series carry the namespace, as an operator's do."""
+    releases: dict[str, Release] = Field(default_factory=dict)
+    """By model."""
+
+    def of(self, model: str) -> Cluster:
+        """Where a model is served.
+
+        Raises:
+            ConfigError: the file does not say.
+        """
+        found = self.releases.get(model)
+        if found is None:
+            known = ", ".join(self.releases) or "none"
+            raise ConfigError(f"The file of --rollouts names no release that serves {model!r}, only: {known}. Add it to `releases`.")
+        return Cluster(
+            release=found.release,
+            namespace=found.namespace,
+            chart=self.chart,
+            prometheus=self.prometheus,
+            by_namespace=self.by_namespace,
+        )
+
+
+def read_places(file: Path) -> Places:
+    """The file of `--rollouts`.
+
+    Raises:
+        ConfigError: it cannot be read, or a field is wrong; the text names it.
+    """
+    try:
+        return Places.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{file} cannot be read: {error}") from error
+    except pydantic.ValidationError as error:
+        lines = [f"  {'.'.join(map(str, each['loc'])) or '(the file)'}: {each['msg']}" for each in error.errors()]
+        raise ConfigError(f"{file} is not valid:\n" + "\n".join(lines)) from error
+
+
+def rooms(workspace: Path, who: str, file: Path | None) -> Callable[[str], Room]:
+    """What a model's rollout is worked on with, by the model's name. `who` acts; `file` is that of `--rollouts`."""
+    if file is None:
+        return lambda _model: local_room(workspace, who)
+    read_places(file)  # what is wrong with it is told at the start
+
+    def of_a_release(model: str) -> Room:
+        return cluster_room(workspace, who, read_places(file).of(model))
+
+    return of_a_release
