@@ -33,7 +33,8 @@ $(STAMP): requirements/dev.txt platform/pyproject.toml pipelines/pyproject.toml 
 	@touch $@
 
 demo: setup ## the whole flow on generated bank transactions: raw rows to a served, gated model
-	@$(BIN)/python -m mlpipelines.commands.demo --workspace $(DEMO_WORKSPACE) --rows $(ROWS)
+	@PATH="$$($(BIN)/python tools/binaries.py --there prometheus alertmanager):$$PATH" \
+	  $(BIN)/python -m mlpipelines.commands.demo --workspace $(DEMO_WORKSPACE) --rows $(ROWS)
 
 format: setup ## format the code
 	@$(BIN)/ruff format --quiet . && $(BIN)/ruff check --quiet --fix --exit-zero .

@@ -101,10 +101,10 @@ class Load:
 
 
 @contextlib.contextmanager
-def serve(workspace: Path, model: str = "demo") -> Iterator[Serving]:
+def serve(workspace: Path, model: str = "demo", *words: str) -> Iterator[Serving]:
     ready, log = workspace / "ready.json", workspace / "supervisor.log"
     options = ["--grpc-port", "0", "--rest-port", "0", "--admin-port", "0", "--implementation", "python", "--ready-file", str(ready)]
-    command = [sys.executable, "-m", "mlplatform", "serve", "--tracks", model, "--workspace", str(workspace), *options]
+    command = [sys.executable, "-m", "mlplatform", "serve", "--tracks", model, "--workspace", str(workspace), *options, *words]
     with (
         log.open("wb") as output,
         subprocess.Popen(command, stdout=output, stderr=output, env=os.environ | {"PYTHONUNBUFFERED": "1"}) as process,

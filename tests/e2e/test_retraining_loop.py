@@ -1,5 +1,7 @@
-"""The loop, closed: a real monitor sees real drift, Prometheus evaluates the rules that the chart ships, two Alertmanagers tell the trigger, and one
-training runs. Time is compressed by configuration: the rules wait a second where they wait a quarter of an hour.
+"""The whole loop on one machine, every part of it real: steady traffic to a served model drifts, the monitor finds it in the log, Prometheus fires
+the rule that the chart ships, two Alertmanagers tell the trigger, one training runs, and what it brings takes over from the version before, while
+no request fails. The trigger is killed at every stretch of the way. Time is compressed by configuration: rules wait a second where they wait a
+quarter of an hour, the monitor looks every few seconds, rows wait three seconds to become files.
 """
 
 from __future__ import annotations
@@ -9,38 +11,66 @@ import re
 import subprocess
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
+import numpy as np
 import pytest
 
 from alertmanager_server import AlertmanagerServer
 from control_plane import free_ports
 from prometheus_server import PrometheusServer
+from served_tracks import Load, serve
 from triggers import Trigger, until
-from typed_commands import MILLRACE, environment, millrace
-from watched_model import MODEL, Watched, payments
+from typed_commands import MILLRACE, environment, millrace, run, versions
 
 pytestmark = [pytest.mark.slow, pytest.mark.prometheus, pytest.mark.timeout(1200)]
 RULES = Path(__file__).resolve().parents[2] / "helm" / "model-serving" / "rules" / "monitor.yaml"
+MODEL = "visits"
+SETTINGS = """
+deployment:
+  track: canary
+  log: {share: 1, features: [page, referrer, seconds]}
+  rollout:
+    steps: [25, 60, 100]
+    min_requests: 60
+    first_look: 30
+    min_seconds: 1
+    every_seconds: 0.5
+    limits: {latency_ratio: null, distance: 0.4}
+retraining: {signals: [drift], cooldown_hours: 5, rollout: automatic}
+"""
+JUDGED = "metric: accuracy\n  rule: not_worse\n  margin: 0.1\n  budget: {latency_ms: 5000}"
+"""Another seed makes another model, and no better one; how fast it answers on a machine that does all this at once says nothing."""
+
+
+def visits(seed: int, **only: str) -> list[Mapping[str, Any]]:
+    """What callers ask: visits as those that the model was trained on, or all of one page or from one referrer."""
+    random = np.random.default_rng(seed)
+    return [
+        {
+            "page": str(random.choice(["home", "pricing", "docs", "blog", "jobs", "contact"])),
+            "referrer": str(random.choice(["search", "mail", "partner", "direct", ""])),
+            "seconds": float(random.lognormal(3.0, 1.0)),
+            "visited_at": int(random.integers(1_735_689_600, 1_767_225_600)),
+            **only,
+        }
+        for _ in range(400)
+    ]
 
 
 class World:
-    """One machine: a project, a model that is watched, and everything from the monitor to the trigger."""
+    """One machine: a project, its model, and everything from the gateway to the trigger."""
 
     def __init__(self, root: Path) -> None:
-        self.root, self.workspace = root, root / "w"
-        self.projects = root / "projects"
-        millrace("new", "visits", "--team", "web", "--into", self.projects, workspace=self.workspace)
-        file = self.projects / "visits" / "project.yaml"
-        text = file.read_text().replace("rows: 20000", "rows: 2000").replace("batch_size: 512", "batch_size: 128")
-        file.write_text(text + f"\ndeployment: {{model: {MODEL}}}\nretraining: {{cooldown_hours: 5}}\n")
-        self.watched = Watched(root / "served")
-        self.watched.publish()
+        self.root, self.workspace, self.projects = root, root / "w", root / "projects"
+        millrace("new", MODEL, "--team", "web", "--into", self.projects, workspace=self.workspace)
+        self.project = self.projects / MODEL
+        file = self.project / "project.yaml"
+        text = file.read_text().replace("rows: 20000", "rows: 4000").replace("batch_size: 512", "batch_size: 128")
+        file.write_text(text.replace("metric: accuracy", JUDGED) + SETTINGS)
         self.monitor_port, *self.alertmanager_ports = free_ports(3)
         self.trigger = Trigger(self.workspace, self.projects)
         self.rules = root / "rules.yaml"
@@ -48,9 +78,10 @@ class World:
 
     @contextmanager
     def monitor(self) -> Iterator[None]:
-        """`millrace monitor`, which looks at once and then every minute."""
-        command = [MILLRACE, "monitor", MODEL, "--every", "1m", "--listen", f"127.0.0.1:{self.monitor_port}"]
-        with subprocess.Popen(command, env=environment(self.watched.root), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        command = [MILLRACE, "monitor", MODEL, "--every", "2s", "--since", "30s", "--listen", f"127.0.0.1:{self.monitor_port}"]
+        with (self.root / "monitor.log").open("wb") as log, subprocess.Popen(
+            command, env=environment(self.workspace), stdout=log, stderr=log
+        ) as process:  # fmt: skip
             try:
                 yield
             finally:
@@ -73,78 +104,101 @@ class World:
         told = [f"127.0.0.1:{port}" for port in self.alertmanager_ports]
         return PrometheusServer(folder, scrape=scrape, rules=[self.rules], alertmanagers=told)
 
-    def predict(self, **drifted: pa.Array) -> None:
-        """Predictions of the last hour."""
-        self.watched.log(start=datetime.now(UTC) - timedelta(hours=1), seed=len(self.watched.logged) + 5, features=drifted)
+    def kill_the_trigger(self) -> None:
+        """And start another one, on the address that Alertmanager knows."""
+        port = int(self.trigger.address.rpartition(":")[2])
+        self.trigger.kill()
+        self.trigger.start(port)
 
-    def told(self, reason: str) -> float:
-        """How often the trigger gave this answer to drift."""
+    def answered(self, reason: str) -> float:
+        """How often the trigger that lives now gave this answer to drift."""
         return self.trigger.metric(f'millrace_trigger_decisions_total{{model="{MODEL}",reason="{reason}",signal="drift"}}') or 0.0
 
-    def runs(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(millrace("runs", "visits", "--json", workspace=self.workspace).stdout)
+    def phase(self) -> str:
+        """Of the rollout that the trigger drives."""
+        found = self.trigger.why(MODEL)["rollouts"]
+        return found[0]["phase"] if found else ""
+
+
+def asked(prometheus: PrometheusServer, query: str) -> list[Any]:
+    with urllib.request.urlopen(f"{prometheus.url}/api/v1/query?query={query}", timeout=10) as answer:
+        found: list[Any] = json.load(answer)["data"]["result"]
         return found
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> World:
-    return World(tmp_path)
-
-
 def firing(prometheus: PrometheusServer) -> set[str]:
-    """The columns whose drift alert fires."""
-    with urllib.request.urlopen(f"{prometheus.url}/api/v1/alerts", timeout=10) as answer:
-        alerts = json.load(answer)["data"]["alerts"]
-    return {
-        alert["labels"]["column"] for alert in alerts if alert["labels"]["alertname"] == "ModelFeatureDrift" and alert["state"] == "firing"
-    }
+    """The columns of the first version whose drift alert fires."""
+    found = asked(prometheus, 'ALERTS{alertname="ModelFeatureDrift",alertstate="firing",version="1"}')
+    return {each["metric"]["column"] for each in found}
 
 
 def looked(prometheus: PrometheusServer) -> bool:
-    """Whether the monitor's first run was scraped."""
-    with urllib.request.urlopen(f"{prometheus.url}/api/v1/query?query=millrace_monitor_last_run_seconds", timeout=10) as answer:
-        return bool(json.load(answer)["data"]["result"])
+    """Whether the monitor has seen rows enough to say something."""
+    found = asked(prometheus, 'millrace_monitor_drift_alarm{column="feature/page"}')
+    return bool(found)
 
 
-def test_drift_starts_one_training_whoever_tells_of_it_and_how_often(world: World) -> None:
+def test_drifted_traffic_ends_in_a_new_version_that_answers_and_no_request_fails(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    first = run(world.project, "--accept-schema", "--set", "training.seed=1", workspace=world.workspace)
+    assert first["status"] == "blessed"
     with ExitStack() as running:
+        serving = running.enter_context(serve(world.workspace, MODEL, "--log-seconds", "3"))
         running.enter_context(world.trigger)
-        first = running.enter_context(world.alertmanager(0, "first"))
+        one = running.enter_context(world.alertmanager(0, "first"))
         running.enter_context(world.alertmanager(1, "second"))
         prometheus = running.enter_context(world.prometheus())
+        running.enter_context(world.monitor())
+        load = Load(serving.rest, MODEL, visits(1), pause=0.03)
+        running.enter_context(load.running())
 
-        world.predict()
-        with world.monitor():
-            until(lambda: looked(prometheus))
-            time.sleep(5)  # evaluations of a healthy model
-            assert firing(prometheus) == set()
-            assert world.trigger.why(MODEL)["decisions"] == []
+        until(lambda: looked(prometheus))
+        time.sleep(5)  # evaluations of a healthy model
+        assert firing(prometheus) == set()
+        assert "drift" not in {each["signal"] for each in world.trigger.why(MODEL)["decisions"]}
 
-        world.predict(amount=pa.array(payments(2000, 9)["amount"].to_numpy() * 40))
-        with world.monitor():
-            until(lambda: world.told("started") == 1)
-            until(lambda: world.told("duplicate") >= 3)  # the other Alertmanager, and both again
-            assert firing(prometheus) == {"feature/amount"}
+        load.asked = visits(2, page="pricing")
+        until(lambda: world.answered("started") == 1)
+        world.kill_the_trigger()  # with the decision written down, and its run started or not
+        until(lambda: world.answered("duplicate") >= 3)  # both Alertmanagers, again and again
+        one.kill()
+        fresh = running.enter_context(world.alertmanager(0, "fresh"))  # which has forgotten whom it has told
+        assert fresh.address == one.address
 
-            first.kill()
-            with world.alertmanager(0, "fresh"):  # which has forgotten whom it has told
-                before = world.told("duplicate")
-                until(lambda: world.told("duplicate") >= before + 4)
+        load.asked = visits(3, page="pricing", referrer="mail")  # another column drifts: another alert
+        until(lambda: "feature/referrer" in firing(prometheus))
+        until(lambda: any(world.answered(reason) for reason in ("run-open", "rollout-open", "cooldown")))
+        world.kill_the_trigger()  # the training may be anywhere
+        until(lambda: world.phase() == "canary")
+        world.kill_the_trigger()  # in the middle of the rollout
+        until(lambda: world.phase() == "promoting")
+        world.kill_the_trigger()  # with the old version warm
+        until(lambda: time.monotonic() - load.last["1"] > 2)
+        assert load.last["2"] > load.last["1"]
+        millrace("rollout", "finish", MODEL, workspace=world.workspace)
+        until(lambda: world.phase() == "done")
 
-                world.trigger.kill()  # the training may be anywhere
-                port = int(world.trigger.address.rpartition(":")[2])
-                world.trigger.start(port)
-                until(lambda: world.told("duplicate") >= 2)
-                until(lambda: [run["outcome"] for run in world.trigger.why(MODEL)["runs"]] == ["rejected"])  # it has no reviewed schema
+    assert load.failures == {}
+    told(world)
 
-        world.predict(currency=pa.array(["CHF"] * 2000))
-        with world.monitor():
-            until(lambda: world.told("cooldown") >= 1)
-            assert "feature/currency" in firing(prometheus)
 
-    (run,) = world.runs()
-    assert run["reason"] == f"drift: {MODEL} version 1 is asked something else than it was trained on: feature/amount"
-    last, *_ = world.trigger.why(MODEL)["decisions"]
-    assert last["reason"] in ("cooldown", "duplicate")
+def told(world: World) -> None:
+    """Hold that everything that happened is written down: once, with its reason."""
+    decided = json.loads(millrace("why", MODEL, "--last", "200", "--json", workspace=world.workspace).stdout)
+    (training,) = decided["runs"]
+    assert training["outcome"] == "blessed"
+    (rollout,) = decided["rollouts"]
+    assert (rollout["run"], rollout["version"], rollout["state"]) == (training["name"], 2, "ended")
+    (started,) = [each for each in decided["decisions"] if each["reason"] == "started"]
+    assert started["summary"] == f"{MODEL} version 1 is asked something else than it was trained on: feature/page"
+    suppressed = [each for each in decided["decisions"] if each["reason"] in ("run-open", "rollout-open", "cooldown")]
+    assert any("feature/referrer" in each["summary"] for each in suppressed), "the second alert, with its reason"
+    assert all(each["text"] for each in suppressed)
+
+    assert {row["version"]: "champion" in row["aliases"] for row in versions(MODEL, world.workspace)} == {1: False, 2: True}
+    history = " ".join(millrace("rollout", "history", MODEL, workspace=world.workspace).stdout.split())
+    assert "trigger 1 → 2 done" in history
+    assert training["name"] in history
+    assert "whole" in millrace("audit", "verify", workspace=world.workspace).stdout
     shown = " ".join(millrace("why", MODEL, workspace=world.workspace).stdout.split())
-    assert "retraining.cooldown" in shown
+    assert f"{training['name']} 2 done promoted" in shown

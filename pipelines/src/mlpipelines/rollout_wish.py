@@ -19,5 +19,11 @@ def wish_of(project: Project, *, version: int | None = None, digest: str = "", r
         reason=reason,
         id=name,
         sticky=deployment.sticky,
-        log=Log(share=deployment.log.share, features=tuple(deployment.log.features)),
+        log=log_of(project),
     )
+
+
+def log_of(project: Project) -> Log:
+    """What of the predictions is logged."""
+    said = project.deployment.log
+    return Log(share=said.share, features=tuple(said.features))

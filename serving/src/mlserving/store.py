@@ -40,6 +40,8 @@ MONITOR_SETTINGS = Path(EXTRA, "monitor.json")
 """In a version folder: how it wants to be watched (`mlserving.monitor.settings`)."""
 REVIEW_SETTINGS = Path(EXTRA, "review.json")
 """In a version folder: how much of it people look at (`mlserving.review.settings`)."""
+SERVING_SETTINGS = Path(EXTRA, "serving.json")
+"""In a version folder: how requests to it are dealt and logged (`mlserving.tracks.carried`)."""
 
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _LOCK = ".lock"

@@ -137,7 +137,7 @@ def test_a_blessed_version_of_a_triggered_run_takes_over_step_by_step_and_the_ol
     assert scene.log() == [("trigger", word) for word in ("start", "step", "step", "step", "promote", "settle")]
     rollout = scene.desired().rollout
     assert rollout is not None
-    assert (rollout.id, rollout.started_by, rollout.reason) == (RUN, "trigger", "drift: pages drifted")
+    assert (rollout.id, rollout.started_by, rollout.reason) == (RUN, "trigger", f"drift: pages drifted ({RUN})")
     assert scene.notices[0].startswith("demo: canary started: Version 2 answers 1 % of the requests")
     assert scene.notices[1].startswith("demo: deployed: Version 2 answers everything")
 

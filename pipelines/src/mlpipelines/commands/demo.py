@@ -1,7 +1,7 @@
 """`make demo`: the whole flow on generated bank transactions, told in two screens.
 
-It types what a person would type: `millrace run`, `millrace serve --tracks`, one request over REST and one over gRPC, then the run of a second
-version and its rollout (`demo_rollout`); nothing in it knows more than the commands do.
+It types what a person would type: `millrace run`, `millrace serve --tracks`, one request over REST and one over gRPC. Then it lets the loop close by
+itself (`demo_loop`): what is asked drifts, and a second version is trained, takes over and is taken back. Nothing in it knows more than the commands do.
 """
 
 from __future__ import annotations
@@ -21,19 +21,24 @@ import pyarrow.parquet as pq
 from rich.panel import Panel
 from rich.table import Table
 
-from mlpipelines.commands import demo_rollout, screen
+from mlpipelines.commands import demo_loop, screen
 from mlpipelines.commands import run as run_command
+from mlpipelines.commands.demo_stream import Stream
 from mlpipelines.errors import Unavailable
 from mlpipelines.project import Project
 from mlpipelines.project_file import load_project
+from mlpipelines.publishing import registry
 from mlpipelines.run import RunRequest, run
 from mlpipelines.runs import RunRecord, list_runs
 from mlpipelines.workspace import Workspace, find_workspace
 
 PROJECT = Path("pipelines/projects/transactions")
 SECOND = PROJECT / "quick-rollout.yaml"
-"""Laid over the project for the second version: another seed, published as a canary."""
+"""Laid over the project for what the trigger trains: another seed, published as a canary, rolled out by itself."""
 LABEL = "category"
+_LOGGED = ("deployment.log.share=1.0", "deployment.log.features=[amount, team]")
+"""What the monitor reads; a project says it in its project.yaml."""
+_FIRST_SEED = 17
 _QUESTIONS = 500
 START_SECONDS = 300
 
@@ -46,16 +51,13 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     started = time.monotonic()
     workspace, rows = find_workspace(arguments.workspace), f"source.options.rows={arguments.rows}"
-    project = load_project(PROJECT, settings=[rows])
+    project = load_project(PROJECT, settings=[rows, *_LOGGED])
     first = _run(project, workspace, f"{project.name}: {arguments.rows:,} generated card transactions, from raw rows to a served model")
     champion_stays = first.status == "rejected" and first.failure is None  # Millrace's code changed, and the model is no better for it
     if run_command.exit_code_of(first) != 0 and not champion_stays:
         return run_command.exit_code_of(first)
-    second = _run(
-        load_project(PROJECT, overlays=[SECOND], settings=[rows]), workspace, "\nA second version, from another seed, for the canary track"
-    )
-    if run_command.exit_code_of(second) != 0:
-        return run_command.exit_code_of(second)
+    seed = f"training.seed={_FIRST_SEED + _versions(workspace, project.model_name)}"  # another version each time
+    projects = demo_loop.write_project(PROJECT, SECOND, [rows, seed], workspace.root / "demo" / "projects")
     questions = _sealed_transactions(workspace, project)
     with _server(workspace, project.model_name) as addresses:
         answers = {
@@ -63,8 +65,9 @@ def main(argv: list[str] | None = None) -> int:
             for protocol in ("REST", "gRPC")
         }
         _print_answers(_last_published(workspace, project.name, first), questions[0], answers)
-        stream = demo_rollout.Stream(addresses["rest"], project.model_name, [_typed(question, project) for question in questions])
-        told = demo_rollout.show([_millrace()], [str(PROJECT), "--with", str(SECOND)], project.model_name, arguments.workspace, stream)
+        typed = [_typed(question, project) for question in questions]
+        stream = Stream(addresses["rest"], project.model_name, typed)
+        told = demo_loop.show(_millrace(), project.model_name, stream, projects=projects, workspace=workspace.root, questions=typed)
     _print_end(told, arguments.workspace, time.monotonic() - started)
     return 1 if stream.failed else 0
 
@@ -95,6 +98,8 @@ def _server(workspace: Workspace, model: str) -> Iterator[Mapping[str, str]]:
             "0",
             "--admin-port",
             "0",
+            "--log-seconds",
+            "2",
             "--ready-file",
             str(ready),
         ]
@@ -141,6 +146,12 @@ def _ask(model: str, protocol: str, address: str, question: Mapping[str, str]) -
     return json.loads(result.stdout)
 
 
+def _versions(workspace: Workspace, model: str) -> int:
+    """How many versions the registry has had."""
+    newest = registry.newest_version(workspace, model)
+    return newest.version if newest is not None else 0
+
+
 def _last_published(workspace: Workspace, project: str, record: RunRecord) -> RunRecord:
     """The run whose model answers: this one, or an earlier one if there was nothing new."""
     if record.status == "blessed":
@@ -162,12 +173,24 @@ def _print_end(told: Mapping[str, str], workspace: str, seconds: float) -> None:
     out, table = screen.console(), Table.grid(padding=(0, 2))
     for name, text in told.items():
         table.add_row(name, text)
-    out.print(Panel(table, title="a second version took over and was taken back", title_align="left", expand=False, border_style="green"))
+    out.print(
+        Panel(
+            table,
+            title="what drifted was trained again, took over, and was taken back",
+            title_align="left",
+            expand=False,
+            border_style="green",
+        )
+    )
     out.print(f"All of it took {seconds:.0f} s. Next:")
     prefix = ".venv/bin/millrace"
     out.print(f"  {prefix} serve --tracks transactions --workspace {workspace}   and, in a second terminal:", soft_wrap=True)
     out.print(f"  {prefix} predict transactions merchant='TESCO STORES 3312' amount=23.5 --json", soft_wrap=True)
     out.print(f"  {prefix} models transactions --workspace {workspace}           the versions, their verdicts and lineage", soft_wrap=True)
+    out.print(
+        f"  {prefix} why transactions --workspace {workspace}              what was decided, trained and rolled out, and why",
+        soft_wrap=True,
+    )
     out.print(f"  {prefix} audit list transactions --workspace {workspace}       who moved which version, when and why", soft_wrap=True)
 
 

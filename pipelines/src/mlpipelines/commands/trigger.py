@@ -159,7 +159,6 @@ def _machine(
     from mlpipelines.triggers.ledger import Ledger
     from mlpipelines.triggers.metrics import Metrics
     from mlpipelines.triggers.outbox import Outbox
-    from mlpipelines.triggers.places import rooms
     from mlpipelines.triggers.projects import Projects
     from mlpipelines.triggers.reviewers import Reviewers
     from mlpipelines.triggers.roller import CLAIM_SECONDS, Roller, World
@@ -180,7 +179,7 @@ def _machine(
     telling = [Telling(outbox, channels, projects, ledger)] if arguments.notify else []
     world = World(
         projects=projects,
-        room=rooms(workspace.root, who or os.environ.get("MILLRACE_USER") or "trigger", rollouts),
+        room=_rooms(arguments, workspace.root, rollouts, who or os.environ.get("MILLRACE_USER") or "trigger"),
         frozen=lambda model: ledger.frozen(model, time.time()),
         reason_of=ledger.reason_of,
     )
@@ -211,6 +210,15 @@ def _machine(
         send=channels.send,
         metrics=metrics,
     )
+
+
+def _rooms(arguments: argparse.Namespace, workspace: Path, file: Path | None, who: str) -> Any:
+    """What rollouts are worked on with."""
+    from mlpipelines.triggers import places
+
+    if file is not None:
+        return places.releases(workspace, who, file)
+    return places.tracks(workspace, who) if arguments.kubeflow is None else places.nowhere
 
 
 def _runs(arguments: argparse.Namespace, projects: Any) -> Any:

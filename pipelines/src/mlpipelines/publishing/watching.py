@@ -1,6 +1,6 @@
-"""What a version carries so that it can be watched and reviewed: how its training was distributed, how it answered, and what its project asks.
+"""What a version carries so that it can be logged, watched and reviewed: how its training was distributed, how it answered, and what its project asks.
 
-The monitor (`mlserving.monitor`) and the review queue (`mlserving.review`) stand beside the servers, where neither training data nor project files are.
+The gateway, the monitor (`mlserving.monitor`) and the review queue (`mlserving.review`) stand beside the servers, where neither training data nor project files are.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from tensorflow_metadata.proto.v0 import statistics_pb2
 from mlpipelines.artifacts import Data, Evaluation, Statistics
 from mlpipelines.errors import Unavailable
 from mlpipelines.project import Project
+from mlpipelines.rollout_wish import log_of
 from mlpipelines.validation.columns import read_statistics
 from mlserving.monitor.reference import PREDICTIONS, SLICE
 from mlserving.monitor.settings import MOST_SLICES, Capacity, MonitorSettings
 from mlserving.statistics.columns import columns_of
-from mlserving.store import MONITOR_SETTINGS, REVIEW_SETTINGS, TRAINING_STATISTICS
+from mlserving.store import MONITOR_SETTINGS, REVIEW_SETTINGS, SERVING_SETTINGS, TRAINING_STATISTICS
+from mlserving.tracks.carried import Carried
 
 _PREDICTED = "predicted/"
 _BATCH_ROWS = 65_536
@@ -29,11 +31,11 @@ _FLOORS = {"classification": ("accuracy",), "detection": ("recall_at_capacity",)
 
 
 def write_watching(folder: Path, project: Project, *, data: Path, statistics: Path, evaluation: Path) -> None:
-    """Write training statistics, and the settings of monitor and review, into the version that is in `folder`.
+    """Write training statistics, and the settings of gateway, monitor and review, into the version that is in `folder`.
 
     Args:
         folder: of the SavedModel.
-        project: what it says of validation, evaluation, monitor and review.
+        project: what it says of validation, evaluation, deployment, monitor and review.
         data: the `Data` artifact, whose training rows are described slice by slice where the project names slices.
         statistics: the `Statistics` artifact; the training split's are taken, of the features only.
         evaluation: the `Evaluation` artifact, whose answers on the sealed test set are described.
@@ -51,12 +53,18 @@ def write_watching(folder: Path, project: Project, *, data: Path, statistics: Pa
         (folder / TRAINING_STATISTICS).parent.mkdir(parents=True, exist_ok=True)
         (folder / TRAINING_STATISTICS).write_bytes(carried.SerializeToString(deterministic=True))
         (folder / MONITOR_SETTINGS).write_text(monitor_settings(project).model_dump_json(indent=2) + "\n", encoding="utf-8")
+        (folder / SERVING_SETTINGS).write_text(serving_settings(project).model_dump_json(indent=2) + "\n", encoding="utf-8")
         (folder / REVIEW_SETTINGS).write_text(project.review.model_dump_json(indent=2) + "\n", encoding="utf-8")
     except OSError as error:
         raise Unavailable(
             f"What monitor and review need could not be written to {folder}: {error.strerror or error}. Nothing was published. "
             "Free some space and run `millrace run` again."
         ) from error
+
+
+def serving_settings(project: Project) -> Carried:
+    """How requests are dealt and logged before any rollout says so."""
+    return Carried(sticky=project.deployment.sticky, log=log_of(project))
 
 
 def describe_answers(predictions: Path) -> statistics_pb2.DatasetFeatureStatistics:

@@ -11,6 +11,7 @@ The file is read anew for each rollout, so a model is added without a restart.
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import pydantic
@@ -21,6 +22,8 @@ from mlpipelines.errors import ConfigError
 from mlserving.rollout.actions import Room
 from mlserving.rollout.wiring import Cluster, cluster_room, local_room
 from mlserving.settings_file import Strict
+
+_NEEDED = ("mlflow", "scipy")
 
 
 class Release(Strict):
@@ -74,11 +77,31 @@ def read_places(file: Path) -> Places:
         raise ConfigError(f"{file} is not valid:\n" + "\n".join(lines)) from error
 
 
-def rooms(workspace: Path, who: str, file: Path | None) -> Callable[[str], Room]:
-    """What a model's rollout is worked on with, by the model's name. `who` acts; `file` is that of `--rollouts`."""
-    if file is None:
-        return lambda _model: local_room(workspace, who)
+def tracks(workspace: Path, who: str) -> Callable[[str], Room]:
+    """What a model's rollout is worked on with where `millrace serve --tracks` serves this workspace. `who` acts."""
+    return lambda _model: local_room(workspace, who)
+
+
+def nowhere(model: str) -> Room:
+    """The same where nobody has said where models are served.
+
+    Raises:
+        ConfigError: always.
+    """
+    raise ConfigError(f"Nobody says which helm release serves {model!r}. Start the trigger with --rollouts FILE, or roll out by hand.")
+
+
+def releases(workspace: Path, who: str, file: Path) -> Callable[[str], Room]:
+    """The same for helm releases; `file` is that of `--rollouts`.
+
+    Raises:
+        ConfigError: it is wrong, or what rollouts need is not installed here.
+    """
     read_places(file)  # what is wrong with it is told at the start
+    if missing := [name for name in _NEEDED if find_spec(name) is None]:
+        raise ConfigError(
+            f"--rollouts needs {' and '.join(missing)}, which the trigger's own image leaves out. Install mlserving[rollout]."
+        )
 
     def of_a_release(model: str) -> Room:
         return cluster_room(workspace, who, read_places(file).of(model))

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
+import sqlalchemy.orm  # noqa: F401  MLflow's first call imports it, in a thread; half imported it breaks what others ask of the database
 import structlog
 
 from mlpipelines.errors import ConfigError, MillraceError
@@ -164,7 +165,7 @@ class Roller:
             return Note(state=WANTED, text=wait, version=row.version), self._clock() + project.deployment.rollout.every_seconds
         begun = Note(state=STARTED, text=f"version {row.version} is being loaded", phase=Phase.STARTING, version=row.version)
         self._rollouts.note(row.run, begun, again_at=self._clock() + self._claim_seconds)  # before the deed: whoever asks is told
-        wish = wish_of(project, version=row.version, reason=self._world.reason_of(row.run), name=row.run)
+        wish = wish_of(project, version=row.version, reason=f"{self._world.reason_of(row.run)} ({row.run})", name=row.run)
         try:
             started = actions.start(room, wish)
         except serving_errors.NotServed:

@@ -63,6 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--predictions", type=Path, metavar="DIR", help="where the prediction log and labels lie; without it no recorder runs"
     )
+    parser.add_argument(
+        "--log-seconds", type=float, default=60.0, metavar="S", help="so long logged predictions wait for company (default 60)"
+    )
     parser.add_argument("--ready-file", type=Path, metavar="FILE", help='written once requests are taken: {"grpc", "rest", "pid", "admin"}')
     parser.add_argument(
         "--drain", type=float, default=0.0, metavar="S", help="seconds on SIGTERM before connections are closed (default 0)"
@@ -80,6 +83,7 @@ def _options(arguments: argparse.Namespace) -> Options:
         admin_port=arguments.admin_port,
         spool=arguments.spool,
         predictions=arguments.predictions,
+        log_seconds=arguments.log_seconds,
         ready_file=arguments.ready_file,
         drain=arguments.drain,
         grace=arguments.grace,

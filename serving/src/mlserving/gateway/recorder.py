@@ -115,5 +115,5 @@ class Recorder:
         options = self._options
         return [
             "record", "--spool", str(options.spool), "--predictions", str(options.predictions), "--config", str(self._config),
-            "--metrics", str(self._figures), "--parent", str(os.getpid()),
+            "--metrics", str(self._figures), "--parent", str(os.getpid()), "--most-seconds", str(options.log_seconds),
         ]  # fmt: skip

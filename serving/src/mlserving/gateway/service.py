@@ -53,6 +53,7 @@ class Options:
     rest_port: int = 8501
     admin_port: int = 8502
     predictions: Path | None = None
+    log_seconds: float = 60.0
     spool: Path | None = None
     ready_file: Path | None = None
     drain: float = 0.0

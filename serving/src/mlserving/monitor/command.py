@@ -17,7 +17,7 @@ from mlserving.workspace import named_store, named_workspace
 DEFAULT_SINCE = "24h"
 ALARMED = 3
 """What the command exits with when something alarms."""
-_UNITS = {"m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _DESCRIPTION = """\
 Look at what served models were asked and answered: drift from training, quality where labels have come, golden requests.
 
@@ -71,12 +71,12 @@ def main(argv: list[str]) -> int:
 
 
 def duration(text: str, option: str) -> timedelta:
-    """`5m`, `24h`, `7d`, `2w`.
+    """`30s`, `5m`, `24h`, `7d`, `2w`.
 
     Raises:
         ConfigError: it is none; `option` is named.
     """
-    found = re.fullmatch(r"(\d+)([mhdw])", text)
+    found = re.fullmatch(r"(\d+)([smhdw])", text)
     if found is None or int(found[1]) == 0:
         raise ConfigError(f"{option} {text!r} is no length of time. Write a number and a unit: 30m, 24h, 7d, 2w.")
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
@@ -95,7 +95,7 @@ def window(since: str, until: str | None, now: datetime) -> tuple[datetime, date
 
 
 def _moment(text: str, option: str, now: datetime) -> datetime:
-    if re.fullmatch(r"\d+[mhdw]", text):
+    if re.fullmatch(r"\d+[smhdw]", text):
         return now - duration(text, option)
     try:
         found = datetime.fromisoformat(text)

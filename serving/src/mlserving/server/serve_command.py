@@ -112,6 +112,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--admin-port", type=int, default=8502, metavar="N", help="with --tracks: metrics and what is in force; default 8502"
     )
+    parser.add_argument(
+        "--log-seconds",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="with --tracks: so long logged predictions wait for company (default 60)",
+    )
     where.add_argument("--model-config", type=Path, metavar="FILE", help="a model_config_list; read again when it changes")
     parser.add_argument("--host", default="127.0.0.1", help="interface to listen on (default: 127.0.0.1, this machine only)")
     parser.add_argument("--grpc-port", type=int, default=8500, metavar="N", help="default 8500; 0 takes a free one")

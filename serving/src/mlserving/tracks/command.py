@@ -20,6 +20,7 @@ from mlserving.rollout.document import Desired, Wanted
 from mlserving.rollout.local import LocalDriver
 from mlserving.rollout.plan import ALL, Phase
 from mlserving.rollout.wiring import local_room
+from mlserving.tracks.carried import carried_by
 from mlserving.tracks.supervisor import Settings, Supervisor, missing
 from mlserving.workspace import model_store, registry_uri, serving_folder, workspace_folder, write_whole
 
@@ -39,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         folder=serving_folder(workspace),
         store=model_store(workspace),
         predictions=workspace / "predictions",
+        log_seconds=arguments.log_seconds,
         host=arguments.host,
         grpc_port=arguments.grpc_port,
         rest_port=arguments.rest_port,
@@ -62,7 +64,8 @@ def _begin(workspace: Path, model: str) -> None:
             f"There is no model {model!r} in {model_store(workspace)}. It has: {known}. Publish one: millrace run PROJECT_DIR"
         )
     wanted = Wanted(version=version, digest=driver.digest(model, version), weight=ALL)
-    driver.write(Desired(model=model, tracks={Track.STABLE: wanted}))
+    carried = carried_by(model_store(workspace) / model / str(version))
+    driver.write(Desired(model=model, tracks={Track.STABLE: wanted}, sticky=carried.sticky, log=carried.log))
 
 
 def _announcement(settings: Settings) -> Callable[[dict[str, Any]], None]:

@@ -42,6 +42,8 @@ class Settings:
     folder: Path
     store: Path
     predictions: Path
+    log_seconds: float = 60.0
+    """So long logged predictions wait until they are a file."""
     host: str = "127.0.0.1"
     grpc_port: int = 8500
     rest_port: int = 8501
@@ -151,6 +153,7 @@ class Supervisor:
         options = ["--config", str(folder / "gateway.yaml"), "--host", settings.host, "--ready-file", str(folder / "run" / "gateway.json")]
         options += [text for name, port in known.items() for text in (f"--{name}-port", str(port))]
         options += ["--spool", str(folder / "spool"), "--predictions", str(settings.predictions)]
+        options += ["--log-seconds", str(settings.log_seconds)]
         return [sys.executable, "-m", "mlserving", "gateway", *options]
 
     def _ask_gateway(self) -> None:

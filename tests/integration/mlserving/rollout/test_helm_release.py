@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ from typing import Any
 import pytest
 import yaml
 
-import binaries
-from control_plane import ControlPlane, Node
 from mlserving.audit.database import AuditLog
 from mlserving.errors import Conflict, NotServed, Unavailable
 from mlserving.rollout import actions
@@ -24,42 +21,23 @@ from mlserving.rollout.document import history
 from mlserving.rollout.helm import HelmDriver
 from mlserving.rollout.plan import Phase
 from rollouts import World, WorldSource, plan
+from served_release import CHART, NAMESPACE, RELEASE, Helm, cluster, installed
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.slow, pytest.mark.timeout(900)]
-CHART = Path(__file__).resolve().parents[4] / "helm" / "model-serving"
-NAMESPACE = "serving"
-RELEASE = "cards"
-VALUES = {
-    "model": {"name": "demo"},
-    "tracks": {"stable": {"version": 1, "replicas": 1}},
-    "store": {"kind": "gcs-copy", "bucket": {"name": "models"}},
-    "gateway": {"replicas": 1},
-}
 WISH = Wish(model="demo", version=2, plan=plan(), reason="new week", digest="ab" * 32)
-
-Helm = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def helm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Helm]:
-    with ControlPlane(tmp_path_factory.mktemp("plane"), controllers=True, nodes=[Node(name="node-0"), Node(name="node-1")]) as plane:
-        plane.client.request("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        os.environ["KUBECONFIG"] = str(plane.kubeconfig)
-        program = str(binaries.paths(["helm"])["helm"])
-        yield lambda *words: subprocess.run([program, "--namespace", NAMESPACE, *words], capture_output=True, text=True, check=False)
-        del os.environ["KUBECONFIG"]
+    with cluster(tmp_path_factory.mktemp("plane")) as typed:
+        yield typed
 
 
 @pytest.fixture
 def driver(helm: Helm, tmp_path: Path) -> Iterator[HelmDriver]:
     """Of a release that serves version 1."""
-    values = tmp_path / "values.yaml"
-    values.write_text(yaml.safe_dump(VALUES))
-    done = helm("install", RELEASE, str(CHART), "--values", str(values))
-    assert done.returncode == 0, done.stderr
-    programs = binaries.paths(["helm", "kubectl"])
-    yield HelmDriver(release=RELEASE, namespace=NAMESPACE, chart=str(CHART), helm=str(programs["helm"]), kubectl=str(programs["kubectl"]))
-    helm("uninstall", RELEASE, "--no-hooks", "--wait")
+    with installed(helm, tmp_path) as found:
+        yield found
 
 
 @pytest.fixture

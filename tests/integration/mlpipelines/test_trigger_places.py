@@ -1,0 +1,62 @@
+"""Where the trigger rolls out: what the file of `--rollouts` says, and what people are told where it says nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlpipelines.errors import ConfigError
+from mlpipelines.triggers.places import nowhere, read_places, releases, tracks
+from mlserving.rollout.helm import HelmDriver
+from mlserving.rollout.local import LocalDriver
+from mlserving.rollout.observe import Prometheus
+
+SAID = """
+prometheus: http://prometheus.monitoring:9090
+chart: oci://charts.example/model-serving
+releases:
+  cards: {release: cards-eu, namespace: serving}
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    found = tmp_path / "rollouts.yaml"
+    found.write_text(SAID)
+    return found
+
+
+def test_a_model_is_rolled_out_in_the_release_that_serves_it_under_the_trigger_s_name(file: Path, tmp_path: Path) -> None:
+    room = releases(tmp_path, "trigger", file)("cards")
+    assert isinstance(room.driver, HelmDriver)
+    assert (room.driver.release, room.driver.namespace, room.driver.chart) == ("cards-eu", "serving", "oci://charts.example/model-serving")
+    assert isinstance(room.source, Prometheus)
+    assert room.who == "trigger"
+
+
+def test_a_model_is_added_without_a_restart(file: Path, tmp_path: Path) -> None:
+    room = releases(tmp_path, "trigger", file)
+    with pytest.raises(ConfigError, match="names no release that serves 'scam', only: cards"):
+        room("scam")
+    file.write_text(SAID + "  scam: {release: scam}\n")
+    driver = room("scam").driver
+    assert isinstance(driver, HelmDriver)
+    assert driver.namespace == "default"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"), [("releases: {}", "prometheus: Field required"), ("colour: red", "colour"), ("{", "cannot be read")]
+)
+def test_a_file_that_is_wrong_is_refused_at_the_start(file: Path, tmp_path: Path, text: str, says: str) -> None:
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        releases(tmp_path, "trigger", file)
+    with pytest.raises(ConfigError, match=says):
+        read_places(file)
+
+
+def test_without_a_file_it_is_this_workspace_s_tracks_or_nowhere(tmp_path: Path) -> None:
+    assert isinstance(tracks(tmp_path, "trigger")("cards").driver, LocalDriver)
+    with pytest.raises(ConfigError, match="--rollouts FILE"):
+        nowhere("cards")
