@@ -27,6 +27,8 @@ _LOOK_SECONDS = 1.0
 _USUAL_SECONDS = 8.0
 """So long nothing drifts."""
 _TIMES = 40
+_SAYS_NOTHING = ("started", "resolved", "duplicate")
+"""Decisions that are told otherwise, or are the same alert again."""
 _STEPS = ("the step", "every step")
 """How texts begin that tell of more than how many requests have come."""
 
@@ -129,9 +131,7 @@ def _lines(found: Mapping[str, Any]) -> Iterator[str]:
     for decision in reversed(found["decisions"]):
         if decision["reason"] == "started":
             yield f"the trigger decides: {decision['text']}"
-    suppressed = [
-        each for each in reversed(found["decisions"]) if each["signal"] == "drift" and each["reason"] not in ("started", "resolved")
-    ]
+    suppressed = [each for each in reversed(found["decisions"]) if each["signal"] == "drift" and each["reason"] not in _SAYS_NOTHING]
     if suppressed:
         yield f"and, of another alert: {suppressed[0]['reason']}. {suppressed[0]['text']}"
     for run in found["runs"]:

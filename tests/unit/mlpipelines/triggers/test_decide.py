@@ -42,6 +42,7 @@ def test_a_cause_that_nothing_speaks_against_starts_a_run_named_after_it() -> No
         (a_situation(policy=replace(POLICY, signals=frozenset({Signal.CALENDAR}))), Reason.NOT_WANTED, "only because of calendar"),
         (a_situation(open_run="by-hand"), Reason.RUN_OPEN, "millrace runs --show by-hand"),
         (a_situation(a_start(NOW - 9 * DAY, open_=True)), Reason.RUN_OPEN, "scam-other"),
+        (a_situation(open_rollout="scam-quality-1"), Reason.ROLLOUT_OPEN, "millrace rollout status scam"),
         (a_situation(a_start(NOW - 5 * HOUR)), Reason.COOLDOWN, "retraining.cooldown"),
         (a_situation(*(a_start(NOW - n * 20 * HOUR, str(n)) for n in range(1, 8))), Reason.BUDGET_SPENT, "7 of its 7"),
         (a_situation(new_labels=99), Reason.TOO_FEW_LABELS, "100 are needed"),
@@ -129,6 +130,10 @@ def test_a_person_need_not_wait(situation: Situation) -> None:
 )
 def test_a_person_does_not_override_a_freeze_or_a_run(situation: Situation, reason: Reason) -> None:
     assert decide(BY_HAND, situation, NOW).reason is reason
+
+
+def test_a_canary_does_not_hold_a_person_back() -> None:
+    assert decide(BY_HAND, a_situation(open_rollout="scam-quality-1"), NOW).starts
 
 
 def test_a_date_that_was_missed_counts_where_the_project_says_so() -> None:
