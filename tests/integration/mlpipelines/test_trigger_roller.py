@@ -298,6 +298,7 @@ def test_while_its_canary_is_judged_a_model_is_trained_again_only_by_hand(scene:
         return scene.ledger.settle([cause], lambda _: facts, scene.now)[0].reason
 
     scene.run_ended()
+    assert reason(cause) is Reason.ROLLOUT_OPEN, "it is about to begin"
     scene.until("canary")
     assert reason(cause) is Reason.ROLLOUT_OPEN
     scene.until("promoting")

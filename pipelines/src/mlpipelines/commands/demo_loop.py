@@ -22,7 +22,7 @@ from mlpipelines.commands.demo_stream import Stream
 from mlpipelines.errors import Unavailable
 from mlpipelines.project_file import load_project
 
-_LONGEST_SECONDS = 240.0
+_LONGEST_SECONDS = 600.0
 _LOOK_SECONDS = 1.0
 _USUAL_SECONDS = 8.0
 """So long nothing drifts."""
@@ -66,14 +66,15 @@ def show(
         screen.console().print(f"  {time.monotonic() - began:4.0f} s  {text}", soft_wrap=True, markup=False)
 
     screen.console().print("\nThe loop closes by itself: drift → alert → decision → training → verdict → rollout", style="bold")
-    with stream.flowing(), running(millrace, model, projects, workspace) as programs:
-        say(f"requests flow; the monitor reads their log; {_who_tells(programs)}")
-        time.sleep(_USUAL_SECONDS)
-        stream.turn_to([{**question, "amount": float(question["amount"]) * _TIMES} for question in questions])
-        say(f"from now on every amount is {_TIMES} times as large")
-        _tell_the_trigger(programs, model, say)
-        after = time.time() - (time.monotonic() - began)
-        version = _watch(lambda: _why(millrace, model, here, after), say)
+    with stream.flowing():
+        with running(millrace, model, projects, workspace) as programs:
+            say(f"requests flow; the monitor reads their log; {_who_tells(programs)}")
+            time.sleep(_USUAL_SECONDS)
+            stream.turn_to([{**question, "amount": float(question["amount"]) * _TIMES} for question in questions])
+            say(f"from now on every amount is {_TIMES} times as large")
+            _tell_the_trigger(programs, model, say)
+            after = time.time() - (time.monotonic() - began)
+            version = _watch(lambda: _why(millrace, model, here, after), say)
         said = _typed([millrace, "rollout", "rollback", model, "--reason", "make demo shows it", *here])
         typed = time.monotonic()
         say(f"$ millrace rollout rollback {model}: {said.strip()}")

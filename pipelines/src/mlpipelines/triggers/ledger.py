@@ -255,8 +255,10 @@ def _runs_of(model: str) -> Select[Any]:
 
 
 def _canary_of(connection: Connection, model: str) -> str:
-    """The run whose version is on its way; what has taken over and only keeps the old version warm holds nothing back."""
-    on_its_way = (ROLLOUTS.c.model == model) & (ROLLOUTS.c.state == STARTED) & (ROLLOUTS.c.phase != Phase.PROMOTING)
+    """The run whose version is on its way, or is about to be; what has taken over and only keeps the old version warm holds nothing back."""
+    under_way = (ROLLOUTS.c.state == STARTED) & (ROLLOUTS.c.phase != Phase.PROMOTING)
+    nobody_has_looked = (ROLLOUTS.c.state == WANTED) & (ROLLOUTS.c.text == "")
+    on_its_way = (ROLLOUTS.c.model == model) & (under_way | nobody_has_looked)
     row = connection.execute(select(ROLLOUTS.c.run).where(on_its_way)).first()
     return str(row.run) if row is not None else ""
 
