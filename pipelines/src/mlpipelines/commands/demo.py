@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> int:
     if run_command.exit_code_of(first) != 0 and not champion_stays:
         return run_command.exit_code_of(first)
     seed = f"training.seed={_FIRST_SEED + _versions(workspace, project.model_name)}"  # another version each time
-    projects = demo_loop.write_project(PROJECT, SECOND, [rows, seed], workspace.root / "demo" / "projects")
+    once = demo_loop.one_more_training(_millrace(), project.model_name, workspace.root)
+    projects = demo_loop.write_project(PROJECT, SECOND, [rows, seed, *once], workspace.root / "demo" / "projects")
     questions = _sealed_transactions(workspace, project)
     with _server(workspace, project.model_name) as addresses:
         answers = {

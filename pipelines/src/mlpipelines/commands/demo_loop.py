@@ -18,7 +18,7 @@ import yaml
 
 from mlpipelines.commands import screen
 from mlpipelines.commands.demo_programs import Running, running
-from mlpipelines.commands.demo_stream import Stream
+from mlpipelines.commands.demo_stream import BUSY, Stream
 from mlpipelines.errors import Unavailable
 from mlpipelines.project_file import load_project
 
@@ -41,6 +41,12 @@ def write_project(project_dir: Path, overlay: Path, settings: Sequence[str], int
     shutil.copytree(project_dir, folder, ignore=shutil.ignore_patterns("*.yaml", "__pycache__"))
     (folder / "project.yaml").write_text(yaml.safe_dump(project.model_dump(mode="json", exclude_unset=True), sort_keys=False))
     return into
+
+
+def one_more_training(millrace: str, model: str, workspace: Path) -> list[str]:
+    """Settings that let the trigger start one training more than it has in this workspace: the drift stays, and one shows it."""
+    so_far = len(json.loads(_typed([millrace, "why", model, "--last", "1000", "--json", "--workspace", str(workspace)]))["runs"])
+    return [f"retraining.budget.runs={so_far + 1}", "retraining.budget.days=365"]
 
 
 def show(
@@ -74,7 +80,7 @@ def show(
             say(f"from now on every amount is {_TIMES} times as large")
             _tell_the_trigger(programs, model, say)
             after = time.time() - (time.monotonic() - began)
-            version = _watch(lambda: _why(millrace, model, here, after), say)
+            version = _watch(lambda: _why(millrace, model, here, after), say, stream)
         said = _typed([millrace, "rollout", "rollback", model, "--reason", "make demo shows it", *here])
         typed = time.monotonic()
         say(f"$ millrace rollout rollback {model}: {said.strip()}")
@@ -107,7 +113,7 @@ def _tell_the_trigger(programs: Running, model: str, say: Callable[[str], None])
         say("the alert is posted to the trigger, as Alertmanager would")
 
 
-def _watch(why: Callable[[], Mapping[str, Any]], say: Callable[[str], None]) -> str:
+def _watch(why: Callable[[], Mapping[str, Any]], say: Callable[[str], None], stream: Stream) -> str:
     """Tell what the trigger writes down, until the version that came of it answers everything. Returns that version."""
     told: list[str] = []
     deadline = time.monotonic() + _LONGEST_SECONDS
@@ -117,6 +123,8 @@ def _watch(why: Callable[[], Mapping[str, Any]], say: Callable[[str], None]) -> 
             if line not in told:
                 told.append(line)
                 say(line)
+        if found["rollouts"]:
+            stream.pause = BUSY  # a canary is judged on requests
         ended = next((rollout for rollout in found["rollouts"] if rollout["phase"] == "promoting" or rollout["state"] == "ended"), None)
         if ended is not None and ended["phase"] == "promoting":
             return str(ended["version"])

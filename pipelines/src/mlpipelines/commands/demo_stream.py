@@ -14,8 +14,8 @@ from typing import Any
 from mlpipelines.errors import Unavailable
 
 _ASKERS = 2
-_PAUSE = 0.01
-"""Seconds between a request's answer and the next request."""
+CALM, BUSY = 0.05, 0.01
+"""Seconds between a request's answer and the next request: while the machine has a model to train, and otherwise."""
 _QUIET = 1.0
 """A version that has not answered for so many seconds answers no more."""
 
@@ -30,6 +30,7 @@ class Stream:
         self._over = threading.Event()
         self.answers: Counter[str] = Counter()
         self.failed = 0
+        self.pause = CALM
         self.last: dict[str, float] = {}
 
     def turn_to(self, questions: Sequence[Mapping[str, Any]]) -> None:
@@ -63,7 +64,7 @@ class Stream:
 
     def _ask(self, number: int) -> None:
         connection = HTTPConnection(self._rest, timeout=60)
-        while not self._over.wait(_PAUSE):
+        while not self._over.wait(self.pause):
             try:
                 bodies = self._bodies
                 connection.request("POST", self._path, bodies[number % len(bodies)])
