@@ -24,7 +24,7 @@ from rich.table import Table
 from mlpipelines.commands import demo_loop, screen
 from mlpipelines.commands import run as run_command
 from mlpipelines.commands.demo_stream import Stream
-from mlpipelines.errors import Unavailable
+from mlpipelines.errors import MillraceError, Unavailable
 from mlpipelines.project import Project
 from mlpipelines.project_file import load_project
 from mlpipelines.publishing import registry
@@ -207,4 +207,8 @@ def _millrace() -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except MillraceError as error:
+        print(error, file=sys.stderr)
+        sys.exit(error.exit_code)
