@@ -1,0 +1,172 @@
+"""The environment `laptop` on any cluster: deployed, ready, asked for a prediction, in line for a GPU, deployed again, and taken away.
+
+With our images on its nodes as REGISTRY/NAME:TAG (`make images`), a folder that its nodes see under the same or another path, and, for the line, a node
+with two GPUs and the label cloud.google.com/gke-accelerator=nvidia-l4:
+
+MILLRACE_E2E_KUBECONFIG=… MILLRACE_E2E_REGISTRY=REGISTRY MILLRACE_E2E_TAG=TAG MILLRACE_E2E_DISKS=OUR_PATH=NODES_PATH \
+pytest tests/e2e/test_platform_on_a_cluster.py
+
+Kubeflow Pipelines is left out: its release is fetched from where test machines do not reach. Where the public image of PostgreSQL cannot be pulled,
+`tests/e2e/images/postgres` is one like it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import binaries
+import served_models
+from serving_release import eventually
+from typed_platform import ROOT, command
+
+KUBECONFIG, REGISTRY, TAG, DISKS = (os.environ.get(f"MILLRACE_E2E_{name}", "") for name in ("KUBECONFIG", "REGISTRY", "TAG", "DISKS"))
+WITHOUT = "--without=kubeflow-pipelines"
+CLAIMS = {
+    "postgresql": ["data-postgresql-0"],
+    "mlflow": ["mlflow-artifacts"],
+    "fraud": ["models", "predictions"],
+    "search": ["models", "predictions"],
+    "search-dev": ["models", "predictions"],
+}
+ACCELERATOR = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1200),
+    pytest.mark.skipif(
+        not (KUBECONFIG and REGISTRY and TAG and DISKS),
+        reason="name a cluster, our images and disks: MILLRACE_E2E_KUBECONFIG, MILLRACE_E2E_REGISTRY, MILLRACE_E2E_TAG, MILLRACE_E2E_DISKS",
+    ),
+]
+
+
+def kubectl(*words: str, given: Any = None) -> str:
+    command = [str(binaries.paths(["kubectl"])["kubectl"]), *words]
+    told = json.dumps(given) if given else None
+    done = subprocess.run(command, env=os.environ | {"KUBECONFIG": KUBECONFIG}, input=told, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
+    return done.stdout
+
+
+def platform(verb: str, file: Path, *options: str, said: str = "") -> subprocess.CompletedProcess[str]:
+    """`millrace platform VERB FILE`, by somebody who then says `said`."""
+    found = binaries.paths(["helm", "kubectl"])
+    there = os.environ | {"KUBECONFIG": KUBECONFIG, "HELM": str(found["helm"]), "KUBECTL": str(found["kubectl"])}
+    return subprocess.run(
+        command(verb, str(file), *options), cwd=ROOT, env=there, input=said, capture_output=True, text=True, check=False, timeout=900
+    )
+
+
+@pytest.fixture(scope="module")
+def disks() -> Iterator[Path]:
+    """A disk for each claim, which any account may write; gone afterwards."""
+    ours, nodes = (Path(part) for part in (DISKS.partition("=")[0], DISKS.partition("=")[2]))
+    named = [(namespace, claim) for namespace, claims in CLAIMS.items() for claim in claims]
+    for namespace, claim in named:
+        folder = ours / f"{namespace}-{claim}"
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o777)
+        spec = {
+            "capacity": {"storage": "50Gi"},
+            "accessModes": ["ReadWriteOnce"],
+            "hostPath": {"path": str(nodes / f"{namespace}-{claim}")},
+            "claimRef": {"namespace": namespace, "name": claim},
+        }
+        kubectl(
+            "apply",
+            "-f-",
+            given={"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"e2e-{namespace}-{claim}"}, "spec": spec},
+        )
+    yield ours
+    kubectl("delete", "persistentvolume", "--wait=false", *(f"e2e-{namespace}-{claim}" for namespace, claim in named))
+
+
+@pytest.fixture(scope="module")
+def laptop(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The environment, deployed with the images of this test and a version of its model; gone afterwards."""
+    served_models.publish(disks / "fraud-models", "transactions", 1, tmp_path_factory.mktemp("saved") / "1")
+    file = tmp_path_factory.mktemp("environments") / "laptop.yaml"
+    text = (ROOT / "platform" / "environments" / "laptop.yaml").read_text()
+    file.write_text(re.sub(r"^images: .*$", f"images: {{registry: {REGISTRY}, tag: {TAG}}}", text, flags=re.MULTILINE))
+    done = platform("deploy", file, WITHOUT)
+    said = done.stdout + done.stderr
+    try:
+        assert done.returncode == 0, f"{said}\n{platform('status', file, WITHOUT).stdout}"
+        assert "laptop is ready" in said
+        print(said)
+        yield file
+    finally:
+        with contextlib.suppress(AssertionError):
+            kubectl("delete", "pods", "--all", "--namespace=fraud", "--grace-period=0", "--force")
+        gone = platform("destroy", file, said="laptop\n")
+        sys.stdout.write(gone.stdout + gone.stderr)
+
+
+def test_every_pod_is_ready_and_the_second_deployment_writes_nothing(laptop: Path) -> None:
+    again = platform("deploy", laptop, WITHOUT)
+    assert again.returncode == 0, again.stderr
+    assert again.stdout.count("as it should be") == 9
+    looked = platform("status", laptop, WITHOUT)
+    assert (looked.returncode, looked.stdout.count(" healthy"), looked.stdout.count("NOT")) == (0, 9, 0)
+
+
+def test_a_prediction_is_answered_through_the_service(laptop: Path) -> None:
+    helm = [str(binaries.paths(["helm"])["helm"]), "test", "transactions", "--namespace=fraud", "--logs", "--timeout=150s"]
+    done = subprocess.run(helm, env=os.environ | {"KUBECONFIG": KUBECONFIG}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "3 golden requests of transactions version 1" in done.stdout
+
+
+def test_the_registry_knows_who_asks(laptop: Path) -> None:
+    ask = "import urllib.request as u; print(u.urlopen('http://127.0.0.1:5000/{}').status)"
+    inside = ("exec", "deployment/mlflow", "--namespace=mlflow", "--", "python3", "-c")
+    assert kubectl(*inside, ask.format("health")).strip() == "200"
+    with pytest.raises(AssertionError, match="401"):
+        kubectl(*inside, ask.format("api/2.0/mlflow/registered-models/search"))
+
+
+def gpu_pod(name: str, gpus: int) -> dict[str, Any]:
+    confined = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
+    container = {
+        "name": "work",
+        "image": f"{REGISTRY}/serving:{TAG}",
+        "command": ["/usr/bin/python3", "-c", "import time; time.sleep(3600)"],
+        "resources": {"limits": {"nvidia.com/gpu": str(gpus)}, "requests": {"cpu": "10m", "memory": "32Mi"}},
+        "securityContext": confined,
+    }
+    spec = {
+        "nodeSelector": ACCELERATOR,
+        "terminationGracePeriodSeconds": 0,
+        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+    }
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "fraud"}, "spec": spec}
+
+
+def test_a_gpu_pod_waits_for_its_team_and_starts_when_the_gpus_are_free(laptop: Path) -> None:
+    nodes = json.loads(kubectl("get", "nodes", "--output=json", "--selector", ",".join(f"{k}={v}" for k, v in ACCELERATOR.items())))[
+        "items"
+    ]
+    if not any(int(node["status"]["allocatable"].get("nvidia.com/gpu", 0)) >= 2 for node in nodes):
+        pytest.skip("no node has two GPUs and the label of their type")
+
+    def pod(name: str) -> Any:
+        return json.loads(kubectl("get", "pod", name, "--namespace=fraud", "--output=json"))
+
+    kubectl("apply", "-f-", given=gpu_pod("first", 2))
+    eventually("the first runs", lambda: pod("first")["status"]["phase"] == "Running", 90)
+    kubectl("apply", "-f-", given=gpu_pod("second", 1))
+    eventually("the second knows why it waits", lambda: "quota" in json.dumps(pod("second")["status"].get("conditions", [])).lower(), 30)
+    assert pod("second")["spec"]["schedulingGates"]
+    kubectl("delete", "pod", "first", "--namespace=fraud")
+    eventually("the second runs", lambda: pod("second")["status"]["phase"] == "Running", 90)
+    kubectl("delete", "pod", "second", "--namespace=fraud")
