@@ -29,7 +29,7 @@ from mlpipelines.project import Project
 from mlpipelines.project_file import load_project
 from mlpipelines.publishing import registry
 from mlpipelines.run import RunRequest, run
-from mlpipelines.runs import RunRecord, list_runs
+from mlpipelines.runs import RunRecord
 from mlpipelines.workspace import Workspace, find_workspace
 
 PROJECT = Path("pipelines/projects/transactions")
@@ -65,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
             protocol: _ask(project.model_name, f"--{protocol.lower()}", addresses[protocol.lower()], questions[0])
             for protocol in ("REST", "gRPC")
         }
-        _print_answers(_last_published(workspace, project.name, first), questions[0], answers)
+        _print_answers(registry.champion_of(workspace, project.model_name), questions[0], answers)
         typed = [_typed(question, project) for question in questions]
         stream = Stream(addresses["rest"], project.model_name, typed)
         told = demo_loop.show(_millrace(), project.model_name, stream, projects=projects, workspace=workspace.root, questions=typed)
@@ -153,20 +153,14 @@ def _versions(workspace: Workspace, model: str) -> int:
     return newest.version if newest is not None else 0
 
 
-def _last_published(workspace: Workspace, project: str, record: RunRecord) -> RunRecord:
-    """The run whose model answers: this one, or an earlier one if there was nothing new."""
-    if record.status == "blessed":
-        return record
-    return next(r for r in list_runs(workspace, project) if r.status == "blessed")
-
-
-def _print_answers(published: RunRecord, question: Mapping[str, Any], answers: Mapping[str, Any]) -> None:
+def _print_answers(champion: registry.RegisteredVersion | None, question: Mapping[str, Any], answers: Mapping[str, Any]) -> None:
     told = Table.grid(padding=(0, 2))
     asked = f"{question['merchant']!r}, {float(question['amount']):.2f} on team {question['team']!r}; it was booked as {question[LABEL]}"
     told.add_row("asked", asked)
     for protocol, answer in answers.items():
         told.add_row(protocol, _answer_text(answer))
-    title = f"{published.project} version {published.facts.get('version')} answers"
+    assert champion is not None  # a run was blessed, now or before
+    title = f"{champion.model} version {champion.version} answers"
     screen.console().print(Panel(told, title=title, title_align="left", expand=False, border_style="green"))
 
 
