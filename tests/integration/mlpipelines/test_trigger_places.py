@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from mlpipelines.errors import ConfigError
-from mlpipelines.triggers.places import nowhere, read_places, releases, tracks
+from mlpipelines.triggers.places import FILE, nowhere, releases, tracks
+from mlserving import errors as serving_errors
 from mlserving.rollout.helm import HelmDriver
 from mlserving.rollout.local import LocalDriver
 from mlserving.rollout.observe import Prometheus
@@ -45,15 +46,13 @@ def test_a_model_is_added_without_a_restart(file: Path, tmp_path: Path) -> None:
     assert driver.namespace == "default"
 
 
-@pytest.mark.parametrize(
-    ("text", "says"), [("releases: {}", "prometheus: Field required"), ("colour: red", "colour"), ("{", "cannot be read")]
-)
+@pytest.mark.parametrize(("text", "says"), [("releases: {}", "prometheus: Field required"), ("colour: red", "colour"), ("{", "is no YAML")])
 def test_a_file_that_is_wrong_is_refused_at_the_start(file: Path, tmp_path: Path, text: str, says: str) -> None:
     file.write_text(text)
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(serving_errors.ConfigError, match=says):
         releases(tmp_path, "trigger", file)
-    with pytest.raises(ConfigError, match=says):
-        read_places(file)
+    with pytest.raises(serving_errors.ConfigError, match=says):
+        FILE.read(file)
 
 
 def test_without_a_file_it_is_this_workspace_s_tracks_or_nowhere(tmp_path: Path) -> None:

@@ -14,14 +14,12 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
-import pydantic
-import yaml
 from pydantic import Field
 
 from mlpipelines.errors import ConfigError
 from mlserving.rollout.actions import Room
 from mlserving.rollout.wiring import Cluster, cluster_room, local_room
-from mlserving.settings_file import Strict
+from mlserving.settings_file import SettingsFile, Strict
 
 _NEEDED = ("mlflow", "scipy")
 
@@ -62,19 +60,8 @@ class Places(Strict):
         )
 
 
-def read_places(file: Path) -> Places:
-    """The file of `--rollouts`.
-
-    Raises:
-        ConfigError: it cannot be read, or a field is wrong; the text names it.
-    """
-    try:
-        return Places.model_validate(yaml.safe_load(file.read_text(encoding="utf-8")) or {})
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"{file} cannot be read: {error}") from error
-    except pydantic.ValidationError as error:
-        lines = [f"  {'.'.join(map(str, each['loc'])) or '(the file)'}: {each['msg']}" for each in error.errors()]
-        raise ConfigError(f"{file} is not valid:\n" + "\n".join(lines)) from error
+FILE = SettingsFile(Places, page="docs/retraining.md", remedy="It is named by --rollouts.")
+"""The file of `--rollouts`."""
 
 
 def tracks(workspace: Path, who: str) -> Callable[[str], Room]:
@@ -97,13 +84,13 @@ def releases(workspace: Path, who: str, file: Path) -> Callable[[str], Room]:
     Raises:
         ConfigError: it is wrong, or what rollouts need is not installed here.
     """
-    read_places(file)  # what is wrong with it is told at the start
+    FILE.read(file)  # what is wrong with it is told at the start
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
         raise ConfigError(
             f"--rollouts needs {' and '.join(missing)}, which the trigger's own image leaves out. Install mlserving[rollout]."
         )
 
     def of_a_release(model: str) -> Room:
-        return cluster_room(workspace, who, read_places(file).of(model))
+        return cluster_room(workspace, who, FILE.read(file).of(model))
 
     return of_a_release
