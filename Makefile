@@ -73,7 +73,7 @@ destroy-platform: setup ## name what would go, ask for the environment's name, a
 	@$(PLATFORM) destroy $(PLATFORM_ENV)
 
 images: setup ## build our images and run each; ENV=gke-staging PUSH=1 pushes them and writes their digests (BUILDER=, BASE=)
-	@$(BIN)/millrace images $(if $(ENV),--environment $(ENV)) $(if $(PUSH),--push) $(if $(BASE),--base $(BASE)) $(if $(BUILDER),--builder $(BUILDER)) $(IMAGES)
+	@$(BIN)/millrace images $(if $(ENV),--environment $(ENV)) $(if $(PUSH),--push) $(if $(WITHOUT_BILL),--without-bill) $(if $(BASE),--base $(BASE)) $(if $(BUILDER),--builder $(BUILDER)) $(IMAGES)
 
 ##@ Generate
 generate: setup ## reference pages, JSON Schemas and the dashboard from their definitions
