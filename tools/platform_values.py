@@ -175,6 +175,15 @@ class Mlflow(Chart, kw_only=True):
 # -- postgresql -----------------------------------------------------------------------------------------------------------
 
 
+class Backups(Closed, kw_only=True):
+    """Dumps of the databases."""
+
+    enabled: bool
+    schedule: Annotated[str, Meta(pattern=r"^\S+( \S+){4}$")]
+    keep: Annotated[int, Meta(ge=1, le=365)]
+    size: Size
+
+
 class Postgresql(Chart, kw_only=True):
     """All of helm/postgresql."""
 
@@ -184,6 +193,7 @@ class Postgresql(Chart, kw_only=True):
     admin_secret_name: OptionalName
     databases: list[Annotated[str, Meta(pattern="^[a-z][a-z0-9_]{0,62}$")]]
     passwords_secret_name: OptionalName
+    backups: Backups
     network_policy: From
 
 

@@ -32,7 +32,7 @@ from typed_platform import ROOT, command
 KUBECONFIG, REGISTRY, TAG, DISKS = (os.environ.get(f"MILLRACE_E2E_{name}", "") for name in ("KUBECONFIG", "REGISTRY", "TAG", "DISKS"))
 WITHOUT = "--without=kubeflow-pipelines"
 CLAIMS = {
-    "postgresql": ["data-postgresql-0"],
+    "databases": ["data-postgresql-0", "postgresql-backup"],
     "mlflow": ["mlflow-artifacts"],
     "fraud": ["models", "predictions"],
     "search": ["models", "predictions"],

@@ -35,6 +35,7 @@ KINDS = [
     "/api/v1/resourcequotas",
     "/apis/apps/v1/deployments",
     "/apis/apps/v1/statefulsets",
+    "/apis/batch/v1/cronjobs",
     "/apis/networking.k8s.io/v1/networkpolicies",
     "/apis/policy/v1/poddisruptionbudgets",
     "/apis/rbac.authorization.k8s.io/v1/clusterroles",

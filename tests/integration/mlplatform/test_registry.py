@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import NullPool, create_engine, text
 
 import binaries
 import programs
@@ -26,7 +27,7 @@ from mlplatform.environment import read_environment
 from mlplatform.plan.credentials import databases, secret_objects
 from mlplatform.plan.order import plan
 from mlplatform.plan.steps import Chart
-from postgres import PASSWORD, postgres_server
+from postgres import PASSWORD, postgres_server, url_of
 from typed_platform import ROOT
 
 pytestmark = [
@@ -38,13 +39,12 @@ pytestmark = [
 ENVIRONMENT = read_environment(ROOT / "platform" / "environments" / "laptop.yaml")
 
 
-def rendered(step: str, kind: str) -> Any:
+def rendered(step: str, kind: str, name: str = "") -> Any:
     os.environ["HELM"] = str(binaries.paths(["helm"])["helm"])
     (source,) = [one.source for one in plan(ENVIRONMENT) if one.name == step]
     assert isinstance(source, Chart)
     renderer = Renderer(root=ROOT, kubernetes=ENVIRONMENT.versions.kubernetes, offline=True)
-    (thing,) = [thing for thing in renderer.templates(source) if thing["kind"] == kind]
-    return thing
+    return next(thing for thing in renderer.templates(source) if (thing["kind"], thing["metadata"]["name"]) == (kind, name or step))
 
 
 def secret(name: str, port: int) -> Object:
@@ -62,7 +62,7 @@ def password_of(credential: str) -> str:
 
 def make_users(folder: Path, port: int) -> subprocess.CompletedProcess[str]:
     """The script of the chart's second container, in this machine's folders."""
-    script = rendered("postgresql", "ConfigMap")["data"]["users.sh"]
+    script = rendered("postgresql", "ConfigMap", "postgresql-users")["data"]["users.sh"]
     for there, here in (("/admin/", f"{folder}/admin/"), ("/passwords/", f"{folder}/passwords/"), ("/tmp/done", f"{folder}/done")):
         script = script.replace(there, here)
     script = script.replace("PGUSER=postgres", "PGUSER=owner PGDATABASE=postgres").replace("exec sleep infinity", "exit 0")
@@ -70,12 +70,29 @@ def make_users(folder: Path, port: int) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["sh", "-c", script], env=settings, capture_output=True, text=True, check=False, timeout=60)
 
 
+def run_script(name: str, folder: Path, port: int, **settings: str) -> subprocess.CompletedProcess[str]:
+    """One of the chart's scripts about backups, in this machine's folders."""
+    script = rendered("postgresql", "ConfigMap", "postgresql-backup")["data"][f"{name}.sh"]
+    script = (
+        script.replace("/admin/", f"{folder}/admin/").replace("/backups", f"{folder}/backups").replace("PGUSER=postgres", "PGUSER=owner")
+    )
+    told = os.environ | {"PGHOST": "127.0.0.1", "PGPORT": str(port), "DATABASES": " ".join(databases(ENVIRONMENT)), **settings}
+    return subprocess.run(["sh", "-c", script], env=told, capture_output=True, text=True, check=False, timeout=120)
+
+
 @pytest.fixture(scope="module")
-def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a PostgreSQL in which everybody has a database."""
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the chart's pods see of files."""
     folder = tmp_path_factory.mktemp("postgresql")
-    (folder / "admin").mkdir()
-    (folder / "passwords").mkdir()
+    for name in ("admin", "passwords", "backups"):
+        (folder / name).mkdir()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def database(place: Path) -> Iterator[int]:
+    """The port of a PostgreSQL in which everybody has a database."""
+    folder = place
     (folder / "admin" / "password").write_text(PASSWORD)
     for name in databases(ENVIRONMENT):
         (folder / "passwords" / name).write_text("an old one, with 'quotes'")
@@ -151,3 +168,52 @@ def test_models_lie_in_postgresql_and_artifacts_behind_the_server(registry: tupl
     ask(f"{address}/api/2.0/mlflow-artifacts/artifacts/1/note.txt", b"kept", user=admin, method="PUT")
     assert (artifacts / "1" / "note.txt").read_text() == "kept"
     assert status(f"{address}/api/2.0/mlflow-artifacts/artifacts/1/note.txt") == 401
+
+
+def names(address: str, user: str) -> list[str]:
+    found = json.loads(ask(f"{address}/api/2.0/mlflow/registered-models/search", user=user))
+    return sorted(model["name"] for model in found.get("registered_models", []))
+
+
+def test_what_was_backed_up_comes_back_and_what_was_there_is_kept(registry: tuple[str, Path], database: int, place: Path) -> None:
+    address, admin = registry[0], f"admin:{password_of('mlflow-admin')}"
+
+    def make(name: str) -> None:
+        ask(f"{address}/api/2.0/mlflow/registered-models/create", json.dumps({"name": name}).encode(), user=admin, method="POST")
+
+    make("backed-up")
+    (place / "backups" / ".2020-01-01T00-00-00Z").mkdir()  # of one that was killed
+    for old in ("2020-01-02T00-00-00Z", "2020-01-03T00-00-00Z"):
+        (place / "backups" / old).mkdir()
+    done = run_script("backup", place, database, KEEP="2")
+    assert done.returncode == 0, done.stderr
+    assert "2020-01-03T00-00-00Z" in (kept := sorted(path.name for path in (place / "backups").iterdir()))
+    assert len(kept) == 2
+
+    make("too-late")
+    assert {"backed-up", "too-late"} <= set(names(address, admin))
+    wrong = run_script("restore", place, database, BACKUP="2019-01-01T00-00-00Z")
+    assert (wrong.returncode, "There is no backup '2019-01-01T00-00-00Z'. There are: 2020-01-03" in wrong.stderr) == (2, True)
+    assert "too-late" in names(address, admin)
+
+    restored = run_script("restore", place, database)  # under a registry that goes on asking
+    assert restored.returncode == 0, restored.stderr
+    assert f"mlflow is as in {kept[-1]}; what it was before is mlflow_before_" in restored.stdout
+    assert "backed-up" in (now := names(address, admin))
+    assert "too-late" not in now
+    make("afterwards")  # its user owns what is there
+
+
+def test_a_dump_that_is_broken_changes_nothing(registry: tuple[str, Path], database: int, place: Path) -> None:
+    address, admin = registry[0], f"admin:{password_of('mlflow-admin')}"
+    before = names(address, admin)
+    torn = place / "backups" / "2099-01-01T00-00-00Z"
+    torn.mkdir()
+    for name in databases(ENVIRONMENT):
+        (torn / f"{name}.dump").write_bytes(b"PGDMP and no more")
+    done = run_script("restore", place, database)
+    assert (done.returncode != 0, "Nothing was changed." in done.stderr) == (True, True)
+    assert names(address, admin) == before
+    with create_engine(url_of(database), poolclass=NullPool).connect() as connection:
+        there = set(connection.execute(text("select datname from pg_database")).scalars())
+    assert not {name for name in there if "_restored_" in name}

@@ -12,7 +12,7 @@ from gpuqueue import labels
 from mlplatform import google_names
 from mlplatform.environment import Environment
 from mlplatform.plan.credentials import databases, mysql, secret_objects
-from mlplatform.services import Deployable
+from mlplatform.services import Database, Deployable
 from mlplatform.teams import Team
 
 Values = dict[str, Any]
@@ -130,8 +130,15 @@ def postgresql(environment: Environment) -> Values:
         "adminSecretName": "postgresql-admin",
         "databases": databases(environment),
         "passwordsSecretName": "postgresql-users",
+        "backups": _backups(environment.database),
         "networkPolicy": {"from": peers},
     }
+
+
+def _backups(database: Database) -> Values:
+    """As much disk again as the data has: dumps are compressed, and there are several."""
+    hour, minute = database.backups.at.split(":")
+    return {"enabled": True, "schedule": f"{int(minute)} {int(hour)} * * *", "keep": database.backups.keep, "size": f"{database.disk_gb}Gi"}
 
 
 def mlflow(environment: Environment) -> Values:
