@@ -26,6 +26,7 @@ import pytest
 
 import binaries
 import served_models
+from mlplatform.google_names import database_user
 from serving_release import eventually
 from typed_platform import ROOT, command
 
@@ -132,6 +133,25 @@ def test_the_registry_knows_who_asks(laptop: Path) -> None:
     assert kubectl(*inside, ask.format("health")).strip() == "200"
     with pytest.raises(AssertionError, match="401"):
         kubectl(*inside, ask.format("api/2.0/mlflow/registered-models/search"))
+
+
+def test_a_password_is_changed_as_the_handbook_says(laptop: Path) -> None:
+    file = laptop.parent / ".secrets-laptop" / database_user("mlflow")
+    assert file.exists()
+    file.write_text("another0word0for0the0registry")
+    assert platform("deploy", laptop, WITHOUT).returncode == 0
+    for workload in ("--namespace=databases statefulset/postgresql", "--namespace=mlflow deployment/mlflow"):
+        kubectl("rollout", "restart", *workload.split())
+        kubectl("rollout", "status", *workload.split(), "--timeout=240s")
+    assert platform("status", laptop, WITHOUT).returncode == 0
+
+
+def test_what_is_backed_up_comes_back(laptop: Path) -> None:
+    for job, verb in (("backup-now", "backup"), ("back", "restore")):
+        kubectl("--namespace=databases", "create", "job", job, f"--from=cronjob/postgresql-{verb}")
+        kubectl("--namespace=databases", "wait", f"job/{job}", "--for=condition=complete", "--timeout=120s")
+    assert "mlflow is as in 20" in kubectl("--namespace=databases", "logs", "job/back")
+    eventually("the registry answers again", lambda: platform("status", laptop, WITHOUT).returncode == 0, 120)
 
 
 def gpu_pod(name: str, gpus: int) -> dict[str, Any]:
