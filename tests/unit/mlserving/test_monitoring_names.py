@@ -15,12 +15,19 @@ from mlserving.review import metrics as review_metrics
 
 ROOT = Path(__file__).resolve().parents[3]
 CHART = ROOT / "helm" / "model-serving"
-RULES: list[dict[str, Any]] = [
-    rule for group in yaml.safe_load((CHART / "rules" / "model-serving.yaml").read_text())["groups"] for rule in group["rules"]
-]
+
+
+def rules_of(file: Path) -> list[dict[str, Any]]:
+    return [rule for group in yaml.safe_load(file.read_text())["groups"] for rule in group["rules"]]
+
+
+RULES = rules_of(CHART / "rules" / "model-serving.yaml")
+OF_THE_TRIGGER = {rule["alert"] for rule in rules_of(ROOT / "helm" / "retraining" / "rules" / "retraining.yaml")}
 DASHBOARD = json.loads((CHART / "dashboards" / "model-serving.json").read_text())
 QUERIES = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", ())]
-PAGES = sorted(page for kind in ("Serving", "Rollout") for page in (ROOT / "docs" / "runbooks").glob(f"{kind}*.md"))
+PAGES = sorted(
+    page for kind in ("Serving", "Rollout") for page in (ROOT / "docs" / "runbooks").glob(f"{kind}*.md") if page.stem not in OF_THE_TRIGGER
+)
 SECTIONS = ["What it means", "What people feel", "How to look", "How to mend", "How to know"]
 SOURCES = "\n".join(path.read_text() for path in sorted((ROOT / "serving" / "src" / "mlserving").rglob("*.py")))
 
