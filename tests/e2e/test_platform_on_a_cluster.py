@@ -98,9 +98,9 @@ def laptop(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     file = tmp_path_factory.mktemp("environments") / "laptop.yaml"
     text = (ROOT / "platform" / "environments" / "laptop.yaml").read_text()
     file.write_text(re.sub(r"^images: .*$", f"images: {{registry: {REGISTRY}, tag: {TAG}}}", text, flags=re.MULTILINE))
-    done = platform("deploy", file, WITHOUT)
-    said = done.stdout + done.stderr
     try:
+        done = platform("deploy", file, WITHOUT)
+        said = done.stdout + done.stderr
         assert done.returncode == 0, f"{said}\n{platform('status', file, WITHOUT).stdout}"
         assert "laptop is ready" in said
         print(said)

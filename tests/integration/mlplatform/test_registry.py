@@ -65,7 +65,7 @@ def make_users(folder: Path, port: int) -> subprocess.CompletedProcess[str]:
     script = rendered("postgresql", "ConfigMap", "postgresql-users")["data"]["users.sh"]
     for there, here in (("/admin/", f"{folder}/admin/"), ("/passwords/", f"{folder}/passwords/"), ("/tmp/done", f"{folder}/done")):
         script = script.replace(there, here)
-    script = script.replace("PGUSER=postgres", "PGUSER=owner PGDATABASE=postgres").replace("exec sleep infinity", "exit 0")
+    script = script.replace("PGUSER=postgres", "PGUSER=owner PGDATABASE=postgres").replace("sleep infinity &", "exit 0")
     settings = os.environ | {"PGPORT": str(port), "DATABASES": " ".join(databases(ENVIRONMENT))}
     return subprocess.run(["sh", "-c", script], env=settings, capture_output=True, text=True, check=False, timeout=60)
 
