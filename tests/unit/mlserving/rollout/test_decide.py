@@ -3,7 +3,7 @@ from __future__ import annotations
 import itertools
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mlserving.rollout import states
@@ -95,6 +95,7 @@ _SIGHTINGS = st.tuples(st.integers(0, 3000), st.floats(0, 0.3), st.floats(0, 200
 
 
 @given(st.lists(_SIGHTINGS, max_size=12), st.booleans())
+@example(sightings=[(200, 0.0, 10.0)] * 4 + [(0, 0.0, 0.0)], approve=True)  # it has taken over, and somebody looks again
 def test_no_step_is_skipped_and_none_is_left_without_its_requests_and_time(
     sightings: list[tuple[int, float, float]], approve: bool
 ) -> None:
@@ -108,11 +109,12 @@ def test_no_step_is_skipped_and_none_is_left_without_its_requests_and_time(
         assert decision == decide(state.plan, state, seen_now, now), "the same question has the same answer"
         then = states.judged(state, decision, seen_now, now)
         assert then.step in (state.step, state.step + 1)
-        if then.step > state.step or then.phase is Phase.PROMOTING:
+        takes_over = then.phase is Phase.PROMOTING and state.phase is not Phase.PROMOTING
+        if then.step > state.step or takes_over:
             assert requests >= state.plan.min_requests
             assert seconds >= state.plan.min_seconds
             assert then.step < state.plan.judged
-        if then.phase is Phase.PROMOTING:
+        if takes_over:
             assert state.step == state.plan.judged - 1
             assert state.approvals
         state = Rollout.model_validate_json(then.model_dump_json())
