@@ -33,7 +33,7 @@ $(STAMP): requirements/dev.txt platform/pyproject.toml pipelines/pyproject.toml 
 	@touch $@
 
 demo: setup ## the whole flow on generated bank transactions: raw rows to a served, gated model
-	@PATH="$$($(BIN)/python tools/binaries.py --there prometheus alertmanager):$$PATH" \
+	@there=$$($(BIN)/python tools/binaries.py --there prometheus alertmanager); PATH="$${there:+$$there:}$$PATH" \
 	  $(BIN)/python -m mlpipelines.commands.demo --workspace $(DEMO_WORKSPACE) --rows $(ROWS)
 
 format: setup ## format the code
@@ -57,7 +57,7 @@ tools: ## build the real programs that tests run against, once for all checkouts
 
 ##@ Platform
 # Your own helm and kubectl, or else those that tests run with.
-PLATFORM = PATH="$$PATH:$$($(BIN)/python tools/binaries.py --there helm kubectl)" $(BIN)/millrace platform
+PLATFORM = there=$$($(BIN)/python tools/binaries.py --there helm kubectl); PATH="$$PATH$${there:+:$$there}" $(BIN)/millrace platform
 PLATFORM_ENV = $(or $(ENV),laptop)
 
 plan-platform: setup ## what ENV=… would put into its cluster, against what is there, and what it costs; OFFLINE=1 asks nobody

@@ -18,6 +18,7 @@ import pytest
 import steady_caller
 from api_client import Refused
 from cluster_release import HelmRelease
+from restricted_pod import restricted_pod
 
 NAME = "cards"
 CLAIM = "models"
@@ -151,28 +152,7 @@ class ServingRelease(HelmRelease):
 
     def run_inside(self, name: str, command: list[str]) -> None:
         """Start a pod of our image."""
-        security = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
-        pod = {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name, "namespace": NAME},
-            "spec": {
-                "restartPolicy": "Never",
-                "terminationGracePeriodSeconds": 1,
-                "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-                "containers": [
-                    {
-                        "name": "inside",
-                        "image": self._image,
-                        "command": ["/usr/bin/python3", *command],
-                        "securityContext": security,
-                        "resources": {"requests": NOWHERE},
-                        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-                    }
-                ],
-                "volumes": [{"name": "tmp", "emptyDir": {}}],
-            },
-        }
+        pod = restricted_pod(name, NAME, self._image, command=["/usr/bin/python3", *command], resources={"requests": NOWHERE})
         self.client.request("POST", f"/api/v1/namespaces/{NAME}/pods", pod)
 
     def said(self, name: str) -> str:

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 from collections.abc import Iterator
-from typing import Any
+from functools import partial
 
 import pytest
 
-import binaries
+import typed_kubectl
 from mlplatform.images import RECIPES
 from mlplatform.services import Deployable
+from restricted_pod import restricted_pod
 
 KUBECONFIG = os.environ.get("MILLRACE_E2E_KUBECONFIG", "")
 STEPS, MLFLOW = (os.environ.get(f"MILLRACE_E2E_{name}_IMAGE", "") for name in ("STEPS", "MLFLOW"))
@@ -30,12 +30,7 @@ pytestmark = [
 ]
 
 
-def kubectl(*words: str, given: Any = None) -> str:
-    command = [str(binaries.paths(["kubectl"])["kubectl"]), "--namespace", NAMESPACE, *words]
-    environment = os.environ | {"KUBECONFIG": KUBECONFIG}
-    done = subprocess.run(command, env=environment, input=json.dumps(given) if given else None, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"
-    return done.stdout
+kubectl = partial(typed_kubectl.kubectl, KUBECONFIG, f"--namespace={NAMESPACE}")
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -49,22 +44,7 @@ def namespace() -> Iterator[None]:
 
 def run_to_its_end(name: str, image: str, *arguments: str) -> str:
     """What a pod says that runs the image with these arguments; it must end well."""
-    container = {
-        "name": "it",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "args": list(arguments),
-        "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
-        "volumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
-    }
-    spec = {
-        "restartPolicy": "Never",
-        "automountServiceAccountToken": False,
-        "securityContext": {"runAsNonRoot": True, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container],
-        "volumes": [{"name": "tmp", "emptyDir": {}}],
-    }
-    kubectl("apply", "--filename=-", given={"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+    kubectl("apply", "--filename=-", given=restricted_pod(name, NAMESPACE, image, args=list(arguments)))
     kubectl("wait", f"pod/{name}", "--for=jsonpath={.status.containerStatuses[0].state.terminated}", f"--timeout={SECONDS}s")
     said = kubectl("logs", name)
     ended = json.loads(kubectl("get", "pod", name, "--output=json"))["status"]["containerStatuses"][0]["state"]["terminated"]

@@ -19,6 +19,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,11 @@ import pytest
 
 import binaries
 import served_models
+import typed_kubectl
 from mlplatform.google_names import database_user
+from restricted_pod import restricted_pod
 from serving_release import eventually
-from typed_platform import ROOT, command
+from typed_platform import ROOT, typed_for
 
 KUBECONFIG, REGISTRY, TAG, DISKS = (os.environ.get(f"MILLRACE_E2E_{name}", "") for name in ("KUBECONFIG", "REGISTRY", "TAG", "DISKS"))
 WITHOUT = "--without=kubeflow-pipelines"
@@ -50,21 +53,8 @@ pytestmark = [
 ]
 
 
-def kubectl(*words: str, given: Any = None) -> str:
-    command = [str(binaries.paths(["kubectl"])["kubectl"]), *words]
-    told = json.dumps(given) if given else None
-    done = subprocess.run(command, env=os.environ | {"KUBECONFIG": KUBECONFIG}, input=told, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"kubectl {' '.join(words)}: {done.stderr}"
-    return done.stdout
-
-
-def platform(verb: str, file: Path, *options: str, said: str = "") -> subprocess.CompletedProcess[str]:
-    """`millrace platform VERB FILE`, by somebody who then says `said`."""
-    found = binaries.paths(["helm", "kubectl"])
-    there = os.environ | {"KUBECONFIG": KUBECONFIG, "HELM": str(found["helm"]), "KUBECTL": str(found["kubectl"])}
-    return subprocess.run(
-        command(verb, str(file), *options), cwd=ROOT, env=there, input=said, capture_output=True, text=True, check=False, timeout=900
-    )
+kubectl = partial(typed_kubectl.kubectl, KUBECONFIG)
+platform = partial(typed_for, KUBECONFIG, seconds=900)
 
 
 @pytest.fixture(scope="module")
@@ -99,24 +89,24 @@ def laptop(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
     text = (ROOT / "platform" / "environments" / "laptop.yaml").read_text()
     file.write_text(re.sub(r"^images: .*$", f"images: {{registry: {REGISTRY}, tag: {TAG}}}", text, flags=re.MULTILINE))
     try:
-        done = platform("deploy", file, WITHOUT)
+        done = platform("deploy", str(file), WITHOUT)
         said = done.stdout + done.stderr
-        assert done.returncode == 0, f"{said}\n{platform('status', file, WITHOUT).stdout}"
+        assert done.returncode == 0, f"{said}\n{platform('status', str(file), WITHOUT).stdout}"
         assert "laptop is ready" in said
         print(said)
         yield file
     finally:
         with contextlib.suppress(AssertionError):
             kubectl("delete", "pods", "--all", "--namespace=fraud", "--grace-period=0", "--force")
-        gone = platform("destroy", file, said="laptop\n")
+        gone = platform("destroy", str(file), said="laptop\n")
         sys.stdout.write(gone.stdout + gone.stderr)
 
 
 def test_every_pod_is_ready_and_the_second_deployment_writes_nothing(laptop: Path) -> None:
-    again = platform("deploy", laptop, WITHOUT)
+    again = platform("deploy", str(laptop), WITHOUT)
     assert again.returncode == 0, again.stderr
     assert again.stdout.count("as it should be") == 9
-    looked = platform("status", laptop, WITHOUT)
+    looked = platform("status", str(laptop), WITHOUT)
     assert (looked.returncode, looked.stdout.count(" healthy"), looked.stdout.count("NOT")) == (0, 9, 0)
 
 
@@ -139,11 +129,11 @@ def test_a_password_is_changed_as_the_handbook_says(laptop: Path) -> None:
     file = laptop.parent / ".secrets-laptop" / database_user("mlflow")
     assert file.exists()
     file.write_text("another0word0for0the0registry")
-    assert platform("deploy", laptop, WITHOUT).returncode == 0
+    assert platform("deploy", str(laptop), WITHOUT).returncode == 0
     for workload in ("--namespace=databases statefulset/postgresql", "--namespace=mlflow deployment/mlflow"):
         kubectl("rollout", "restart", *workload.split())
         kubectl("rollout", "status", *workload.split(), "--timeout=240s")
-    assert platform("status", laptop, WITHOUT).returncode == 0
+    assert platform("status", str(laptop), WITHOUT).returncode == 0
 
 
 def test_what_is_backed_up_comes_back(laptop: Path) -> None:
@@ -151,25 +141,18 @@ def test_what_is_backed_up_comes_back(laptop: Path) -> None:
         kubectl("--namespace=databases", "create", "job", job, f"--from=cronjob/postgresql-{verb}")
         kubectl("--namespace=databases", "wait", f"job/{job}", "--for=condition=complete", "--timeout=120s")
     assert "mlflow is as in 20" in kubectl("--namespace=databases", "logs", "job/back")
-    eventually("the registry answers again", lambda: platform("status", laptop, WITHOUT).returncode == 0, 120)
+    eventually("the registry answers again", lambda: platform("status", str(laptop), WITHOUT).returncode == 0, 120)
 
 
 def gpu_pod(name: str, gpus: int) -> dict[str, Any]:
-    confined = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}, "readOnlyRootFilesystem": True}
-    container = {
-        "name": "work",
-        "image": f"{REGISTRY}/serving:{TAG}",
-        "command": ["/usr/bin/python3", "-c", "import time; time.sleep(3600)"],
-        "resources": {"limits": {"nvidia.com/gpu": str(gpus)}, "requests": {"cpu": "10m", "memory": "32Mi"}},
-        "securityContext": confined,
-    }
-    spec = {
-        "nodeSelector": ACCELERATOR,
-        "terminationGracePeriodSeconds": 0,
-        "securityContext": {"runAsNonRoot": True, "runAsUser": 65532, "seccompProfile": {"type": "RuntimeDefault"}},
-        "containers": [container],
-    }
-    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "fraud"}, "spec": spec}
+    return restricted_pod(
+        name,
+        "fraud",
+        f"{REGISTRY}/serving:{TAG}",
+        node=ACCELERATOR,
+        command=["/usr/bin/python3", "-c", "import time; time.sleep(3600)"],
+        resources={"limits": {"nvidia.com/gpu": str(gpus)}, "requests": {"cpu": "10m", "memory": "32Mi"}},
+    )
 
 
 def test_a_gpu_pod_waits_for_its_team_and_starts_when_the_gpus_are_free(laptop: Path) -> None:

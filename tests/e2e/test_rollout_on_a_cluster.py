@@ -16,12 +16,12 @@ from typing import Any
 
 import pytest
 
-import binaries
 import served_models
 import serving_release
 from prometheus_server import PrometheusServer
 from serving_release import NAME, ServingRelease, Steady, eventually, installed, stable, store_here
 from typed_commands import MILLRACE
+from typed_platform import surroundings
 
 pytestmark = [pytest.mark.slow, pytest.mark.prometheus, pytest.mark.timeout(900), serving_release.NEEDED]
 CHART = Path(__file__).resolve().parents[2] / "helm" / "model-serving"
@@ -68,11 +68,7 @@ class Owner:
 
     def __init__(self, folder: Path, prometheus: PrometheusServer, name: str) -> None:
         self._folder = folder / name
-        programs = binaries.paths(["helm", "kubectl"])
-        self._environment = os.environ | {
-            "KUBECONFIG": serving_release.KUBECONFIG,
-            "HELM": str(programs["helm"]),
-            "KUBECTL": str(programs["kubectl"]),
+        self._environment = surroundings(serving_release.KUBECONFIG) | {
             "MILLRACE_RELEASE": NAME,
             "MILLRACE_NAMESPACE": NAME,
             "MILLRACE_CHART": str(CHART),

@@ -7,6 +7,7 @@ rows too, have a mark of their own: a label is no new data, and what it starts i
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlpipelines.project import Project, Source
@@ -27,15 +28,7 @@ def mark_of(source: Source, project_dir: Path, run_id: str) -> str:
 
 def mark_of_files(source: Source, project_dir: Path) -> str:
     """A text that changes when the source's files do; empty where it is none of files, or they are not on this machine."""
-    digest = hashlib.sha256()
-    files = source_files(source, project_dir.absolute()) if source.kind in ("parquet", "csv") else []
-    for file in files:
-        try:
-            facts = file.stat()
-        except FileNotFoundError:  # it was moved away this moment; the next look will tell
-            continue
-        digest.update(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
-    return digest.hexdigest()[:16] if files else ""
+    return _mark(source_files(source, project_dir.absolute()) if source.kind in ("parquet", "csv") else [])
 
 
 def source_files(source: Source, project_dir: Path) -> list[Path]:
@@ -63,12 +56,17 @@ def mark_of_labels(project: Project, predictions: Path) -> str:
         return ""
     from mlserving.predictions.label_journal import folder_of, journals
 
-    files = [*sorted((predictions / "labels" / f"model={project.model_name}").glob("*/[!.]*.parquet")), *journals(folder_of(predictions))]
+    merged = sorted((predictions / "labels" / f"model={project.model_name}").glob("*/[!.]*.parquet"))
+    return _mark([*merged, *journals(folder_of(predictions))])
+
+
+def _mark(files: Sequence[Path]) -> str:
+    """Of their names, sizes and times; empty where there are none."""
     digest = hashlib.sha256()
     for file in files:
         try:
             facts = file.stat()
-        except FileNotFoundError:  # merged this moment
+        except FileNotFoundError:  # moved away or merged this moment; the next look will tell
             continue
         digest.update(f"{file}\0{facts.st_size}\0{facts.st_mtime_ns}\0".encode())
     return digest.hexdigest()[:16] if files else ""

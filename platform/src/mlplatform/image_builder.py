@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,8 +71,14 @@ class Builder:
             self._run("push", f"--digestfile={file}", name)
             return file.read_text().strip()
 
-    def _container(self, name: str) -> _Container:
-        return _Container(self, self._run("from", "--pull=never", name, quiet=True).strip())
+    @contextmanager
+    def _container(self, name: str) -> Iterator[str]:
+        """A working container of buildah's, gone afterwards."""
+        container = self._run("from", "--pull=never", name, quiet=True).strip()
+        try:
+            yield container
+        finally:
+            self._run("rm", container, quiet=True)
 
     def _entry_point(self, name: str) -> list[str]:
         told = json.loads(self._run("inspect", "--type=image", name, quiet=True))
@@ -92,19 +99,6 @@ class Builder:
                 f"{self.kind} {words[0]} ended with {done.returncode} (see above). Mend that, then type the same command again."
             )
         return done.stdout or ""
-
-
-class _Container:
-    """A working container of buildah's, gone afterwards."""
-
-    def __init__(self, builder: Builder, name: str) -> None:
-        self._builder, self._name = builder, name
-
-    def __enter__(self) -> str:
-        return self._name
-
-    def __exit__(self, *_: object) -> None:
-        self._builder._run("rm", self._name, quiet=True)  # noqa: SLF001  the two are one thing
 
 
 def builder_here(repository: Path, named: str = "") -> Builder:

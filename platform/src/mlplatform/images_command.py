@@ -1,22 +1,9 @@
-"""`millrace images`: build our images, see that they work, push them, and write their digests into an environment. `make images` calls it."""
+"""`millrace images`: build our images, see that they work, push them, and write their digests into an environment. `make images` calls it; `image_making` does it."""
 
 from __future__ import annotations
 
 import argparse
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-from mlplatform.errors import ConfigError
-
-if TYPE_CHECKING:
-    from mlplatform.image_builder import Builder
-    from mlplatform.images import Source
-    from mlplatform.services import Deployable
-
-REPOSITORY = Path(__file__).resolve().parents[3]
-LOCAL = "localhost/millrace"
-"""The registry of images that stay here."""
 
 DESCRIPTION = """\
 Build our images from this commit, each from its Dockerfile, and run each once as strictly as a cluster does: the steps' image runs a whole small pipeline.
@@ -36,58 +23,9 @@ exit codes: 0 done, 2 a wrong argument or no builder, 4 the builder or the regis
 def main(argv: list[str]) -> int:
     """Build, check and push images."""
     arguments = _parser().parse_args(argv)
-    from mlplatform.environment import FOLDER, read_environment
-    from mlplatform.image_builder import builder_here, source_of
-    from mlplatform.images import reference, with_digests
+    from mlplatform.image_making import make
 
-    chosen = _chosen(arguments.images)
-    source, builder = source_of(REPOSITORY), builder_here(REPOSITORY, arguments.builder)
-    file = REPOSITORY / FOLDER / f"{arguments.environment}.yaml" if arguments.environment else None
-    registry = read_environment(file).images.registry if file else LOCAL
-    if arguments.push and file is None:
-        raise ConfigError("--push needs to know where to: --environment NAME, a file in platform/environments.")
-    if arguments.push and source.dirty:
-        raise ConfigError(
-            f"What is pushed must be a commit, and this folder holds more than {source.revision[:12]}. Commit or stash it: git status"
-        )
-    for deployable in chosen:
-        _make(builder, deployable, reference(registry, deployable, source.tag), source, arguments)
-    if arguments.push and file:
-        digests = {deployable: _push(builder, deployable, reference(registry, deployable, source.tag), arguments) for deployable in chosen}
-        file.write_text(with_digests(file.read_text(), digests, str(file)))
-        print(f"{file.relative_to(REPOSITORY)} names them by digest. Read the diff and commit it: git diff {file.relative_to(REPOSITORY)}")
-    return 0
-
-
-def _chosen(names: list[str]) -> list[Deployable]:
-    from mlplatform.services import Deployable
-
-    unknown = sorted(set(names) - set(Deployable))
-    if unknown:
-        raise ConfigError(f"There is no image {', '.join(unknown)}. Images: {', '.join(Deployable)}")
-    return [Deployable(name) for name in names] or list(Deployable)
-
-
-def _make(builder: Builder, deployable: Deployable, name: str, source: Source, arguments: argparse.Namespace) -> None:
-    from mlplatform.images import RECIPES
-
-    recipe, began = RECIPES[deployable], time.monotonic()
-    print(f"=== {name} from {recipe.dockerfile}", flush=True)
-    builder.build(recipe, name, source, arguments.base)
-    built = time.monotonic()
-    builder.check(recipe, name)
-    print(f"=== {name}: built in {built - began:.0f} s, checked in {time.monotonic() - built:.0f} s", flush=True)
-
-
-def _push(builder: Builder, deployable: Deployable, name: str, arguments: argparse.Namespace) -> str:
-    from mlplatform.image_builder import bill_of_materials
-
-    digest = builder.push(name)
-    if not arguments.without_bill:
-        file = arguments.bills / f"{deployable}.cdx.json"
-        bill_of_materials(name, digest, file)
-        print(f"{file} says what is in it")
-    return digest
+    return make(arguments)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlplatform.cluster.kubectl import Change, Cluster
@@ -79,10 +80,14 @@ def deploy(options: argparse.Namespace) -> int:
         for release in orphans if options.remove_orphans else []:
             print(f"removed  {_of_nobody(release)}; what it keeps, such as volumes, stays")
             deployment.releases.uninstall(release)
-    for release in orphans if not options.remove_orphans else []:
-        print(f"{_of_nobody(release)} is in no step any more. To remove it: millrace platform deploy {environment.name} --remove-orphans")
+    _tell_orphans(environment, [] if options.remove_orphans else orphans)
     print(f"{environment.name} is ready. Look at it any time: make status-platform ENV={environment.name}")
     return 0
+
+
+def _tell_orphans(environment: Environment, orphans: Sequence[Release]) -> None:
+    for release in orphans:
+        print(f"{_of_nobody(release)} is in no step any more. To remove it: millrace platform deploy {environment.name} --remove-orphans")
 
 
 def _of_nobody(release: Release) -> str:
@@ -102,8 +107,7 @@ def status(options: argparse.Namespace) -> int:
         print(f"{step.name:<24} {'healthy' if not trouble else 'NOT healthy'}")
         for line in cut(trouble):
             print(f"    {line}")
-    for release in deployment.orphans(plan(environment)):
-        print(f"{_of_nobody(release)} is in no step any more. To remove it: millrace platform deploy {environment.name} --remove-orphans")
+    _tell_orphans(environment, deployment.orphans(plan(environment)))
     if unhealthy:
         print(f"\n{unhealthy} of {len(steps)} steps are not healthy. To bring them back: make deploy-platform ENV={environment.name}")
     return Unavailable.exit_code if unhealthy else 0

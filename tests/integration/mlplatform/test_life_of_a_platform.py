@@ -167,7 +167,7 @@ def taken_away(plane: ControlPlane, laptop: Path, before: set[tuple[str, str, st
 
 
 def test_two_people_and_a_killed_deployment(plane: ControlPlane, laptop: Path) -> None:
-    environment = surroundings(plane)
+    environment = surroundings(plane.kubeconfig)
     deploy = command("deploy", str(laptop), WITHOUT, "--take-over=5")
     for step in ("postgresql", "gpu-queue", "serving-transactions"):
         with subprocess.Popen(deploy, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True, start_new_session=True) as first:

@@ -23,6 +23,7 @@ from rich.table import Table
 
 from mlpipelines.commands import demo_loop, screen
 from mlpipelines.commands import run as run_command
+from mlpipelines.commands.demo_programs import came_up, started
 from mlpipelines.commands.demo_stream import Stream
 from mlpipelines.errors import MillraceError, Unavailable
 from mlpipelines.project import Project
@@ -104,23 +105,11 @@ def _server(workspace: Workspace, model: str) -> Iterator[Mapping[str, str]]:
             "--ready-file",
             str(ready),
         ]
-        with log.open("wb") as output, subprocess.Popen(command, stdout=output, stderr=output) as process:
-            try:
-                yield _when_ready(process, ready, log)
-            finally:
-                process.terminate()
-
-
-def _when_ready(process: subprocess.Popen[bytes], ready: Path, log: Path) -> dict[str, str]:
-    deadline = time.monotonic() + START_SECONDS
-    while time.monotonic() < deadline:
-        if ready.exists():
+        with started(command, log) as process:
+            if not came_up(process, ready.exists, START_SECONDS):
+                raise Unavailable(f"the model server did not start:\n{log.read_text()}\nTry it by hand: `millrace serve --workspace …`.")
             addresses: dict[str, str] = json.loads(ready.read_text())
-            return addresses
-        if process.poll() is not None:
-            break
-        time.sleep(0.1)
-    raise Unavailable(f"the model server did not start:\n{log.read_text()}\nTry it by hand: `millrace serve --workspace …`.")
+            yield addresses
 
 
 def _sealed_transactions(workspace: Workspace, project: Project) -> list[dict[str, Any]]:

@@ -78,8 +78,9 @@ def running(millrace: str, model: str, projects: Path, workspace: Path) -> Itera
     with ExitStack() as stack:
 
         def start(name: str, words: Sequence[str], holds: Callable[[], object]) -> None:
-            process = stack.enter_context(_process(words, folder / f"{name}.log"))
-            _wait(name, process, folder / f"{name}.log", holds)
+            log = folder / f"{name}.log"
+            if not came_up(stack.enter_context(started(words, log)), holds):
+                raise Unavailable(f"the {name} did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
         start("monitor", [millrace, "monitor", model, *here, "--every", "1s", "--since", "15s", "--listen", monitor], lambda: True)
         words = ["--projects", str(projects), "--token-file", str(folder / "token"), "--port", "0", "--ready-file", str(ready)]
@@ -121,7 +122,8 @@ def _configure(folder: Path, *, monitor: str, trigger: str, alertmanager: str) -
 
 
 @contextmanager
-def _process(words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def started(words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process, told to go when the context ends."""
     with log.open("wb") as output, subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output) as process:
         try:
             yield process
@@ -133,12 +135,14 @@ def _process(words: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes
                 process.kill()
 
 
-def _wait(name: str, process: subprocess.Popen[bytes], log: Path, holds: Callable[[], object]) -> None:
-    deadline = time.monotonic() + _START_SECONDS
+def came_up(process: subprocess.Popen[bytes], holds: Callable[[], object], seconds: float = _START_SECONDS) -> bool:
+    """Wait until `holds`; False where the process ends first, or it takes longer."""
+    deadline = time.monotonic() + seconds
     while not holds():
         if process.poll() is not None or time.monotonic() > deadline:
-            raise Unavailable(f"the {name} did not start:\n{log.read_text(errors='replace')[-2000:]}")
+            return False
         time.sleep(0.1)
+    return True
 
 
 def _page(url: str) -> str:

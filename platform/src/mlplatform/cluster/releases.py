@@ -65,8 +65,8 @@ class Releases:
         return [Name.of(thing) for thing in parsed(said)]
 
     def kept(self, chart: Chart) -> Chart:
-        """The chart with what its release has decided by itself, such as a rollout's version and weights."""
-        if not chart.kept or self.find(chart) is None:
+        """The chart with what its release, which is there, has decided by itself, such as a rollout's version and weights."""
+        if not chart.kept:
             return chart
         said = self.cluster.programs.helm("get", "values", chart.release, "--namespace", chart.namespace, "--output", "json").stdout
         values = laid_over(chart.values, json.loads(said) or {}, chart.kept)

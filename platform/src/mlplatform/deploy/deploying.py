@@ -99,7 +99,7 @@ class Deployment:
         """What a step would change. Nothing is written, here or there: credentials that would be made by chance count as new."""
         match step.source:
             case Chart() | RemoteChart() as chart:
-                return self._chart_change(step, chart)[1]
+                return self._chart_change(step, chart, self.releases.find(chart))[1]
             case Secrets() as secrets if secrets.made_here and not self._credentials.complete(secrets.objects):
                 return Change(new=tuple(self.wanted(step)))
             case _:
@@ -111,17 +111,9 @@ class Deployment:
             return [Name.of(shape(each)) for each in step.source.objects]
         return [Name.of(thing) for thing in self.renderer.objects(step) or []]
 
-    def verdicts(self, step: Step) -> list[Verdict]:
-        """How each of its objects is."""
-        wanted = self.wanted(step)
-        live = self.cluster.live([_bare(name) for name in wanted])
-        return list(verdicts(wanted, live))
-
     def trouble(self, step: Step) -> list[str]:
         """What of it is not ready, and why: the objects, then the pods behind them."""
-        bad = [one for one in self.verdicts(step) if not one.ready]
-        pods = self._pods(bad)
-        return [*(f"{one.name.shown} {one.why}" for one in bad), *pods]
+        return self._trouble(self.wanted(step))
 
     # -- one step ---------------------------------------------------------------------------------------------------------
 
@@ -167,8 +159,8 @@ class Deployment:
         release = self.releases.find(chart)
         if release is not None and release.unfinished:
             self._mend(chart, release)
-        chart, change = self._chart_change(step, chart)
-        release = self.releases.find(chart)
+            release = self.releases.find(chart)
+        chart, change = self._chart_change(step, chart, release)
         kinds = self.renderer.kinds(chart) if isinstance(chart, Chart) else []
         applied = self._applied(step)
         new_kinds = bool(kinds) and not applied.change(kinds).nothing
@@ -181,13 +173,12 @@ class Deployment:
         self.releases.upgrade(chart, step=step.name, seconds=step.patience)
         return True
 
-    def _chart_change(self, step: Step, chart: Chart | RemoteChart) -> tuple[Chart | RemoteChart, Change]:
+    def _chart_change(self, step: Step, chart: Chart | RemoteChart, release: Release | None) -> tuple[Chart | RemoteChart, Change]:
         if isinstance(chart, Chart):
-            chart = self.releases.kept(chart)
+            chart = self.releases.kept(chart) if release is not None else chart
             things = self.renderer.templates(chart)
         else:
             things = self.renderer.objects(step) or []
-        release = self.releases.find(chart)
         before = self.releases.objects(release) if release is not None and release.status == "deployed" else []
         return chart, self.cluster.change([_helmed(thing, chart) for thing in things], manager=HELM, before=before)
 
@@ -206,8 +197,7 @@ class Deployment:
     def _await(self, step: Step, *, only: Sequence[Name] = ()) -> None:
         deadline = time.monotonic() + step.patience
         wanted = list(only) or self.wanted(step)
-        while bad := [one for one in verdicts(wanted, self.cluster.live([_bare(name) for name in wanted])) if not one.ready]:
-            trouble = [*(f"{one.name.shown} {one.why}" for one in bad), *self._pods(bad)]
+        while trouble := self._trouble(wanted):
             self.progress.waiting(trouble)
             if time.monotonic() > deadline:
                 raise Unavailable(
@@ -215,6 +205,11 @@ class Deployment:
                     f"What is done stays. Look: make status-platform ENV={self.environment.name}; then type the same command again."
                 )
             time.sleep(_LOOK)
+
+    def _trouble(self, wanted: Sequence[Name]) -> list[str]:
+        live = self.cluster.live([_bare(name) for name in wanted])
+        bad = [one for one in verdicts(wanted, live) if not one.ready]
+        return [*(f"{one.name.shown} {one.why}" for one in bad), *self._pods(bad)]
 
     def _pods(self, bad: Sequence[Verdict]) -> list[str]:
         places = sorted({one.name.namespace for one in bad if one.name.kind in {"Deployment", "StatefulSet", "DaemonSet"}})

@@ -51,12 +51,11 @@ class DeployScreen:
 
     def waiting(self, trouble: Sequence[str]) -> None:
         """See `Progress`."""
+        what = trouble[0] + (f" and {len(trouble) - 1} more" if len(trouble) > 1 else "")
         if self._status is not None:
-            self._status.update(f"{self._head()}: {trouble[0]}" + (f" and {len(trouble) - 1} more" if len(trouble) > 1 else ""))
+            self._status.update(f"{self._head()}: {what}")
         elif set(trouble) != set(self._told):
-            self._console.print(
-                Text(f"        waiting: {trouble[0]}{f' and {len(trouble) - 1} more' if len(trouble) > 1 else ''}", style="dim")
-            )
+            self._console.print(Text(f"        waiting: {what}", style="dim"))
         self._told = trouble
 
     def end(self, *, changed: bool) -> None:
