@@ -139,7 +139,9 @@ def _run(room: Room, arguments: argparse.Namespace) -> int:
         try:
             desired, done = actions.advance(room, arguments.model)
         except Conflict as error:  # somebody else acts too: look again
-            print(error, flush=True)
+            if str(error) != said:
+                said = str(error)
+                print(said, flush=True)
             time.sleep(1)
             continue
         line = f"{_where(desired)}: {done}"

@@ -5,6 +5,9 @@ verdict. It is kept as one JSON text, because helm lays new values over old ones
 
 Helm numbers releases and stores each under its number once, so of two upgrades at the same time one fails. Between reading and upgrading it offers no
 comparison: the number is compared before and after, so that somebody who came in between is told of (Conflict), though not always kept out.
+
+A driver that is killed while helm writes leaves a release of which helm says for ever that somebody is at it. So each write of ours is marked with its number: one that
+bears its own number and has not ended long after we would have given it up is nobody's. Its record goes, and the next write goes over what it did. Other people's are left alone.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,6 +26,8 @@ from mlserving.gateway.settings import Log, Track
 from mlserving.rollout.document import Desired, Wanted
 
 _SECONDS = 120
+MARK = "millrace.dev/rollout-write"
+"""Helm's label on a write of ours: its number. Later writes of others inherit it, and have another number."""
 _BUSY = ("another operation", "already exists", "has been modified")
 
 
@@ -34,6 +40,8 @@ class HelmDriver:
     chart: str
     helm: str = field(default_factory=lambda: os.environ.get("HELM", "helm"))
     kubectl: str = field(default_factory=lambda: os.environ.get("KUBECTL", "kubectl"))
+    patience: float = _SECONDS
+    """Seconds after which a write of ours that has not ended is nobody's: helm is given up by then."""
 
     def read(self, model: str) -> Desired:
         """See `driver.Driver`."""
@@ -50,7 +58,16 @@ class HelmDriver:
         if self._number() != desired.revision:
             raise Conflict(_other(desired))
         settings = [text for name, value in values_of(desired).items() for text in ("--set-json", f"{name}={json.dumps(value)}")]
-        self._run("upgrade", self.release, self.chart, "--reset-then-reuse-values", *settings)
+        mark = f"{MARK}={desired.revision + 1}"
+        try:
+            self._run("upgrade", self.release, self.chart, "--reset-then-reuse-values", "--labels", mark, *settings)
+        except Conflict as error:
+            if not self._forgotten(desired.revision):
+                raise
+            raise Conflict(
+                f"A driver was killed while it wrote {self.release}. Its write is forgotten, and the next one brings what is missing. "
+                f"Type the same command again, or look: millrace rollout status {desired.model}"
+            ) from error
         number = self._number()
         if number != desired.revision + 1:
             raise Conflict(_other(desired))
@@ -83,6 +100,16 @@ class HelmDriver:
         """The release's number now."""
         found = self._json("history", self.release, "--max", "1", "--output", "json")
         return int(found[-1]["revision"])
+
+    def _forgotten(self, number: int) -> bool:
+        """Whether the release's last record is of a killed driver's write; then it is gone now."""
+        record = ("secret", f"sh.helm.release.v1.{self.release}.v{number}", "--namespace", self.namespace)
+        found = _started([self.kubectl, "get", *record, "--ignore-not-found", "--output", "json"], _SECONDS)
+        labels = json.loads(found.stdout)["metadata"]["labels"] if found.stdout.strip() else {}
+        ours = labels.get("status") == "pending-upgrade" and labels.get(MARK) == str(number)
+        if not ours or time.time() - float(labels["createdAt"]) < self.patience:
+            return False
+        return not _started([self.kubectl, "delete", *record, "--ignore-not-found"], _SECONDS).returncode
 
     def _json(self, *arguments: str) -> Any:
         return json.loads(self._run(*arguments))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from mlserving.rollout import actions
 from mlserving.rollout.actions import Room, Wish
 from mlserving.rollout.aliases import Registry
 from mlserving.rollout.document import history
-from mlserving.rollout.helm import HelmDriver
+from mlserving.rollout.helm import MARK, HelmDriver
 from mlserving.rollout.plan import Phase
 from rollouts import World, WorldSource, plan
 from served_release import CHART, NAMESPACE, RELEASE, Helm, cluster, installed
@@ -130,3 +131,49 @@ def test_a_canary_whose_pods_never_come_up_is_aborted(room: Room, driver: HelmDr
     with pytest.raises(Unavailable, match="could not be loaded"):
         actions.start(replace(room, load_seconds=5), WISH)
     assert told_to_gateways(driver) == {"stable": 100}
+
+
+def killed_while_helm_writes(driver: HelmDriver, number: int, *more: str) -> None:
+    """A helm upgrade that has begun as `number` and never ends."""
+    never_ready = ("--wait", "--timeout=300s", "--set=tracks.stable.resources.requests.cpu=10000")
+    place = ("--namespace", NAMESPACE)
+    command = [driver.helm, "upgrade", RELEASE, str(CHART), *place, "--reset-then-reuse-values", *never_ready, *more]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as helm:
+        deadline = time.monotonic() + 60
+        while status_of(driver, number) != "pending-upgrade":
+            assert helm.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        helm.kill()
+
+
+def status_of(driver: HelmDriver, number: int) -> str:
+    """Of helm's record of that number; empty where there is none."""
+    record = [f"secret/sh.helm.release.v1.{RELEASE}.v{number}", "--namespace", NAMESPACE, "--ignore-not-found"]
+    command = [driver.kubectl, "get", *record, "--output", "jsonpath={.metadata.labels.status}"]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def test_a_driver_that_was_killed_while_helm_wrote_holds_nobody_up_for_ever(room: Room, driver: HelmDriver) -> None:
+    actions.start(room, WISH)
+    before = driver.read("demo")
+    number = before.revision + 1
+    killed_while_helm_writes(driver, number, f"--labels={MARK}={number}")
+    with pytest.raises(Conflict, match="Somebody else is changing"):
+        actions.promote(room, "demo", "it may still be at it")
+    assert status_of(driver, number) == "pending-upgrade"
+    later = replace(room, driver=replace(driver, patience=0))
+    with pytest.raises(Conflict, match="A driver was killed while it wrote cards"):
+        actions.promote(later, "demo", "it is urgent")
+    assert driver.read("demo") == before
+    actions.promote(later, "demo", "it is urgent")
+    assert told_to_gateways(driver) == {"stable": 0, "canary": 100}
+
+
+def test_what_somebody_else_has_begun_is_theirs_however_long_it_takes(room: Room, driver: HelmDriver) -> None:
+    actions.start(room, WISH)  # its mark is inherited by what people write after it
+    number = driver.read("demo").revision + 1
+    killed_while_helm_writes(driver, number)
+    with pytest.raises(Conflict, match="Somebody else is changing"):
+        actions.promote(replace(room, driver=replace(driver, patience=0)), "demo", "it is urgent")
+    assert status_of(driver, number) == "pending-upgrade"
