@@ -112,6 +112,9 @@ benchmark: setup ## a million rows through every step; results in benchmarks/res
 	@$(BIN)/python benchmarks/pipeline.py
 	@$(BIN)/python benchmarks/input_pipeline.py
 
+evaluate-models: setup ## every model on a real table, with what it is held against (MODELS=, MILLRACE_DATA=); an hour
+	@$(BIN)/python benchmarks/models/evaluate.py $(MODELS)
+
 benchmark-gateway: setup ## what the gateway adds to a 1 KB Predict, and how many a second one core carries
 	@$(BIN)/python benchmarks/gateway.py
 
@@ -122,4 +125,4 @@ benchmark-gpu-queue: setup ## the queue's controller on a real control plane: la
 clean: ## remove what set-up and runs made
 	@rm -rf .venv .tools .millrace
 
-.PHONY: help setup demo format verify test test-unit test-integration tools plan-platform deploy-platform status-platform destroy-platform generate golden lock export benchmark benchmark-gateway benchmark-gpu-queue images clean
+.PHONY: help setup demo format verify test test-unit test-integration tools plan-platform deploy-platform status-platform destroy-platform generate golden lock export benchmark evaluate-models benchmark-gateway benchmark-gpu-queue images clean

@@ -28,6 +28,10 @@ class Page:
         self.seconds = Histogram("millrace_gateway_request_seconds", "", WHO, buckets=(0.01, 0.1, 1), registry=registry)
         self.classes = Counter("millrace_prediction_class", "", ("model", "track", "version", "class"), registry=registry)
         self.fallbacks = Counter("millrace_gateway_fallbacks", "", ("model", "track"), registry=registry)
+        self.endpoints = Gauge("millrace_gateway_endpoint_up", "", ("model", "track", "endpoint", "version"), registry=registry)
+
+    def reach(self, up: float, *, track: str = "canary", version: int = 2, endpoint: str = "10.0.0.1:8500") -> None:
+        self.endpoints.labels("demo", track, endpoint, str(version)).set(up)
 
     def answer(self, count: int, *, track: str = "canary", version: int = 2, code: str = "OK", model: str = "demo") -> None:
         self.requests.labels(model, track, version, "grpc", code).inc(count)

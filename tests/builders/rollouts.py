@@ -137,6 +137,10 @@ class WorldSource:
 
     def __init__(self, world: World) -> None:
         self.world = world
+        self.reached = True
+
+    def reaches(self, _rollout: Rollout, _: float) -> bool:
+        return self.reached
 
     def mark(self, rollout: Rollout) -> dict[str, Any]:
         self.world.begin()

@@ -44,6 +44,8 @@ retraining: {signals: [drift], cooldown_hours: 5, rollout: automatic}
 """
 JUDGED = "metric: accuracy\n  rule: not_worse\n  margin: 0.1\n  budget: {latency_ms: 5000}"
 """Another seed makes another model, and no better one; how fast it answers on a machine that does all this at once says nothing."""
+DRIFTED_FIRST = {"feature/page", "output/confidence", "output/class"}
+"""Where visitors of one page only show: in what is asked and in what is answered. Which alert comes first is Prometheus' affair."""
 
 
 def visits(seed: int, **only: str) -> list[Mapping[str, Any]]:
@@ -190,7 +192,8 @@ def told(world: World) -> None:
     (rollout,) = decided["rollouts"]
     assert (rollout["run"], rollout["version"], rollout["state"]) == (training["name"], 2, "ended")
     (started,) = [each for each in decided["decisions"] if each["reason"] == "started"]
-    assert started["summary"] == f"{MODEL} version 1 is asked something else than it was trained on: feature/page"
+    assert started["summary"].startswith(f"{MODEL} version 1 ")
+    assert started["summary"].rpartition(": ")[2] in DRIFTED_FIRST
     suppressed = [each for each in decided["decisions"] if each["reason"] in ("run-open", "rollout-open", "cooldown")]
     assert any("feature/referrer" in each["summary"] for each in suppressed), "the second alert, with its reason"
     assert all(each["text"] for each in suppressed)

@@ -197,11 +197,18 @@ def _begin(room: Room, desired: Desired) -> Desired:
     except NobodyServes:
         raise
     except Unavailable as error:
-        because = f"version {desired.rollout.to_version} could not be loaded: {error}"
-        _back_to_stable(room, desired, states.ended(desired.rollout, Phase.ABORTED, because, room.clock()), "rollout.abort", because)
-        raise Unavailable(f"The rollout was aborted: {because}") from error
+        raise _not_begun(room, desired, f"version {desired.rollout.to_version} could not be loaded: {error}") from error
+    if not room.source.reaches(desired.rollout, room.load_seconds):  # before: what it cannot answer for that reason says nothing of it
+        raise _not_begun(room, desired, f"version {desired.rollout.to_version} is loaded, and not every gateway reaches it")
     begun = states.begun(desired.rollout)
     return _count(room, _write(room, document.steered(desired, begun), "rollout.step", "the canary is loaded", weight=begun.weight))
+
+
+def _not_begun(room: Room, desired: Desired, because: str) -> Unavailable:
+    """Let the canary go that never answered; the error that says so."""
+    assert desired.rollout is not None
+    _back_to_stable(room, desired, states.ended(desired.rollout, Phase.ABORTED, because, room.clock()), "rollout.abort", because)
+    return Unavailable(f"The rollout was aborted: {because}")
 
 
 def _count(room: Room, desired: Desired) -> Desired:

@@ -63,6 +63,14 @@ class Source(Protocol):
         """
         ...
 
+    def reaches(self, rollout: Rollout, seconds: float, /) -> bool:
+        """Wait until every gateway knows a server of the canary's that it can ask; False if one does not after so many seconds.
+
+        Raises:
+            Unavailable: nobody answers.
+        """
+        ...
+
     def observe(self, rollout: Rollout, now: float, /) -> Observation:
         """Both tracks from `rollout.step_started`, where `rollout.baseline` was marked, until now.
 

@@ -11,11 +11,12 @@ mark, what it has counted is what there is.
 from __future__ import annotations
 
 import json
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
@@ -28,10 +29,14 @@ from mlserving.rollout.plan import Rollout
 REQUESTS, SECONDS = "millrace_gateway_requests_total", "millrace_gateway_request_seconds_bucket"
 CLASSES, FALLBACKS = "millrace_prediction_class_total", "millrace_gateway_fallbacks_total"
 _KINDS = {REQUESTS: ("requests", "code"), SECONDS: ("seconds", "le"), CLASSES: ("classes", "class"), FALLBACKS: ("fallbacks", "")}
+ENDPOINT = "millrace_gateway_endpoint_up"
+_OF_AN_ENDPOINT = frozenset({"track", "endpoint", "version"})
+"""Its labels that are not the gateway's."""
 _STARTED = "process_start_time_seconds"
 _GIVEN_UP = frozenset({"CANCELLED", "499"})
 """The caller went away: says nothing about the version."""
 _TIMEOUT = 10.0
+_LOOK = 1.0
 _LOOK_BACK = 300
 """Seconds before a step's beginning in which a series' last value counts as its value then: Prometheus' own default."""
 
@@ -47,6 +52,16 @@ class Gateways:
     def mark(self, rollout: Rollout) -> dict[str, Any]:
         """See `driver.Source`."""
         return {address: {"started": started, "counts": dict(counts)} for address, (started, counts) in self._pages(rollout).items()}
+
+    def reaches(self, rollout: Rollout, seconds: float) -> bool:
+        """See `driver.Source`."""
+        return _in_time(lambda: every_gateway_reaches(self._endpoints(rollout), rollout), seconds)
+
+    def _endpoints(self, rollout: Rollout) -> Iterator[tuple[Mapping[str, str], float]]:
+        for address in self._addresses():
+            for family in text_string_to_metric_families(_fetch(f"http://{address}/metrics").decode()):
+                of_model = (each for each in family.samples if each.name == ENDPOINT and each.labels.get("model") == rollout.model)
+                yield from (({**each.labels, "instance": address}, each.value) for each in of_model)
 
     def observe(self, rollout: Rollout, _: float) -> Observation:
         """See `driver.Source`. A page tells what is, not what was, so the time does not matter."""
@@ -71,6 +86,13 @@ class Prometheus:
         del rollout
         self._ask("vector(1)", None)
         return {}
+
+    def reaches(self, rollout: Rollout, seconds: float) -> bool:
+        """See `driver.Source`."""
+        series = f"{ENDPOINT}{{{self._matching(rollout)}}}"
+        return _in_time(
+            lambda: every_gateway_reaches(((dict(labels), up) for labels, up in self._ask(series, None).items()), rollout), seconds
+        )
 
     def observe(self, rollout: Rollout, now: float) -> Observation:
         """See `driver.Source`."""
@@ -99,12 +121,10 @@ class Prometheus:
 
     def _selector(self, name: str, rollout: Rollout) -> str:
         versions = f'version=~"{rollout.from_version}|{rollout.to_version}"'
-        parts = [
-            f"model={json.dumps(rollout.model)}",
-            *([] if name == FALLBACKS else [versions]),
-            *([self._matchers] if self._matchers else []),
-        ]
-        return ",".join(parts)
+        return self._matching(rollout, *([] if name == FALLBACKS else [versions]))
+
+    def _matching(self, rollout: Rollout, *more: str) -> str:
+        return ",".join([f"model={json.dumps(rollout.model)}", *more, *([self._matchers] if self._matchers else [])])
 
     def _ask(self, query: str, time: float | None) -> dict[tuple[tuple[str, str], ...], float]:
         """An instant query; series by their labels without the name."""
@@ -114,6 +134,26 @@ class Prometheus:
             tuple(sorted((key, value) for key, value in each["metric"].items() if key != "__name__")): float(each["value"][1])
             for each in answer["data"]["result"]
         }
+
+
+def every_gateway_reaches(endpoints: Iterable[tuple[Mapping[str, str], float]], rollout: Rollout) -> bool:
+    """Whether each gateway that tells of the model's servers can ask one of the canary's, by the labels and values of what they tell (`ENDPOINT`)."""
+    gateways, reaching = set(), set()
+    for labels, up in endpoints:
+        gateway = frozenset((name, value) for name, value in labels.items() if name not in _OF_AN_ENDPOINT)
+        gateways.add(gateway)
+        if up and (labels.get("track"), labels.get("version")) == (Track.CANARY.value, str(rollout.to_version)):
+            reaching.add(gateway)
+    return bool(gateways) and reaching == gateways
+
+
+def _in_time(holds: Callable[[], bool], seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(_LOOK)
+    return True
 
 
 def read_page(text: str, rollout: Rollout) -> tuple[float | None, Counts]:

@@ -14,7 +14,7 @@ from gateway_pages import Page, serving
 from mlserving.errors import Unavailable
 from mlserving.rollout import states
 from mlserving.rollout.observation import Observation
-from mlserving.rollout.observe import Gateways, Prometheus
+from mlserving.rollout.observe import ENDPOINT, Gateways, Prometheus
 from prometheus_server import PrometheusServer, Series
 from rollouts import rollout
 
@@ -101,6 +101,26 @@ def test_a_gateway_that_began_anew_is_counted_by_both(tmp_path: Path) -> None:
     assert ours.canary.requests == 4 * 10 + 8 * 3
     assert theirs.canary.requests == pytest.approx(8 * 13, rel=0.2)
     assert theirs.stable.requests == pytest.approx(8 * 50, rel=0.2)
+
+
+def test_prometheus_tells_too_whether_every_gateway_reaches_the_canary(tmp_path: Path) -> None:
+    def told(folder: str, *reaching: float) -> bool:
+        place = tmp_path / folder
+        place.mkdir()
+        now = float(int(time.time()))
+        history = [
+            Series(name=ENDPOINT, labels={"model": "demo", "namespace": "serving", "instance": f"gateway-{number}", **of}, values={now: up})
+            for number, canary in enumerate(reaching)
+            for of, up in (
+                ({"track": "stable", "endpoint": "10.0.0.7:8500", "version": "1"}, 1.0),
+                ({"track": "canary", "endpoint": "10.0.0.8:8500", "version": "2"}, canary),
+            )
+        ]
+        with PrometheusServer(place, history) as server:
+            return Prometheus(server.url, 'namespace="serving"').reaches(rollout(), 0)
+
+    assert told("both", 1.0, 1.0)
+    assert not told("one", 1.0, 0.0)
 
 
 def test_a_server_that_is_away_is_said_to_be() -> None:

@@ -108,6 +108,19 @@ def test_a_version_that_does_not_load_never_gets_a_request(scene: Scene) -> None
     assert scene.weights() == [(100, 0)]
 
 
+def test_a_version_that_gateways_do_not_reach_never_gets_a_request_and_is_not_judged_by_it(scene: Scene) -> None:
+    source = scene.room.source
+    assert isinstance(source, WorldSource)
+    source.reached = False
+    with pytest.raises(Unavailable, match="not every gateway reaches it"):
+        actions.start(scene.room, WISH)
+    desired = scene.driver.read("demo")
+    assert desired.rollout is not None
+    assert desired.tracks.keys() == {Track.STABLE}
+    assert desired.rollout.phase is Phase.ABORTED
+    assert scene.weights() == [(100, 0)]
+
+
 def test_a_canary_that_has_died_is_got_rid_of_all_the_same(scene: Scene) -> None:
     actions.start(scene.room, WISH)
     scene.driver.broken = {2}

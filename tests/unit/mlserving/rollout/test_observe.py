@@ -97,3 +97,17 @@ def test_a_canary_for_which_stable_had_to_answer_has_failed(pages: tuple[Page, P
 def test_a_gateway_that_does_not_answer_is_said_to_be_away() -> None:
     with pytest.raises(Unavailable, match="did not answer"):
         Gateways(lambda: ["127.0.0.1:9"]).mark(rollout())
+
+
+def test_a_canary_is_reached_when_each_gateway_has_a_server_of_its_version_to_ask(pages: tuple[Page, Page, Gateways]) -> None:
+    first, second, source = pages
+    assert not source.reaches(rollout(), 0), "nobody tells of any server"
+    for page in (first, second):
+        page.reach(1, track="stable", version=1)
+    first.reach(1)
+    assert not source.reaches(rollout(), 0), "the second gateway knows none"
+    second.reach(0)
+    second.reach(1, version=3, endpoint="10.0.0.9:8500")
+    assert not source.reaches(rollout(), 0), "it knows one that is down, and one of another version"
+    second.reach(1, endpoint="10.0.0.2:8500")
+    assert source.reaches(rollout(), 0)
