@@ -7,7 +7,8 @@ The contract, the same for every kind of model:
   missing) and list features as `tf.SparseTensor`s. Outputs are dense, [batch] or [batch, n].
 - `model.build(context) -> keras.Model`, compiled. It takes a dict of the transformed features and returns, by task:
   classification and multilabel a probability for each class [batch, classes]; detection a score [batch, 1], higher for
-  what is looked for; similarity an embedding of unit length [batch, n]; regression a value [batch, 1].
+  what is looked for; similarity an embedding of unit length [batch, n]; regression a value [batch, 1]. A dict may hold more
+  ([batch] or [batch, n], under names of its own): it is served beside (reasons for a score, for example).
 - `model.batches(dataset, context) -> dataset`, optional: changes the training batches `(features, label[, weight])`,
   for augmentation, for mining pairs or negatives. Without a training label batches are `(features,)`, and the model
   brings its own loss (`add_loss`).

@@ -33,10 +33,14 @@ class Task:
 
 
 def answers(task: str, output: Any, classes: Sequence[str]) -> Answers:
-    """What is served for a model's `output` (a tensor, or a dict of them): floats as float32, `label` as text."""
+    """What is served for a model's `output` (a tensor, or a dict of them): floats as float32, `label` as text.
+
+    What a dict holds beside what the task is about (reasons for a score, a place in an index) is served under its own name.
+    """
     row = TASKS[task]
     given = dict(output) if isinstance(output, Mapping) else {row.output: output}
-    return row.answers({name: _served(value) for name, value in given.items()}, classes)
+    served = {name: _served(value) for name, value in given.items()}
+    return {**served, **row.answers(served, classes)}
 
 
 def check_output(task: str, output: Any, *, classes: int, origin: str) -> None:
