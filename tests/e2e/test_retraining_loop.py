@@ -44,7 +44,7 @@ retraining: {signals: [drift], cooldown_hours: 5, rollout: automatic}
 """
 JUDGED = "metric: accuracy\n  rule: not_worse\n  margin: 0.1\n  budget: {latency_ms: 5000}"
 """Another seed makes another model, and no better one; how fast it answers on a machine that does all this at once says nothing."""
-DRIFTED_FIRST = {"feature/page", "output/confidence", "output/class"}
+DRIFTED_FIRST = {"feature/page", "output/confidence", "output/label"}
 """Where visitors of one page only show: in what is asked and in what is answered. Which alert comes first is Prometheus' affair."""
 
 
