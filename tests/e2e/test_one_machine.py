@@ -74,6 +74,8 @@ def test_a_new_project_runs_is_served_and_does_nothing_when_nothing_is_new(proje
     assert (project / "schema.pbtxt").exists()
     assert (workspace / "models" / "visits" / "1" / "saved_model.pb").exists()
     assert {name for name, step in first["steps"].items() if step["status"] == "done"} == set(STEPS)
+    (trace,) = workspace.glob("mlartifacts/visits/*/artifacts/training/logs/train/plugins/profile/*/*.xplane.pb")
+    assert trace.stat().st_size > 0, "the run in MLflow has its profile, where TensorBoard looks for it"
 
     again = run(project, workspace=workspace)
     assert again["status"] == "unchanged"

@@ -85,10 +85,15 @@ def evaluate(
     _write(Evaluation(evaluation), verdict, asked, rows, project.label.column)
     progress("entering the run in the registry", 0.95)
     written = Evaluation(evaluation)
-    files = dict.fromkeys((written.report, written.verdict, written.curves), "evaluation")
+    files = dict.fromkeys((written.report, written.verdict, written.curves), "evaluation") | _of_training(Model(model))
     registry.record_run(workspace, _entry(project, run_id, verdict, training, asked.fingerprint), files)
     note(outcome=verdict.outcome, verdict=verdict.title, verdict_file=str(written.verdict), summary=verdict.title)
     return verdict
+
+
+def _of_training(model: Model) -> dict[Path, str]:
+    """What the training told of its cost, where it did: its report, and the logs with the profiler's trace, as TensorBoard reads them."""
+    return {path: folder for path, folder in ((model.training, "training"), (model.logs, "training/logs")) if path.exists()}
 
 
 def require_sealed(test: TestSet, sealed: Path) -> Mapping[str, Any]:
