@@ -1,15 +1,15 @@
 """Where models are served that the trigger rolls out: this workspace's tracks, or the helm releases that `--rollouts FILE` names.
 
     prometheus: http://prometheus.monitoring:9090     # who scrapes the gateways
-    chart: oci://REGISTRY/model-serving               # the chart that is installed
     releases:
       transactions: {release: transactions, namespace: serving}
 
-The file is read anew for each rollout, so a model is added without a restart.
+The file is read anew for each rollout, so a model is added without a restart. `helm/retraining` writes it from its values (`rollouts`).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +35,8 @@ class Places(Strict):
     """The whole file."""
 
     prometheus: str
-    chart: str
+    chart: str = ""
+    """A folder, an archive or an oci:// address. Empty: the chart that is installed, as helm keeps it in its record of the release."""
     by_namespace: bool = True
     """Whether Prometheus' series carry the namespace, as an operator's do."""
     releases: dict[str, Release] = Field(default_factory=dict)
@@ -86,11 +87,15 @@ def releases(workspace: Path, who: str, file: Path) -> Callable[[str], Room]:
     """
     FILE.read(file)  # what is wrong with it is told at the start
     if missing := [name for name in _NEEDED if find_spec(name) is None]:
-        raise ConfigError(
-            f"--rollouts needs {' and '.join(missing)}, which the trigger's own image leaves out. Install mlserving[rollout]."
-        )
+        raise ConfigError(f"--rollouts needs {' and '.join(missing)}. Install mlpipelines[trigger].")
+    anchored = _writable(workspace)
 
     def of_a_release(model: str) -> Room:
-        return cluster_room(workspace, who, FILE.read(file).of(model))
+        return cluster_room(workspace, who, FILE.read(file).of(model), anchored=anchored)
 
     return of_a_release
+
+
+def _writable(workspace: Path) -> bool:
+    """Whether the audit log's anchors may go beside it: a pod mounts its workspace read-only, or has none."""
+    return os.access(next(each for each in (workspace, *workspace.parents) if each.exists()), os.W_OK)

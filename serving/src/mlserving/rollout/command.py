@@ -84,7 +84,7 @@ def add_place(of: argparse.ArgumentParser) -> None:
     of.add_argument("--release", metavar="NAME", help="on a cluster: the helm release that serves the model (MILLRACE_RELEASE)")
     of.add_argument("--namespace", metavar="NS", help="of the release (MILLRACE_NAMESPACE, else default)")
     of.add_argument(
-        "--chart", metavar="CHART", help="the chart that is installed: folder or oci:// (MILLRACE_CHART, else helm/model-serving)"
+        "--chart", metavar="CHART", help="folder or oci:// (MILLRACE_CHART, else the chart that is installed, as helm keeps it)"
     )
     of.add_argument("--prometheus", metavar="URL", help="who scrapes the gateways (MILLRACE_PROMETHEUS)")
     of.add_argument("--as", dest="who", default=None, metavar="NAME", help="who acts (default: MILLRACE_USER, else your account)")
@@ -104,7 +104,7 @@ def room_of(arguments: argparse.Namespace) -> Room:
     place = Cluster(
         release=release,
         namespace=arguments.namespace or os.environ.get("MILLRACE_NAMESPACE", "default"),
-        chart=arguments.chart or os.environ.get("MILLRACE_CHART", "helm/model-serving"),
+        chart=arguments.chart or os.environ.get("MILLRACE_CHART", ""),
         prometheus=prometheus,
     )
     return cluster_room(workspace, who, place)

@@ -15,8 +15,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -24,6 +28,7 @@ from pydantic import ValidationError
 from mlserving.errors import ConfigError, Conflict, NotServed, Unavailable
 from mlserving.gateway.settings import Log, Track
 from mlserving.rollout.document import Desired, Wanted
+from mlserving.rollout.installed_chart import write_chart
 
 _SECONDS = 120
 MARK = "millrace.dev/rollout-write"
@@ -33,11 +38,12 @@ _BUSY = ("another operation", "already exists", "has been modified")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HelmDriver:
-    """See `driver.Driver`. `chart` is a folder, an archive or an oci:// address; upgrade with the chart that is installed."""
+    """See `driver.Driver`."""
 
     release: str
     namespace: str
-    chart: str
+    chart: str = ""
+    """A folder, an archive or an oci:// address. Empty: the chart that is installed, out of helm's own record."""
     helm: str = field(default_factory=lambda: os.environ.get("HELM", "helm"))
     kubectl: str = field(default_factory=lambda: os.environ.get("KUBECTL", "kubectl"))
     patience: float = _SECONDS
@@ -60,7 +66,8 @@ class HelmDriver:
         settings = [text for name, value in values_of(desired).items() for text in ("--set-json", f"{name}={json.dumps(value)}")]
         mark = f"{MARK}={desired.revision + 1}"
         try:
-            self._run("upgrade", self.release, self.chart, "--reset-then-reuse-values", "--labels", mark, *settings)
+            with self._chart() as chart:
+                self._run("upgrade", self.release, chart, "--reset-then-reuse-values", "--labels", mark, *settings)
         except Conflict as error:
             if not self._forgotten(desired.revision):
                 raise
@@ -100,6 +107,23 @@ class HelmDriver:
         """The release's number now."""
         found = self._json("history", self.release, "--max", "1", "--output", "json")
         return int(found[-1]["revision"])
+
+    @contextmanager
+    def _chart(self) -> Iterator[str]:
+        """What to upgrade with; that of the last write that ended well, from which helm takes the values, too."""
+        if self.chart:
+            yield self.chart
+            return
+        selected = ("--selector", f"owner=helm,name={self.release},status=deployed", "--namespace", self.namespace)
+        found = _started([self.kubectl, "get", "secrets", *selected, "--output", "json"], _SECONDS)
+        if found.returncode:
+            raise Unavailable(f"helm's record of {self.release} cannot be read: {_last(found.stderr)}. Mend that, then type the same command again.")
+        records = json.loads(found.stdout)["items"]
+        if not records:
+            raise NotServed(f"No write of {self.release} in {self.namespace} has ended well. See: helm history {self.release} -n {self.namespace}")
+        newest = max(records, key=lambda record: int(record["metadata"]["labels"]["version"]))
+        with tempfile.TemporaryDirectory(prefix="chart-") as folder:
+            yield str(write_chart(newest["data"]["release"], Path(folder)))
 
     def _forgotten(self, number: int) -> bool:
         """Whether the release's last record is of a killed driver's write; then it is gone now."""

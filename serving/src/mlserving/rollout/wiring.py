@@ -24,8 +24,9 @@ class Cluster:
 
     release: str
     namespace: str
-    chart: str
     prometheus: str
+    chart: str = ""
+    """Empty: the one that is installed."""
     by_namespace: bool = True
     """Whether Prometheus' series carry the namespace, as an operator's do."""
 
@@ -41,13 +42,13 @@ def local_room(workspace: Path, who: str) -> Room:
     )
 
 
-def cluster_room(workspace: Path, who: str, place: Cluster) -> Room:
-    """A cluster: a helm release, and the Prometheus that scrapes its gateways."""
+def cluster_room(workspace: Path, who: str, place: Cluster, *, anchored: bool = True) -> Room:
+    """A cluster: a helm release, and the Prometheus that scrapes its gateways. `anchored`: what is logged is remembered in the workspace, too."""
     return Room(
         driver=HelmDriver(release=place.release, namespace=place.namespace, chart=place.chart),
         source=Prometheus(place.prometheus, f"namespace={json.dumps(place.namespace)}" if place.by_namespace else ""),
         registry=Registry(registry_uri(workspace)),
-        audit=audit_log(workspace),
+        audit=audit_log(workspace) if anchored else AuditLog(database.address(workspace)),
         who=who,
         load_seconds=900.0,
     )
