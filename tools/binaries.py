@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -58,8 +59,7 @@ def paths(names: Sequence[str], *, say: Callable[[str], None] = lambda _: None) 
     Raises:
         ToolsMissing: nothing is there and Go is not installed, or the build failed.
     """
-    if unknown := [name for name in names if name not in PACKAGES]:
-        raise ToolsMissing(f"no such tool: {', '.join(unknown)}. There are: {', '.join(PACKAGES)}")
+    _check(names)
     found = _locations(names)
     if missing := [name for name in names if not found[name].exists()]:
         _build(missing, found, say)
@@ -69,6 +69,28 @@ def paths(names: Sequence[str], *, say: Callable[[str], None] = lambda _: None) 
 def ready(names: Sequence[str]) -> bool:
     """Whether all of them are there without building anything."""
     return all(path.exists() for path in _locations(names).values())
+
+
+def copy(names: Sequence[str], folder: Path, *, say: Callable[[str], None] = lambda _: None) -> list[Path]:
+    """Put programs into a folder, whole or not at all: always those of our own pins, whatever else is at hand. Returns where they lie there.
+
+    Raises as `paths` does.
+    """
+    _check(names)
+    built = {name: _cached(name) for name in names}
+    if missing := [name for name in names if not built[name].exists()]:
+        _build(missing, built, say)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, program in built.items():
+        part = folder / f".{name}.{os.getpid()}"
+        shutil.copy2(program, part)
+        part.rename(folder / name)
+    return [folder / name for name in names]
+
+
+def _check(names: Sequence[str]) -> None:
+    if unknown := [name for name in names if name not in PACKAGES]:
+        raise ToolsMissing(f"no such tool: {', '.join(unknown)}. There are: {', '.join(PACKAGES)}")
 
 
 def _locations(names: Sequence[str]) -> dict[str, Path]:
@@ -176,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Builds what is missing and prints where each program is; returns 2 when that cannot be."""
     parser = argparse.ArgumentParser(description="Build the real programs that tests run against, once, and say where they are.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PACKAGES)} (default: all but {', '.join(ON_REQUEST)})")
+    parser.add_argument("--into", type=Path, metavar="DIR", help="copy them there, at our own pins: what goes into an image")
     parser.add_argument("--path", action="store_true", help="print folders as PATH wants them")
     parser.add_argument("--there", action="store_true", help="the same, of what is there; builds nothing")
     options = parser.parse_args(arguments)
@@ -183,16 +206,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         there = (path.parent for path in _locations(options.names or list(PACKAGES)).values() if path.exists())
         print(":".join(dict.fromkeys(map(str, there))))
         return 0
+    names, say = options.names or [name for name in PACKAGES if name not in ON_REQUEST], partial(print, file=sys.stderr, flush=True)
     try:
-        found = paths(
-            options.names or [name for name in PACKAGES if name not in ON_REQUEST],
-            say=lambda text: print(text, file=sys.stderr, flush=True),
-        )
+        found = copy(names, options.into, say=say) if options.into else list(paths(names, say=say).values())
     except ToolsMissing as error:
         print(error, file=sys.stderr)
         return 2
-    folders = dict.fromkeys(str(path.parent) for path in found.values())
-    print(":".join(folders) if options.path else "\n".join(map(str, found.values())))
+    folders = dict.fromkeys(str(path.parent) for path in found)
+    print(":".join(folders) if options.path else "\n".join(map(str, found)))
     return 0
 
 

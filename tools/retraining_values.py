@@ -14,6 +14,7 @@ from gpu_queue_values import Closed, Dashboard, Image, Name, Object, OptionalNam
 
 StepsImage = Annotated[str, Meta(pattern=r"^(\S+@sha256:[0-9a-f]{64})?$")]
 Address = Annotated[str, Meta(pattern="^https?://.+")]
+OptionalAddress = Annotated[str, Meta(pattern="^(https?://.+)?$")]
 
 
 class Kubeflow(Closed):
@@ -43,6 +44,30 @@ class Secret(Closed):
     secret_name: OptionalName
 
 
+class Served(Closed):
+    """A release of helm/model-serving."""
+
+    release: Name
+    namespace: Name
+
+
+class Registry(Closed):
+    """MLflow, and who asks it."""
+
+    url: Address
+    secret_name: OptionalName
+
+
+class Rollouts(Closed):
+    """What is rolled out by itself: the file of --rollouts, and the registry."""
+
+    releases: dict[str, Served]
+    prometheus: OptionalAddress
+    by_namespace: bool
+    chart: str
+    registry: Registry
+
+
 class Service(Closed):
     """Where alerts are posted."""
 
@@ -56,6 +81,9 @@ class NetworkPolicy(Closed):
     from_: list[Object] = msgspec.field(name="from")
     egress: list[Object]
     kubeflow: list[Object]
+    registry: list[Object]
+    prometheus: list[Object]
+    api_server: list[Object]
 
 
 class Route(Closed):
@@ -87,6 +115,7 @@ class Values(Pods, kw_only=True):
     database: Secret
     token: Secret
     notify: Secret
+    rollouts: Rollouts
     tls: Secret
     service: Service
     network_policy: NetworkPolicy

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -39,12 +40,12 @@ def cluster(folder: Path) -> Iterator[Helm]:
 
 
 @contextmanager
-def installed(helm: Helm, folder: Path) -> Iterator[HelmDriver]:
-    """The release, as long as the context lasts."""
+def installed(helm: Helm, folder: Path, **more: Any) -> Iterator[HelmDriver]:
+    """The release, as long as the context lasts; `more` values beside or in place of `VALUES`. Its driver upgrades with the chart that is installed."""
     values = folder / "values.yaml"
-    values.write_text(yaml.safe_dump(VALUES))
+    values.write_text(yaml.safe_dump(VALUES | more))
     done = helm("install", RELEASE, str(CHART), "--values", str(values))
     assert done.returncode == 0, done.stderr
     programs = binaries.paths(["helm", "kubectl"])
-    yield HelmDriver(release=RELEASE, namespace=NAMESPACE, chart=str(CHART), helm=str(programs["helm"]), kubectl=str(programs["kubectl"]))
+    yield HelmDriver(release=RELEASE, namespace=NAMESPACE, helm=str(programs["helm"]), kubectl=str(programs["kubectl"]))
     helm("uninstall", RELEASE, "--no-hooks", "--wait")

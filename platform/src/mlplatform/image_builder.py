@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -43,6 +44,19 @@ class Builder:
         else:
             at_once = ["build", f"--timestamp={source.committed}", *options]
         self._run(*at_once, ".", environment={"SOURCE_DATE_EPOCH": str(source.committed)})
+
+    def bring_programs(self, recipe: Recipe, deployable: str) -> None:
+        """Put what an image starts beside Python where its Dockerfile takes it from; what was never built here is built.
+
+        Raises:
+            ConfigError: it is neither there nor can it be built; the builder of programs has said why.
+        """
+        if not recipe.programs:
+            return
+        folder = Path(recipe.dockerfile).parent / "programs" / deployable
+        command = [sys.executable, "tools/binaries.py", "--into", str(folder), *recipe.programs]
+        if subprocess.run(command, cwd=self.repository, check=False).returncode:
+            raise ConfigError(f"{' and '.join(recipe.programs)} go into the image {deployable} and are not to be had (see above). Try: make tools")
 
     def check(self, recipe: Recipe, name: str) -> None:
         """Run the image as strictly as a cluster does.

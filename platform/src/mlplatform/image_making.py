@@ -56,6 +56,7 @@ def _chosen(names: Sequence[str]) -> list[Deployable]:
 def _build(builder: Builder, deployable: Deployable, name: str, source: Source, base: str) -> None:
     recipe, began = RECIPES[deployable], time.monotonic()
     print(f"=== {name} from {recipe.dockerfile}", flush=True)
+    builder.bring_programs(recipe, deployable)
     builder.build(recipe, name, source, base)
     built = time.monotonic()
     builder.check(recipe, name)

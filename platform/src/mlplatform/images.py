@@ -30,6 +30,8 @@ class Recipe:
     """In the repository, whose root is the context."""
     arguments: Mapping[str, str] = field(default_factory=dict)
     """Build arguments."""
+    programs: tuple[str, ...] = ()
+    """What it starts beside Python: of tools/binaries.py, built from the same pins as the programs that tests run with."""
     check: tuple[str, ...] = ("--help",)
     """Arguments with which the image must end well, without a network and with nothing to write to but /tmp."""
 
@@ -38,7 +40,7 @@ RECIPES: Mapping[Deployable, Recipe] = {
     Deployable.GPU_QUEUE: Recipe(dockerfile="gpu-queue/Dockerfile"),
     Deployable.SERVING: Recipe(dockerfile="serving/Dockerfile"),
     Deployable.MODEL_SERVER: Recipe(dockerfile="serving/Dockerfile", arguments={"LIBRARIES": "serving"}),
-    Deployable.TRIGGER: Recipe(dockerfile="pipelines/Dockerfile"),
+    Deployable.TRIGGER: Recipe(dockerfile="pipelines/Dockerfile", programs=("helm", "kubectl")),
     Deployable.STEPS: Recipe(dockerfile="pipelines/Dockerfile", arguments={"LIBRARIES": "steps"}, check=SMALL_RUN),
     Deployable.MLFLOW: Recipe(dockerfile="platform/mlflow/Dockerfile"),
 }

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+import binaries
 from mlplatform.environment import parse_environment
 from mlplatform.errors import ConfigError
+from mlplatform.image_builder import Builder
 from mlplatform.images import RECIPES, Source, build_options, reference, with_digests
 from mlplatform.services import Deployable
 
@@ -29,6 +31,23 @@ def test_every_image_has_a_dockerfile_and_pinned_libraries(deployable: Deployabl
         assert "--hash=sha256:" in (ROOT / file).read_text()
     assert "--require-hashes" in text
     assert re.search(r"^USER 65532:65532$", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("deployable", Deployable)
+def test_the_programs_of_an_image_are_pinned_and_its_dockerfile_takes_them_from_where_they_are_put(deployable: Deployable) -> None:
+    recipe = RECIPES[deployable]
+    assert set(recipe.programs) <= binaries.PACKAGES.keys()
+    folder = Path(recipe.dockerfile).parent / "programs" / str(deployable)
+    copied = "COPY pipelines/programs/${LIBRARIES} /programs/" in (ROOT / recipe.dockerfile).read_text()
+    assert (ROOT / folder / ".gitignore").is_file() is copied, "COPY needs the folder, and git keeps none that is empty"
+    assert copied or not recipe.programs
+
+
+def test_programs_that_cannot_be_had_stop_the_build_with_what_to_type(tmp_path: Path) -> None:
+    (tmp_path / "tools").mkdir()
+    (tmp_path / "tools" / "binaries.py").write_text("raise SystemExit(2)")
+    with pytest.raises(ConfigError, match="helm and kubectl go into the image trigger .* make tools"):
+        Builder(program="buildah", repository=tmp_path).bring_programs(RECIPES[Deployable.TRIGGER], "trigger")
 
 
 def test_the_same_commit_is_built_under_the_same_name_and_says_where_it_comes_from() -> None:

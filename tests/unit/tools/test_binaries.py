@@ -115,6 +115,19 @@ def test_path_prints_folders_for_the_shell(desk: Desk) -> None:
     assert [sorted(p.name for p in folder.iterdir()) for folder in folders] == [["kube-scheduler", "kubectl"], ["kwok"]]
 
 
+def test_what_goes_into_an_image_is_of_our_own_pins_whatever_is_given(desk: Desk, tmp_path: Path) -> None:
+    given, image = tmp_path / "assets", tmp_path / "image"
+    given.mkdir()
+    for name in ("etcd", "kubectl"):
+        (given / name).touch(mode=0o755)
+    for _ in range(2):
+        code, found, _ = desk.ask("--into", str(image), "helm", "kubectl", KUBEBUILDER_ASSETS=str(given))
+        assert (code, found) == (0, [str(image / "helm"), str(image / "kubectl")])
+    assert all(os.access(path, os.X_OK) and Path(path).read_text() == "#!/bin/sh\n" for path in found)
+    assert sorted(path.name for path in image.iterdir()) == ["helm", "kubectl"]
+    assert desk.builds() == 2
+
+
 def test_kubernetes_reports_the_version_that_is_pinned(desk: Desk) -> None:
     desk.ask("kubectl")
     assert "gitVersion=v1.36." in desk.log.read_text()

@@ -20,11 +20,15 @@ from mlserving.rollout.actions import Room, Wish
 from mlserving.rollout.aliases import Registry
 from mlserving.rollout.document import history
 from mlserving.rollout.helm import MARK, HelmDriver
+from mlserving.rollout.installed_chart import files_of
 from mlserving.rollout.plan import Phase
 from rollouts import World, WorldSource, plan
 from served_release import CHART, NAMESPACE, RELEASE, Helm, cluster, installed
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.slow, pytest.mark.timeout(900)]
+BEFORE = Path(__file__).resolve().parents[3] / "charts" / "model-serving-0.1.0.tgz"
+AS_JSON = {"Chart.yaml", "values.yaml"}
+"""Of a chart, what helm keeps as it has read it, without comments."""
 WISH = Wish(model="demo", version=2, plan=plan(), reason="new week", digest="ab" * 32)
 
 
@@ -115,6 +119,43 @@ def test_values_that_people_set_by_helm_stay(room: Room, driver: HelmDriver, hel
     values = json.loads(helm("get", "values", RELEASE, "--all", "--output", "json").stdout)
     assert values["gateway"]["settings"]["deadline"] == 3
     assert values["tracks"]["canary"]["version"] == 2
+
+
+def manifest(helm: Helm) -> str:
+    return helm("get", "manifest", RELEASE).stdout
+
+
+def test_a_write_upgrades_with_the_chart_that_is_installed_to_the_letter(driver: HelmDriver, helm: Helm) -> None:
+    before = manifest(helm)
+    driver.write(driver.read("demo"))
+    assert manifest(helm) == before
+    shown = {path.relative_to(CHART).as_posix() for path in CHART.rglob("*") if path.is_file()}
+    record = json.loads(kubectl(driver, "get", "secret", f"sh.helm.release.v1.{RELEASE}.v1", "--output=json"))["data"]["release"]
+    assert files_of(record).keys() == shown
+    assert all(content == (CHART / path).read_bytes() for path, content in files_of(record).items() if path not in AS_JSON)
+    assert all(yaml.safe_load(content) == yaml.safe_load((CHART / path).read_text()) for path, content in files_of(record).items() if path in AS_JSON)
+
+
+def test_a_release_of_an_older_chart_stays_one(helm: Helm, tmp_path: Path) -> None:
+    """A newer one at hand would upgrade it, unasked, in the middle of a rollout."""
+    with installed(helm, tmp_path) as driver:
+        assert helm("upgrade", RELEASE, str(BEFORE), "--reset-then-reuse-values").returncode == 0
+        for _ in range(2):
+            driver.write(driver.read("demo"))
+        (shown,) = json.loads(helm("list", "--output", "json").stdout)
+        assert (shown["chart"], shown["status"]) == ("model-serving-0.1.0", "deployed")
+
+
+def test_after_a_write_that_failed_the_chart_is_that_of_the_last_one_that_did_not(driver: HelmDriver, helm: Helm) -> None:
+    failed = helm("upgrade", RELEASE, str(BEFORE), "--reset-then-reuse-values", "--set", "tracks.stable.replicas=-1")
+    assert failed.returncode != 0
+    driver.write(driver.read("demo"))
+    (shown,) = json.loads(helm("list", "--output", "json").stdout)
+    assert shown["chart"] != "model-serving-0.1.0"
+
+
+def kubectl(driver: HelmDriver, *words: str) -> str:
+    return subprocess.run([driver.kubectl, "--namespace", NAMESPACE, *words], capture_output=True, text=True, check=True).stdout
 
 
 def test_a_release_that_is_not_there_or_serves_another_model_is_named(driver: HelmDriver) -> None:
