@@ -23,7 +23,7 @@ def leaves(values: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     if (
         isinstance(values, dict)
         and values
-        and path.rpartition(".")[2] not in {"resources", "labels", "annotations", "nodeSelector", "rollout"}
+        and path.rpartition(".")[2] not in {"resources", "labels", "annotations", "nodeSelector", "rollout", "releases"}
     ):
         for name, inner in values.items():
             yield from leaves(inner, f"{path}.{name}" if path else name)

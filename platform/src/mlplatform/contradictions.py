@@ -190,8 +190,19 @@ def _models(environment: Environment) -> Iterator[str]:
             yield f"models.{name}.gpu_type: {'name the type of its GPUs' if model.gpus else 'it has no GPUs'}"
         elif model.gpu_type is not None and model.gpu_type not in environment.gpus():
             yield f"models.{name}.gpu_type: no node pool has {model.gpu_type}"
+        if model.rollout == "automatic":
+            yield from (f"models.{name}.rollout: {why}" for why in _undriven(environment))
         if model.review and environment.access.sign_in == "iap" and not model.review_audience:
             yield f"models.{name}.review_audience: IAP's is known once the entrance is there: deploy with review: false, then write it"
+
+
+def _undriven(environment: Environment) -> Iterator[str]:
+    """Why nobody would roll out by itself here."""
+    if not environment.retraining.enabled:
+        yield "automatic is what a trigger does, and retraining.enabled is false; switch it on, or write by-hand"
+    if not environment.monitoring.asked:
+        where = "the query front end of Google's" if environment.monitoring.kind == "google" else "the one that scrapes the gateways"
+        yield f"a canary is judged by a Prometheus; name {where} in monitoring.prometheus, or write by-hand"
 
 
 def _services(environment: Environment) -> Iterator[str]:

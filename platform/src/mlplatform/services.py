@@ -178,6 +178,14 @@ class Monitoring(Strict):
     receivers: dict[Name, Receiver] = Field(default={})
     runbooks: Annotated[str, Field(pattern=r"^(https://.*[^/])?$")] = ""
     """Where docs/runbooks is to be read; every alert links to it."""
+    prometheus: Annotated[str, Field(pattern=r"^(https?://\S+[^/\s])?$")] = ""
+    """Who is asked how a canary does, where a trigger rolls out (`models.NAME.rollout`). Empty: the operator's own. Google's service is asked through its query
+    front end, which is yours to put into the namespace `monitoring`: `http://frontend.monitoring.svc:9090`."""
+
+    @property
+    def asked(self) -> str:
+        """That address; empty where there is none."""
+        return self.prometheus or ("http://prometheus-operated.monitoring.svc:9090" if self.kind == "operator" else "")
 
 
 class Deployable(StrEnum):
@@ -223,6 +231,8 @@ class ServedModel(Strict):
     """A page on which people confirm or correct predictions."""
     review_audience: Annotated[str, Field(pattern=r"^(/projects/[0-9]+/global/backendServices/[0-9]+)?$")] = ""
     """For whom IAP signs, for `review`: known once the entrance is there, so review is switched on by the second deployment."""
+    rollout: Literal["by-hand", "automatic"] = "by-hand"
+    """`automatic`: the team's trigger may upgrade the release, and rolls out what its runs bring where the project says so, too (`retraining.rollout`)."""
     callers: tuple[Name, ...] = ()
     """Namespaces that ask for predictions, beside the model's own. Nobody else reaches it."""
 

@@ -18,12 +18,15 @@ import operator_kinds
 from api_client import Client
 from chart_renders import RELEASES, ROOT, cases, render
 from control_plane import ControlPlane
+from mlpipelines.triggers.places import FILE
 from retraining_values import Values
 from triggers import until
 
 pytestmark = pytest.mark.control_plane
 
 CHART = ROOT / "helm" / "retraining"
+BEFORE = ROOT / "tests" / "charts" / "retraining-0.1.0.tgz"
+"""The chart of the version before, as `helm package` made it."""
 _, NAMESPACE = RELEASES["retraining"]
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"}
 FOREIGN = {*operator_kinds.KINDS, "PodMonitoring", "Rules"}
@@ -39,14 +42,19 @@ def deployment(case: str) -> Any:
 
 
 @pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    """An API server with a namespace for restricted pods only."""
+def plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """An API server with a namespace for restricted pods only, and those where models are served."""
     if not binaries.ready([*ControlPlane.programs(), "helm"]):
         pytest.skip(f"no control plane: type `{binaries.COMMAND}`")
     with ControlPlane(tmp_path_factory.mktemp("plane")) as running:
-        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": RESTRICTED}}
-        running.client.request("POST", "/api/v1/namespaces", namespace)
-        yield running.client
+        for name, labels in ((NAMESPACE, RESTRICTED), ("serving", {}), ("growth", {})):
+            running.client.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
+        yield running
+
+
+@pytest.fixture(scope="module")
+def api(plane: ControlPlane) -> Client:
+    return plane.client
 
 
 @pytest.mark.parametrize("case", cases("retraining"))
@@ -66,8 +74,7 @@ def operator(api: Client) -> Client:
         pytest.skip(str(missing))
     for definition in definitions:
         api.apply(definition)
-    for name in ("serving", "fraud"):
-        api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "fraud"}})
 
     def established() -> bool:
         found = [api.request("GET", api.path(definition)) for definition in definitions]
@@ -111,6 +118,87 @@ def test_the_command_takes_what_the_chart_tells_it(case: str, tmp_path: Path) ->
     assert all(str(Path(file).parent) in mounted for file in files)
 
 
+def kinds(case: str) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for thing in rendered(case):
+        found.setdefault(thing["kind"], []).append(thing)
+    return found
+
+
+def test_the_trigger_reads_the_releases_as_the_chart_writes_them(tmp_path: Path) -> None:
+    given = yaml.safe_load(cases("retraining")["everything"].read_text())["rollouts"]
+    (file,) = (thing["data"]["rollouts.yaml"] for thing in kinds("everything")["ConfigMap"] if "rollouts.yaml" in thing["data"])
+    read = FILE.parse(file, "rollouts.yaml")
+    for model, place in given["releases"].items():
+        cluster = read.of(model)
+        assert (cluster.release, cluster.namespace) == (place["release"], place["namespace"])
+        assert (cluster.prometheus, cluster.chart, cluster.by_namespace) == (given["prometheus"], given["chart"], given["byNamespace"])
+
+
+RESOURCES = {"ConfigMap": "configmaps", "CronJob": "cronjobs", "Deployment": "deployments", "HorizontalPodAutoscaler": "horizontalpodautoscalers", "NetworkPolicy": "networkpolicies", "PodDisruptionBudget": "poddisruptionbudgets", "PodMonitor": "podmonitors", "PodMonitoring": "podmonitorings", "PrometheusRule": "prometheusrules", "Role": "roles", "RoleBinding": "rolebindings", "Rules": "rules", "Service": "services", "ServiceAccount": "serviceaccounts"}  # fmt: skip
+"""Of what helm/model-serving renders beside hooks, which an upgrade leaves out: by kind, as rights name it."""
+
+
+def test_in_each_namespace_of_a_release_the_account_may_write_whatever_the_serving_chart_renders_and_no_pods() -> None:
+    served = {
+        (thing["apiVersion"].rpartition("/")[0], RESOURCES[thing["kind"]])
+        for values in cases("model-serving").values()
+        for thing in yaml.safe_load_all(render(values))
+        if thing and "helm.sh/hook" not in thing["metadata"].get("annotations", {})
+    }
+    roles = {role["metadata"]["namespace"]: role for role in kinds("everything")["Role"]}
+    assert roles.keys() == {"serving", "growth"}
+    assert kinds("everything").keys().isdisjoint({"ClusterRole", "ClusterRoleBinding"})
+    for namespace, role in roles.items():
+        may = {
+            (group, resource): set(rule["verbs"]) for rule in role["rules"] for group in rule["apiGroups"] for resource in rule["resources"]
+        }
+        writes = {place for place, verbs in may.items() if verbs >= {"get", "create", "patch", "delete"}}
+        assert writes == served | {("", "secrets")}, "and helm's own records"
+        assert {place for place in may if place not in writes} == {("millrace.dev", "models")}
+        (binding,) = (each for each in kinds("everything")["RoleBinding"] if each["metadata"]["namespace"] == namespace)
+        assert binding["roleRef"]["name"] == role["metadata"]["name"]
+        assert binding["subjects"] == [{"kind": "ServiceAccount", "name": "retraining", "namespace": NAMESPACE}]
+
+
+@pytest.mark.parametrize("case", ["smallest", "google"])
+def test_who_rolls_nothing_out_has_no_rights_and_no_token(case: str) -> None:
+    assert kinds(case).keys().isdisjoint({"Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"})
+    pod = deployment(case)["spec"]["template"]["spec"]
+    assert pod["automountServiceAccountToken"] is False
+    (container,) = pod["containers"]
+    assert not any("rollouts" in word for word in container["args"])
+    assert deployment("everything")["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
+
+
+def test_an_upgrade_from_the_chart_before_changes_only_the_pods_limit_and_what_is_new_can_be_switched_on(
+    plane: ControlPlane, api: Client, tmp_path: Path
+) -> None:
+    api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "upgraded"}})
+
+    def helm(*words: str) -> None:
+        command = [binaries.paths(["helm"])["helm"], *words, "--namespace=upgraded", "--kubeconfig", plane.kubeconfig]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    def spec() -> Any:
+        return api.request("GET", "/apis/apps/v1/namespaces/upgraded/deployments/retraining")["spec"]["template"]["spec"]
+
+    helm("install", "retraining", str(BEFORE), "--values", str(cases("retraining")["smallest"]))
+    before = spec()
+    helm("upgrade", "retraining", str(CHART), "--reset-then-reuse-values")
+    after = spec()
+    assert after["containers"][0].pop("resources") != before["containers"][0].pop("resources")
+    assert after == before
+    told = yaml.safe_load(cases("retraining")["everything"].read_text())["rollouts"]
+    (tmp_path / "more.yaml").write_text(yaml.safe_dump({"rollouts": told}))
+    helm("upgrade", "retraining", str(CHART), "--reset-then-reuse-values", "--values", str(tmp_path / "more.yaml"))
+    assert "--rollouts=/etc/millrace/rollouts/rollouts.yaml" in spec()["containers"][0]["args"]
+    helm("uninstall", "retraining")
+    roles = api.request("GET", "/apis/rbac.authorization.k8s.io/v1/namespaces/serving/roles")["items"]
+    assert roles == [], "rights go with the release"
+
+
 def test_the_values_are_those_that_are_modelled() -> None:
     msgspec.convert(yaml.safe_load((CHART / "values.yaml").read_text()), Values)
 
@@ -125,6 +213,9 @@ def test_the_values_are_those_that_are_modelled() -> None:
         ("replica=3", "replica"),
         ("every=0", "every"),
         ("kubeflow.url=ml-pipeline:8888", "kubeflow/url"),
+        ("rollouts.prometheus=prometheus:9090", "rollouts/prometheus"),
+        ("rollouts.releases.cards.release=cards", "namespace"),
+        ("rollouts.releases.cards.release=cards,rollouts.releases.cards.namespace=serving", "rollouts.prometheus"),
     ],
 )
 def test_what_cannot_be_meant_is_refused(value: str, complaint: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,34 @@ def test_a_model_is_rolled_out_in_the_release_that_serves_it_under_the_trigger_s
     assert (room.driver.release, room.driver.namespace, room.driver.chart) == ("cards-eu", "serving", "oci://charts.example/model-serving")
     assert isinstance(room.source, Prometheus)
     assert room.who == "trigger"
+
+
+def test_where_no_chart_is_named_it_is_the_one_that_is_installed(file: Path, tmp_path: Path) -> None:
+    file.write_text(SAID.replace("chart: oci://charts.example/model-serving", ""))
+    driver = releases(tmp_path, "trigger", file)("cards").driver
+    assert isinstance(driver, HelmDriver)
+    assert driver.chart == ""
+
+
+def sealed(folder: Path) -> Path:
+    """A folder that nobody here may write to: root is kept out by a read-only mount only."""
+    if os.geteuid() != 0:
+        folder.mkdir()
+        folder.chmod(0o500)
+        return folder
+    mounts = [line.split() for line in Path("/proc/mounts").read_text().splitlines()]
+    found = next((Path(place) for _, place, _, options, *_ in mounts if "ro" in options.split(",") and Path(place).is_dir()), None)
+    return found or pytest.skip("root may write everywhere, and nothing is mounted read-only")
+
+
+def test_what_is_logged_is_remembered_in_the_workspace_unless_that_is_mounted_read_only(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MILLRACE_DATABASE", f"sqlite:///{tmp_path}/audit.db")
+    for place, remembered in ((tmp_path / "workspace", 1), (sealed(tmp_path / "sealed") / "millrace", 0)):
+        log = releases(place, "trigger", file)("cards").audit
+        log.append("trigger", "rollout.start", "cards")
+        assert len(log.anchors()) == remembered
 
 
 def test_a_model_is_added_without_a_restart(file: Path, tmp_path: Path) -> None:

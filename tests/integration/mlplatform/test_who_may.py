@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from api_client import Client
 from control_plane import ControlPlane
@@ -12,29 +13,39 @@ from mlplatform.environment import read_environment
 from mlplatform.plan.order import plan
 from typed_platform import ROOT, typed
 
-NEEDED = {"foundation", "roles", "secrets", "gpu-queue", "team-fraud", "team-search"}
+AUTOMATIC = {
+    "retraining": {"enabled": True},
+    "images": {"registry": "localhost/millrace", "digests": {"steps": f"sha256:{64 * 'a'}"}},
+    "monitoring": {"kind": "none", "prometheus": "http://prometheus.example"},
+    "models": {"transactions": {"team": "fraud", "namespace": "fraud", "rollout": "automatic"}},
+    "access": {"admins": ["group:ml-infra@example.com"]},
+}
+NEEDED = {"foundation", "roles", "secrets", "gpu-queue", "team-fraud", "team-search", "retraining-fraud"}
 
 # what, of which group, verb: who may in the team's namespace
 MATRIX: list[tuple[str, str, str, set[str]]] = [
     ("pods", "", "list", {"viewer", "runner", "approver", "releaser", "infra"}),
     ("pods/log", "", "get", {"viewer", "runner", "approver", "releaser", "infra"}),
     ("runs", "pipelines.kubeflow.org", "list", {"viewer", "runner", "approver", "releaser", "infra"}),
-    ("runs", "pipelines.kubeflow.org", "create", {"runner", "infra"}),
-    ("runs", "pipelines.kubeflow.org", "terminate", {"runner", "infra"}),
-    ("jobs", "batch", "create", {"runner", "releaser", "infra"}),
+    ("runs", "pipelines.kubeflow.org", "create", {"runner", "trigger", "infra"}),
+    ("runs", "pipelines.kubeflow.org", "terminate", {"runner", "trigger", "infra"}),
+    ("jobs", "batch", "create", {"runner", "releaser", "trigger", "infra"}),
     ("models", "millrace.dev", "approve", {"approver", "infra"}),
     ("models", "millrace.dev", "roll-out", {"releaser", "infra"}),
-    ("deployments", "apps", "patch", {"releaser", "infra"}),
-    ("secrets", "", "get", {"releaser", "infra"}),
-    ("secrets", "", "list", {"releaser", "infra"}),
-    ("rolebindings", "rbac.authorization.k8s.io", "create", {"releaser", "infra"}),
+    ("deployments", "apps", "patch", {"releaser", "trigger", "infra"}),
+    ("secrets", "", "get", {"releaser", "trigger", "infra"}),
+    ("secrets", "", "list", {"releaser", "trigger", "infra"}),
+    ("rolebindings", "rbac.authorization.k8s.io", "create", {"releaser", "trigger", "infra"}),
     ("clusterroles", "rbac.authorization.k8s.io", "create", {"infra"}),
     ("gpuqueues", "gpu-queue.dev", "get", {"viewer", "runner", "approver", "releaser", "infra"}),
     ("gpuqueues", "gpu-queue.dev", "patch", {"infra"}),
     ("namespaces", "", "patch", {"infra"}),
     ("resourcequotas", "", "patch", {"infra"}),
-    ("networkpolicies", "networking.k8s.io", "patch", {"releaser", "infra"}),
+    ("networkpolicies", "networking.k8s.io", "patch", {"releaser", "trigger", "infra"}),
     ("pods/exec", "", "create", {"infra"}),
+    ("deployments", "apps", "watch", {"viewer", "runner", "approver", "releaser", "trigger", "infra"}),
+    ("models/transactions", "millrace.dev", "roll-out", {"releaser", "trigger", "infra"}),
+    ("models/another", "millrace.dev", "roll-out", {"releaser", "infra"}),
     ("serviceaccounts/token", "", "create", {"infra"}),
 ]
 PEOPLE = {
@@ -43,17 +54,18 @@ PEOPLE = {
     "approver": ("ben@example.com", []),
     "releaser": ("rob@example.com", []),
     "infra": ("ina@example.com", ["ml-infra@example.com"]),
+    "trigger": ("system:serviceaccount:fraud:retraining", ["system:serviceaccounts", "system:serviceaccounts:fraud"]),
     "stranger": ("sam@example.com", ["everybody@example.com"]),
 }
 
 
 @pytest.fixture(scope="module")
 def api(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Client:
-    """Deployed as far as roles reach."""
+    """Deployed as far as roles reach, with a trigger that rolls out."""
     file = tmp_path_factory.mktemp("environments") / "laptop.yaml"
-    text = (ROOT / "platform" / "environments" / "laptop.yaml").read_text()
-    text = text.replace("releaser: [user:ana@example.com]", "releaser: [user:rob@example.com]")
-    file.write_text(f"{text}\naccess: {{admins: [group:ml-infra@example.com]}}\n")
+    laptop = yaml.safe_load((ROOT / "platform" / "environments" / "laptop.yaml").read_text())
+    laptop["teams"]["fraud"]["members"]["releaser"] = ["user:rob@example.com"]
+    file.write_text(yaml.safe_dump({**laptop, **AUTOMATIC}))
     others = [step.name for step in plan(read_environment(file)) if step.name not in NEEDED]
     done = typed(plane, "deploy", str(file), *(f"--without={name}" for name in others))
     assert done.returncode == 0, done.stdout + done.stderr
@@ -63,7 +75,8 @@ def api(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Client
 def may(api: Client, who: str, *, verb: str, resource: str, group: str, namespace: str = "fraud") -> bool:
     user, groups = PEOPLE[who]
     kind, _, part = resource.partition("/")
-    asked: dict[str, Any] = {"verb": verb, "resource": kind, "subresource": part, "group": group, "namespace": namespace}
+    of_it = {"name": part} if group == "millrace.dev" else {"subresource": part}  # its models are told apart by name
+    asked: dict[str, Any] = {"verb": verb, "resource": kind, "group": group, "namespace": namespace, **of_it}
     body = {"spec": {"user": user, "groups": [*groups, "system:authenticated"], "resourceAttributes": asked}}
     return bool(api.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body)["status"]["allowed"])
 

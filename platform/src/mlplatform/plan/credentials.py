@@ -91,6 +91,9 @@ def _triggers(environment: Environment) -> Iterator[SecretObject]:
         url = {"url": _url(environment, database, "password")}
         yield _object(namespace, "retraining-database", url, {"password": database_user(database)})
         yield _object(namespace, "retraining-token", {"token": "{{ .token }}"}, {"token": f"retraining-token-{team}"})
+        if environment.rolled_out_by_trigger(team):
+            asks = {"username": f"retraining-{team}", "password": "{{ .password }}"}
+            yield _object(namespace, "retraining-registry", asks, {"password": f"mlflow-retraining-{team}"})
 
 
 def _review(environment: Environment) -> Iterator[SecretObject]:

@@ -144,7 +144,7 @@ def _teams(environment: Environment) -> Iterator[Step]:
         if environment.retraining.enabled:
             yield _chart(
                 "retraining",
-                f"{name}: the trigger",
+                f"{name}: the trigger{_rolls(environment, name)}",
                 values_of_teams.retraining(environment, name),
                 name=f"retraining-{name}",
                 namespace=team.namespaces[0],
@@ -153,6 +153,11 @@ def _teams(environment: Environment) -> Iterator[Step]:
 
 def _lanes(environment: Environment, name: str) -> str:
     return ", ".join(f"{lane.quota} × {lane.type}" for lane in environment.teams[name].lanes.values()) or "no GPUs"
+
+
+def _rolls(environment: Environment, team: str) -> str:
+    models = environment.rolled_out_by_trigger(team)
+    return f", which rolls out {', '.join(models)}" if models else ""
 
 
 def _models(environment: Environment) -> Iterator[Step]:

@@ -58,13 +58,19 @@ def _own_namespaces(environment: Environment) -> Values:
         inside: Values = {"from": [{"podSelector": {}}]}
         page = {"from": entrance_peers(environment), "ports": [{"port": 3000, "protocol": "TCP"}]}
         # Prometheus scrapes whoever lets it.
-        rules = {"ingress": [called, inside, *([page] if page["from"] else [])], "egress": [{}]}
+        rules = {"ingress": [called, inside, *([page] if page["from"] else []), *_judging(environment)], "egress": [{}]}
         found["monitoring"] = _namespace(security, pages) | rules
     if environment.versions.cert_manager is not None:
         found["cert-manager"] = _namespace(RESTRICTED, {}) | {"ingress": [called], "egress": [api_server]}
     if environment.secrets.kind == "secret-manager":
         found["external-secrets"] = _namespace(RESTRICTED, {}) | {"ingress": [called], "egress": [api_server, METADATA]}
     return found
+
+
+def _judging(environment: Environment) -> list[Values]:
+    """Triggers that roll out ask Prometheus how a canary does."""
+    triggers = {**teams_peer(), "podSelector": {"matchLabels": {"app.kubernetes.io/name": "retraining"}}}
+    return [{"from": [triggers], "ports": [{"port": 9090, "protocol": "TCP"}]}] if environment.rolled_out_by_trigger() else []
 
 
 def _team_namespaces(environment: Environment) -> Values:

@@ -52,7 +52,7 @@ def retraining(environment: Environment, team_name: str) -> Values:
     """A team's trigger."""
     home = environment.teams[team_name].namespaces[0]
     images = environment.images
-    return {
+    found: Values = {
         "image": image(environment, Deployable.TRIGGER),
         "kubeflow": {"image": f"{images.registry}/steps@{images.digests.get(Deployable.STEPS) or _UNKNOWN_DIGEST}", "namespace": home},
         "projects": {"claim": environment.retraining.projects_claim},
@@ -61,6 +61,13 @@ def retraining(environment: Environment, team_name: str) -> Values:
         "token": {"secretName": "retraining-token"},
         "monitoring": watched(environment, once=team_name == next(iter(environment.teams))),
     }
+    if models := environment.rolled_out_by_trigger(team_name):
+        found["rollouts"] = {
+            "releases": {name: {"release": name, "namespace": model.namespace} for name, model in models.items()},
+            "prometheus": environment.monitoring.asked,
+            "registry": {"secretName": "retraining-registry"},
+        }
+    return found
 
 
 def serving(environment: Environment, name: str) -> Values:
