@@ -87,9 +87,7 @@ class Environment(Strict):
 
     def rolled_out_by_trigger(self, team: str = "") -> dict[str, ServedModel]:
         """By name, the models that triggers roll out: a team's, or all."""
-        return {
-            name: model for name, model in self.models.items() if model.rollout == "automatic" and (not team or model.team == team)
-        }
+        return {name: model for name, model in self.models.items() if model.rollout == "automatic" and (not team or model.team == team)}
 
     def team_of(self, namespace: str) -> str:
         """Whose namespace that is.

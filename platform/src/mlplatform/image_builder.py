@@ -56,7 +56,9 @@ class Builder:
         folder = Path(recipe.dockerfile).parent / "programs" / deployable
         command = [sys.executable, "tools/binaries.py", "--into", str(folder), *recipe.programs]
         if subprocess.run(command, cwd=self.repository, check=False).returncode:
-            raise ConfigError(f"{' and '.join(recipe.programs)} go into the image {deployable} and are not to be had (see above). Try: make tools")
+            raise ConfigError(
+                f"{' and '.join(recipe.programs)} go into the image {deployable} and are not to be had (see above). Try: make tools"
+            )
 
     def check(self, recipe: Recipe, name: str) -> None:
         """Run the image as strictly as a cluster does.

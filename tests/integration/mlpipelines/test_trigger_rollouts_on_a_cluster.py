@@ -71,16 +71,22 @@ class Account:
     def __init__(self, driver: HelmDriver, folder: Path) -> None:
         self._driver, self._admin, self.kubeconfig = driver, os.environ["KUBECONFIG"], folder / "trigger.kubeconfig"
         self._typed("kubectl", "create", "namespace", HOME)
-        rolls = f"rollouts.prometheus=http://127.0.0.1:9,rollouts.releases.demo.release={RELEASE},rollouts.releases.demo.namespace={NAMESPACE}"
+        rolls = (
+            f"rollouts.prometheus=http://127.0.0.1:9,rollouts.releases.demo.release={RELEASE},rollouts.releases.demo.namespace={NAMESPACE}"
+        )
         self._typed("helm", "install", "retraining", str(CHARTS / "retraining"), "--namespace", HOME, "--set", f"{SECRETS},{rolls}")
         cluster = yaml.safe_load(Path(self._admin).read_text())
-        cluster["users"] = [{"name": "trigger", "user": {"token": self._typed("kubectl", "create", "token", "retraining", f"--namespace={HOME}").strip()}}]
+        cluster["users"] = [
+            {"name": "trigger", "user": {"token": self._typed("kubectl", "create", "token", "retraining", f"--namespace={HOME}").strip()}}
+        ]
         cluster["contexts"] = [{"name": "trigger", "context": {"cluster": cluster["clusters"][0]["name"], "user": "trigger"}}]
         self.kubeconfig.write_text(yaml.safe_dump({**cluster, "current-context": "trigger"}))
 
     def file(self) -> str:
         """What the chart tells the trigger."""
-        return self._typed("kubectl", "get", "configmap", "retraining-rollouts", f"--namespace={HOME}", r"--output=jsonpath={.data.rollouts\.yaml}")
+        return self._typed(
+            "kubectl", "get", "configmap", "retraining-rollouts", f"--namespace={HOME}", r"--output=jsonpath={.data.rollouts\.yaml}"
+        )
 
     def may(self, verb: str, resource: str, namespace: str) -> bool:
         """As the API server says to the account itself; RESOURCE[.GROUP][/NAME], or RESOURCE/SUBRESOURCE without a group."""
@@ -119,7 +125,12 @@ def account(driver: HelmDriver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_account_may_upgrade_releases_where_they_are_served_and_nothing_else(account: Account) -> None:
-    for verb, resource in (("roll-out", "models.millrace.dev/demo"), ("patch", "deployments.apps"), ("create", "secrets"), ("watch", "deployments.apps")):
+    for verb, resource in (
+        ("roll-out", "models.millrace.dev/demo"),
+        ("patch", "deployments.apps"),
+        ("create", "secrets"),
+        ("watch", "deployments.apps"),
+    ):
         assert account.may(verb, resource, NAMESPACE)
         assert not account.may(verb, resource, HOME)
         assert not account.may(verb, resource, "default")

@@ -27,6 +27,8 @@ from mlplatform.environment import read_environment
 from mlplatform.plan.credentials import databases, secret_objects
 from mlplatform.plan.order import plan
 from mlplatform.plan.steps import Chart
+from mlserving.errors import Unavailable
+from mlserving.rollout.aliases import Registry
 from postgres import PASSWORD, postgres_server, url_of
 from typed_platform import ROOT
 
@@ -217,3 +219,36 @@ def test_a_dump_that_is_broken_changes_nothing(registry: tuple[str, Path], datab
     with create_engine(url_of(database), poolclass=NullPool).connect() as connection:
         there = set(connection.execute(text("select datname from pg_database")).scalars())
     assert not {name for name in there if "_restored_" in name}
+
+
+def test_a_trigger_s_account_names_champions_of_its_models_and_of_no_others(
+    registry: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, _ = registry
+    admin = f"admin:{password_of('mlflow-admin')}"
+
+    def tell(what: str, **said: str) -> None:
+        ask(f"{address}/api/2.0/mlflow/{what}", json.dumps(said).encode(), user=admin, method="POST")
+
+    for model in ("scam", "churn"):
+        tell("registered-models/create", name=model)
+        ask(
+            f"{address}/api/2.0/mlflow/model-versions/create",
+            json.dumps({"name": model, "source": "mlflow-artifacts:/1", "tags": [{"key": "run_id", "value": "a-run"}]}).encode(),
+            user=admin,
+            method="POST",
+        )
+        tell("registered-models/alias", name=model, alias="challenger", version="1")
+    # As docs/platform.md says it.
+    tell("users/create", username="retraining-fraud", password="a0word0for0it")
+    tell("registered-models/permissions/create", name="scam", username="retraining-fraud", permission="EDIT")
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "retraining-fraud")
+    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a0word0for0it")
+    known = Registry(address)
+    for model in ("scam", "churn"):
+        assert known.version_of_run(model, "a-run") == 1
+    known.promote("scam", 1)
+    assert known.aliases("scam") == {"champion": 1}
+    with pytest.raises(Unavailable, match="did not answer"):
+        known.promote("churn", 1)
+    assert known.aliases("churn") == {"challenger": 1}

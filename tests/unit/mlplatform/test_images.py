@@ -46,7 +46,7 @@ def test_the_programs_of_an_image_are_pinned_and_its_dockerfile_takes_them_from_
 def test_programs_that_cannot_be_had_stop_the_build_with_what_to_type(tmp_path: Path) -> None:
     (tmp_path / "tools").mkdir()
     (tmp_path / "tools" / "binaries.py").write_text("raise SystemExit(2)")
-    with pytest.raises(ConfigError, match="helm and kubectl go into the image trigger .* make tools"):
+    with pytest.raises(ConfigError, match=r"helm and kubectl go into the image trigger .* make tools"):
         Builder(program="buildah", repository=tmp_path).bring_programs(RECIPES[Deployable.TRIGGER], "trigger")
 
 

@@ -117,10 +117,14 @@ class HelmDriver:
         selected = ("--selector", f"owner=helm,name={self.release},status=deployed", "--namespace", self.namespace)
         found = _started([self.kubectl, "get", "secrets", *selected, "--output", "json"], _SECONDS)
         if found.returncode:
-            raise Unavailable(f"helm's record of {self.release} cannot be read: {_last(found.stderr)}. Mend that, then type the same command again.")
+            raise Unavailable(
+                f"helm's record of {self.release} cannot be read: {_last(found.stderr)}. Mend that, then type the same command again."
+            )
         records = json.loads(found.stdout)["items"]
         if not records:
-            raise NotServed(f"No write of {self.release} in {self.namespace} has ended well. See: helm history {self.release} -n {self.namespace}")
+            raise NotServed(
+                f"No write of {self.release} in {self.namespace} has ended well. See: helm history {self.release} -n {self.namespace}"
+            )
         newest = max(records, key=lambda record: int(record["metadata"]["labels"]["version"]))
         with tempfile.TemporaryDirectory(prefix="chart-") as folder:
             yield str(write_chart(newest["data"]["release"], Path(folder)))

@@ -133,7 +133,11 @@ def test_a_write_upgrades_with_the_chart_that_is_installed_to_the_letter(driver:
     record = json.loads(kubectl(driver, "get", "secret", f"sh.helm.release.v1.{RELEASE}.v1", "--output=json"))["data"]["release"]
     assert files_of(record).keys() == shown
     assert all(content == (CHART / path).read_bytes() for path, content in files_of(record).items() if path not in AS_JSON)
-    assert all(yaml.safe_load(content) == yaml.safe_load((CHART / path).read_text()) for path, content in files_of(record).items() if path in AS_JSON)
+    assert all(
+        yaml.safe_load(content) == yaml.safe_load((CHART / path).read_text())
+        for path, content in files_of(record).items()
+        if path in AS_JSON
+    )
 
 
 def test_a_release_of_an_older_chart_stays_one(helm: Helm, tmp_path: Path) -> None:

@@ -28,7 +28,9 @@ def file(name: str) -> dict[str, str]:
 
 def test_every_file_lies_where_helm_looks_for_it(tmp_path: Path) -> None:
     schema = base64.b64encode(b"{}").decode()
-    made = write_chart(record(values={"ports": [1, 2.5]}, schema=schema, templates=[file("templates/a.yaml")], files=[file("rules/b.yaml")]), tmp_path)
+    made = write_chart(
+        record(values={"ports": [1, 2.5]}, schema=schema, templates=[file("templates/a.yaml")], files=[file("rules/b.yaml")]), tmp_path
+    )
     found = {path.relative_to(made).as_posix(): path.read_text() for path in made.rglob("*") if path.is_file()}
     assert (found.pop("templates/a.yaml"), found.pop("rules/b.yaml"), found.pop("values.schema.json")) == ("text", "text", "{}")
     assert {name: json.loads(text) for name, text in found.items()} == {"Chart.yaml": METADATA, "values.yaml": {"ports": [1, 2.5]}}
