@@ -269,7 +269,7 @@ def registered(around: Surroundings) -> Any:
     """MLflow's client, with version 1 as the champion."""
     client = client_at(around.registry)
     client.create_registered_model(NAME)
-    client.create_model_version(NAME, source="mlflow-artifacts:/1")
+    client.create_model_version(NAME, source="s3://models/1")
     client.set_registered_model_alias(NAME, "champion", "1")
     return client
 
@@ -290,7 +290,7 @@ def train(trigger: Trigger, around: Surroundings, registered: Any, version: int)
     assert trigger.post(f"alert-{version}") == "started"
     eventually("a run was started", lambda: len(around.kubeflow.runs) > before, 60)
     run = around.kubeflow.runs[-1]["run_id"]
-    made = registered.create_model_version(NAME, source=f"mlflow-artifacts:/{version}", tags={RUN: run})
+    made = registered.create_model_version(NAME, source=f"s3://models/{version}", tags={RUN: run})
     assert int(made.version) == version
     registered.set_registered_model_alias(NAME, "challenger", str(version))
     around.kubeflow.end("SUCCEEDED", run=-1)

@@ -24,7 +24,6 @@ from typed_commands import MILLRACE
 from typed_platform import surroundings
 
 pytestmark = [pytest.mark.slow, pytest.mark.prometheus, pytest.mark.timeout(900), serving_release.NEEDED]
-CHART = Path(__file__).resolve().parents[2] / "helm" / "model-serving"
 PLAN = ("steps=[10,50,100]", "min_requests=200", "min_seconds=5", "every_seconds=2", "keep_warm_seconds=600")
 SECONDS_TO_GO_BACK = 10
 """Until the last request is answered by the version that is taken back, from the moment the command is typed."""
@@ -71,7 +70,6 @@ class Owner:
         self._environment = surroundings(serving_release.KUBECONFIG) | {
             "MILLRACE_RELEASE": NAME,
             "MILLRACE_NAMESPACE": NAME,
-            "MILLRACE_CHART": str(CHART),
             "MILLRACE_PROMETHEUS": prometheus.url,
             "MILLRACE_WORKSPACE": str(self._folder / "workspace"),
             "MILLRACE_DATABASE": f"sqlite:///{folder}/shared.db",  # where the audit log lies

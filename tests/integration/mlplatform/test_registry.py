@@ -227,21 +227,17 @@ def test_a_trigger_s_account_names_champions_of_its_models_and_of_no_others(
     address, _ = registry
     admin = f"admin:{password_of('mlflow-admin')}"
 
-    def tell(what: str, **said: str) -> None:
-        ask(f"{address}/api/2.0/mlflow/{what}", json.dumps(said).encode(), user=admin, method="POST")
+    def tell(what: str, api: str = "2.0", **said: object) -> None:
+        ask(f"{address}/api/{api}/mlflow/{what}", json.dumps(said).encode(), user=admin, method="POST")
 
     for model in ("scam", "churn"):
         tell("registered-models/create", name=model)
-        ask(
-            f"{address}/api/2.0/mlflow/model-versions/create",
-            json.dumps({"name": model, "source": "mlflow-artifacts:/1", "tags": [{"key": "run_id", "value": "a-run"}]}).encode(),
-            user=admin,
-            method="POST",
-        )
+        tell("model-versions/create", name=model, source="s3://models/1", tags=[{"key": "run_id", "value": "a-run"}])
         tell("registered-models/alias", name=model, alias="challenger", version="1")
     # As docs/platform.md says it.
     tell("users/create", username="retraining-fraud", password="a0word0for0it")
-    tell("registered-models/permissions/create", name="scam", username="retraining-fraud", permission="EDIT")
+    granted = {"resource_type": "registered_model", "resource_id": "scam", "permission": "MANAGE"}
+    tell("users/permissions/grant", api="3.0", username="retraining-fraud", **granted)
     monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "retraining-fraud")
     monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a0word0for0it")
     known = Registry(address)
