@@ -181,8 +181,9 @@ class Training(Section):
 class Baseline(Section):
     """What the first model must beat, with no champion there yet."""
 
-    kind: Literal["majority", "most_frequent_by", "prior", "mean"] = "majority"
-    """`majority`: the most frequent class; `most_frequent_by`: of each value of `column`; `prior`: the training share as score; `mean`."""
+    kind: Literal["majority", "most_frequent_by", "prior", "mean", "isolation_forest"] = "majority"
+    """`majority`: the most frequent class; `most_frequent_by`: of each value of `column`; `prior`: the training share as score; `mean`;
+    `isolation_forest`, for `detection`: fitted without labels on the training rows' raw features, text hashed."""
     column: str | None = None
 
     @model_validator(mode="after")
@@ -448,6 +449,12 @@ class Project(Section):
             raise ValueError(f"the task {self.task!r} needs 'label'")
         if self.label is not None and self.label.column in self.features:
             raise ValueError(f"the label {self.label.column!r} is also a feature: the model would read the answer")
+        return self
+
+    @model_validator(mode="after")
+    def _baseline_answers_as_the_task_does(self) -> Project:
+        if self.evaluation.baseline.kind == "isolation_forest" and self.task != "detection":
+            raise ValueError(f"evaluation.baseline.kind isolation_forest scores rows, which a project of task {self.task!r} does not")
         return self
 
     @model_validator(mode="after")

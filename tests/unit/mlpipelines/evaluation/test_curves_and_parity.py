@@ -10,7 +10,7 @@ import pytest
 from sklearn import metrics as sk
 
 from mlpipelines.evaluation.answers import Answers, Truth
-from mlpipelines.evaluation.contestants import places_for
+from mlpipelines.evaluation.capacity import places_for
 from mlpipelines.evaluation.curves import REST, curve_data
 from mlpipelines.evaluation.metrics_page import metrics_page
 from mlpipelines.project import Capacity
