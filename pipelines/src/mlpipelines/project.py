@@ -503,6 +503,8 @@ class Project(Section):
             neutral["source"] = _ALREADY_READ
         if step == "ingest" and self.source.learn_from:  # whose predictions
             neutral["deployment"] = Deployment(model=self.deployment.model)
+        if step == "train":  # how many cases people look at
+            neutral["evaluation"] = Evaluation(capacity=self.evaluation.capacity)
         return self.model_copy(update={**neutral, "description": ""})
 
 
