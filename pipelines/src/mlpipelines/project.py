@@ -181,8 +181,9 @@ class Training(Section):
 class Baseline(Section):
     """What the first model must beat, with no champion there yet."""
 
-    kind: Literal["majority", "most_frequent_by", "prior", "mean"] = "majority"
-    """`majority`: the most frequent class; `most_frequent_by`: of each value of `column`; `prior`: the training share as score; `mean`."""
+    kind: Literal["majority", "most_frequent_by", "prior", "mean", "isolation_forest"] = "majority"
+    """`majority`: the most frequent class; `most_frequent_by`: of each value of `column`; `prior`: the training share as score; `mean`;
+    `isolation_forest`, for `detection`: fitted without labels on the training rows' raw features, text hashed."""
     column: str | None = None
 
     @model_validator(mode="after")
@@ -310,6 +311,20 @@ class Monitor(Section):
     """Alarm when labels take longer than this to come."""
 
 
+class Explanations(Section):
+    """Why a prediction is what it is: how much of it each feature makes, against a row to compare with. Asked for with `millrace predict --explain`."""
+
+    method: Literal["shapley", "integrated_gradients"] = "shapley"
+    """`shapley`: for every model; the project's features are put into the row to compare with, one by one, in many orders.
+    `integrated_gradients`: for models whose transformed features are all floats; what is explained are those."""
+    samples: int = Field(default=32, ge=2, le=1024)
+    """`shapley`: orders, each of which asks the model about the features plus one rows; all orders are tried where they are no more. `integrated_gradients`:
+    points on the way from the row to compare with."""
+    compare_with: dict[str, Any] = {}
+    """Feature: its value in the row to compare with, null for a missing one. What is not named is the training rows' median of a number, integer
+    or time, the most frequent text where at least ten rows have it, and else missing."""
+
+
 class Deployment(Section):
     """What happens to a blessed model."""
 
@@ -325,6 +340,8 @@ class Deployment(Section):
     sticky: str | None = Field(default=None, pattern=r"^[a-z0-9_-]+$")
     """A header (gRPC: a metadata key) whose value decides the track, so that a caller keeps to one version. Without it, each request is drawn by itself."""
     log: PredictionLog = PredictionLog()
+    explanations: Explanations | None = None
+    """Let the model be asked why, under the signature `explain`. Not exported where not set (docs/explanations.md)."""
 
 
 class Schedule(Section):
@@ -451,10 +468,35 @@ class Project(Section):
         return self
 
     @model_validator(mode="after")
+    def _baseline_answers_as_the_task_does(self) -> Project:
+        if self.evaluation.baseline.kind == "isolation_forest" and self.task != "detection":
+            raise ValueError(f"evaluation.baseline.kind isolation_forest scores rows, which a project of task {self.task!r} does not")
+        return self
+
+    @model_validator(mode="after")
     def _logged_features_exist(self) -> Project:
         unknown = [name for name in self.deployment.log.features if name not in self.features]
         if unknown:
             raise ValueError(f"deployment.log.features names {unknown[0]!r}, which is no feature")
+        return self
+
+    @model_validator(mode="after")
+    def _predictions_can_be_explained(self) -> Project:
+        explanations = self.deployment.explanations
+        if explanations is None:
+            return self
+        if self.task == "similarity":
+            raise ValueError("deployment.explanations: an embedding is no single number that features could add up to; leave it out")
+        for name, value in explanations.compare_with.items():
+            kind = self.features.get(name)
+            if kind is None:
+                raise ValueError(f"deployment.explanations.compare_with names {name!r}, which is no feature")
+            if value is None and kind in ("integer", "timestamp"):
+                raise ValueError(f"deployment.explanations.compare_with.{name} is null, and {kind!r} features are never missing")
+            if value is not None and not isinstance(value, _COMPARABLE.get(kind, ())):
+                raise ValueError(
+                    f"deployment.explanations.compare_with.{name} is {value!r}, which is no {kind}; write null for a missing one"
+                )
         return self
 
     @model_validator(mode="after")
@@ -496,8 +538,14 @@ class Project(Section):
             neutral["source"] = _ALREADY_READ
         if step == "ingest" and self.source.learn_from:  # whose predictions
             neutral["deployment"] = Deployment(model=self.deployment.model)
+        if step == "train":  # what the exported model can be asked, and how many cases people look at
+            neutral["deployment"] = Deployment(explanations=self.deployment.explanations)
+            neutral["evaluation"] = Evaluation(capacity=self.evaluation.capacity)
         return self.model_copy(update={**neutral, "description": ""})
 
+
+_COMPARABLE: dict[str, type | tuple[type, ...]] = {"string": str, "float": (int, float), "integer": int, "timestamp": int}
+"""What a feature's value in the row to compare with is written as; lists and `bytes` are compared with a missing one."""
 
 _SECTIONS_READ: dict[str, tuple[str, ...]] = {
     "batch": ("source", "beam", "evaluation", "deployment"),

@@ -54,6 +54,8 @@ class ModelContext:
     epochs: int = 0
     vocabularies: Mapping[str, int] = field(default_factory=dict)
     """Size of each vocabulary that `features.py` made with a `vocab_filename`, out-of-vocabulary buckets not counted."""
+    capacity_share: float | None = None
+    """The share of rows that people can look at: `evaluation.capacity` over the time that the training rows span; None without a capacity."""
 
 
 def load_code(folder: Path, module: str) -> ModuleType:

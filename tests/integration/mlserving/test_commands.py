@@ -59,6 +59,7 @@ class TestPredict:
             (["demo", "amont=1"], "Did you mean 'amount'? Expected inputs: amount: float [batch]; merchant: string [batch]."),
             (["demo", "amount=cheap"], "Input amount: float [batch] cannot be 'cheap'"),
             (["demo", "--signature", "x"], "It has: classify, regress, serving_default."),
+            (["demo", "--explain"], "Add `explanations: {}` to `deployment` in its project.yaml"),
             (["demo", "--file", "absent.jsonl"], "absent.jsonl cannot be read"),
         ],
     )

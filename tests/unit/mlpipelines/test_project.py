@@ -151,9 +151,22 @@ def test_a_change_reaches_only_the_steps_whose_outcome_depends_on_it() -> None:
     assert touched(training={"epochs": 3}) == {"train", "evaluate", "register", "report"}
     assert touched(validation={"drift": 0.5}) == {"validate", "publish", "report"}  # what the monitor holds served rows against goes along
     assert touched(evaluation={"metric": "macro_f1"}) == {"evaluate", "register", "publish", "report"}
+    assert touched(evaluation={"capacity": {"cases": 5}}) == {
+        "train",
+        "evaluate",
+        "register",
+        "publish",
+        "report",
+    }  # a model may flag as many
     assert touched(review={"capacity": 40}) == {"publish"}
     assert touched(description="Other words") == set()
     assert touched(resources={"train": {"cpu": "8"}}) == set()
+
+
+def test_training_exports_what_explains_and_knows_nothing_else_of_the_deployment() -> None:
+    plain, explained = project(deployment={"keep_versions": 5}), project(deployment={"keep_versions": 5, "explanations": {}})
+    assert plain.scoped("train") == project().scoped("train")
+    assert explained.scoped("train") == project(deployment={"explanations": {}}).scoped("train") != plain.scoped("train")
 
 
 def test_ingest_knows_whose_predictions_it_learns_from_and_nothing_else_of_the_deployment() -> None:

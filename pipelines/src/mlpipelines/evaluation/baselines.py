@@ -1,4 +1,4 @@
-"""What the first model must beat: answers that need no model, only counting the training rows.
+"""What the first model must beat: answers that need no model, only counting the training rows, or one that anybody could fit.
 
 A baseline answers in the form in which a served model does (`label`, `scores`, `score`, `value`), so that everything after
 this module treats it as one more model. Pure over Arrow and numpy. The story goes on in `answers.py`.
@@ -6,7 +6,7 @@ this module treats it as one more model. Pure over Arrow and numpy. The story go
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlpipelines.evaluation.answers import Floats, Ids, Outputs, flags_of
-from mlpipelines.project import Baseline, Label
+from mlpipelines.evaluation.isolation_forest import forest_scores, readable
+from mlpipelines.project import Baseline, ColumnType, Label
 
 _NULL = "\0missing"
 
@@ -40,13 +41,17 @@ class _Groups:
     count: int
 
 
-def columns_needed(baseline: Baseline, label: Label) -> list[str]:
-    """The training columns that the baseline counts."""
+def columns_needed(baseline: Baseline, label: Label, features: Mapping[str, ColumnType]) -> list[str]:
+    """The training columns that the baseline counts, or learns from."""
+    if baseline.kind == "isolation_forest":
+        return list(readable(features))
     return [label.column, *([baseline.column] if baseline.column else [])]
 
 
 def describe(baseline: Baseline, label: Label) -> str:
     """The baseline's name, as a verdict says it."""
+    if baseline.kind == "isolation_forest":
+        return "isolation forest"
     by = f" for each {baseline.column}" if baseline.column else ""
     return {
         "class": "most frequent class",
@@ -56,7 +61,9 @@ def describe(baseline: Baseline, label: Label) -> str:
     }[label.kind] + by
 
 
-def answer(baseline: Baseline, label: Label, train: pa.Table, test: pa.Table, *, task: str) -> BaselineAnswers:
+def answer(
+    baseline: Baseline, label: Label, train: pa.Table, test: pa.Table, *, task: str, features: Mapping[str, ColumnType]
+) -> BaselineAnswers:
     """What the baseline, fitted on `train`, answers for the rows of `test`.
 
     A value's own frequencies are mixed with one row's weight of the overall ones: a value that training has not seen gets
@@ -68,11 +75,19 @@ def answer(baseline: Baseline, label: Label, train: pa.Table, test: pa.Table, *,
         train: training rows with the columns of `columns_needed`, as far as they are there.
         test: test rows.
         task: the project's task.
+        features: the project's features, for the baseline that reads them.
     """
+    if baseline.kind == "isolation_forest":
+        known = {name: kind for name, kind in readable(features).items() if name in train.column_names}
+        return BaselineAnswers(outputs={"score": forest_scores(train, test, known) if known and len(train) else np.zeros(len(test))})
     if task == "similarity":
         return BaselineAnswers(outputs={})
     if label.column not in train.column_names:
         return BaselineAnswers(outputs={"score": np.zeros(len(test))})
+    return _counted(baseline, label, train, test)
+
+
+def _counted(baseline: Baseline, label: Label, train: pa.Table, test: pa.Table) -> BaselineAnswers:
     train = train.filter(pc.is_valid(train[label.column]))
     groups = _groups(train, test, baseline.column)
     column = train[label.column]

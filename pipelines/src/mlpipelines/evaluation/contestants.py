@@ -21,18 +21,16 @@ from mlpipelines.artifacts import Data, Model
 from mlpipelines.errors import DataRejected
 from mlpipelines.evaluation import baselines
 from mlpipelines.evaluation.answers import Outputs, read_answers, read_truth, space_of
+from mlpipelines.evaluation.capacity import places_for
 from mlpipelines.evaluation.judge import Contest, Measured
 from mlpipelines.evaluation.planted import PLANTED, with_planted
 from mlpipelines.evaluation.served_model import ServedModel, answer_rows, fingerprint, load_model, median_latency, size_mb
 from mlpipelines.evaluation.verdict import Opponent
-from mlpipelines.project import Capacity, Label, Project
+from mlpipelines.project import Label, Project
 from mlpipelines.publishing import registry
 from mlpipelines.publishing.parity import TOLERANCE
 from mlpipelines.publishing.registry import RegisteredVersion
 from mlpipelines.workspace import Workspace
-
-SECONDS_A_DAY = 86_400
-DAYS_A_WEEK = 7
 
 Say = Callable[[str, float], None]
 
@@ -132,15 +130,6 @@ def _alike(ours: npt.NDArray[Any], theirs: npt.NDArray[Any]) -> bool:
     )
 
 
-def places_for(capacity: Capacity | None, seconds: pa.ChunkedArray | None) -> float | None:
-    """How many rows of the test set people look at: `cases` for every day or week that it spans, first and last day included."""
-    if capacity is None or capacity.per == "set" or seconds is None:
-        return None if capacity is None else float(capacity.cases)
-    span = pc.min_max(seconds).as_py()
-    days = float(span["max"] // SECONDS_A_DAY - span["min"] // SECONDS_A_DAY + 1)
-    return capacity.cases * (days if capacity.per == "day" else max(1.0, days / DAYS_A_WEEK))
-
-
 def _contest(
     project: Project, rows: pa.Table, challenger: tuple[Outputs, tuple[str, ...]], side: Side, measured: Measured, *, unchanged: bool
 ) -> Contest:
@@ -166,9 +155,11 @@ def _contest(
 def _baseline(project: Project, label: Label, rows: pa.Table, data: Path) -> Side:
     baseline = project.evaluation.baseline
     files = Data(data).files("train")
-    wanted = [name for name in baselines.columns_needed(baseline, label) if files and name in pq.read_schema(files[0]).names]
+    wanted = [
+        name for name in baselines.columns_needed(baseline, label, project.features) if files and name in pq.read_schema(files[0]).names
+    ]
     train = pa.concat_tables([pq.read_table(file, columns=wanted) for file in files]) if files else pa.table({})
-    found = baselines.answer(baseline, label, train, rows, task=project.task)
+    found = baselines.answer(baseline, label, train, rows, task=project.task, features=project.features)
     name = "chance" if project.task == "similarity" else f"the baseline '{baselines.describe(baseline, label)}'"
     return Side(opponent=Opponent(kind="baseline", name=name), outputs=found.outputs, classes=found.classes)
 

@@ -66,7 +66,8 @@ def _agreement(name: str, expected: Array, answer: Array | None, tied: Array, ke
         found = np.array(
             [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in answer.reshape(-1)], dtype=object
         )
-        apart = ((found != expected) & ~tied).astype(np.float64)
+        differs = (found.reshape(expected.shape) != expected).reshape(rows, -1).any(axis=1)
+        apart = (differs & ~tied).astype(np.float64)
     else:
         found = answer.reshape(expected.shape).astype(np.float64)
         distance = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))
@@ -85,10 +86,10 @@ def _agreement(name: str, expected: Array, answer: Array | None, tied: Array, ke
 def _array(column: pa.ChunkedArray) -> Array:
     """A column as an array: text as objects, lists of one length as [rows, n], numbers as float64."""
     flat = column.combine_chunks()
+    if pa.types.is_list(flat.type) or pa.types.is_large_list(flat.type) or pa.types.is_fixed_size_list(flat.type):
+        return _array(pa.chunked_array([flat.flatten()])).reshape(len(flat), -1)
     if pa.types.is_string(flat.type) or pa.types.is_large_string(flat.type) or pa.types.is_binary(flat.type):
         return np.array([value.decode() if isinstance(value, bytes) else value for value in flat.to_pylist()], dtype=object)
-    if pa.types.is_list(flat.type) or pa.types.is_large_list(flat.type) or pa.types.is_fixed_size_list(flat.type):
-        return np.asarray(flat.flatten().to_numpy(zero_copy_only=False), dtype=np.float64).reshape(len(flat), -1)
     return np.asarray(flat.to_numpy(zero_copy_only=False), dtype=np.float64)
 
 

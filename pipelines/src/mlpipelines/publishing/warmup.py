@@ -22,7 +22,7 @@ from mlpipelines.errors import Unavailable
 from mlpipelines.evaluation.served_model import ServedModel, answer_rows, project_for
 from mlpipelines.project import Project
 from mlpipelines.transformation.raw_features import to_tensors
-from mlserving.client.ask import DEFAULT_SIGNATURE
+from mlserving.client.ask import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE
 from mlserving.store import GOLDEN_REQUESTS, WARMUP_REQUESTS
 
 
@@ -46,7 +46,8 @@ def write_requests(folder: Path, model: ServedModel, project: Project, name: str
     try:
         for file in (WARMUP_REQUESTS, GOLDEN_REQUESTS):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        _write_warmup(folder / WARMUP_REQUESTS, name, requests)
+        explained = requests[:1] if EXPLAIN_SIGNATURE in model.servable.signatures else []
+        _write_warmup(folder / WARMUP_REQUESTS, name, {DEFAULT_SIGNATURE: requests, EXPLAIN_SIGNATURE: explained})
         (folder / GOLDEN_REQUESTS).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     except OSError as error:
         raise Unavailable(
@@ -60,7 +61,12 @@ def _request(project: Project, rows: pa.Table, place: int) -> dict[str, npt.NDAr
     return to_tensors(project, batch)
 
 
-def _write_warmup(file: Path, name: str, requests: list[dict[str, npt.NDArray[Any]]]) -> None:
+def _write_warmup(file: Path, name: str, requests: Mapping[str, list[dict[str, npt.NDArray[Any]]]]) -> None:
+    """`requests` by the signature that they ask.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     import tensorflow as tf
     from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
@@ -68,10 +74,10 @@ def _write_warmup(file: Path, name: str, requests: list[dict[str, npt.NDArray[An
 
     try:
         with tf.io.TFRecordWriter(str(file)) as writer:
-            for inputs in requests:
+            for signature, inputs in ((signature, inputs) for signature, asked in requests.items() for inputs in asked):
                 request = predict_pb2.PredictRequest()
                 request.model_spec.name = name
-                request.model_spec.signature_name = DEFAULT_SIGNATURE
+                request.model_spec.signature_name = signature
                 for feature, value in sorted(inputs.items()):
                     fill(request.inputs[feature], value)
                 log = prediction_log_pb2.PredictionLog(predict_log=prediction_log_pb2.PredictLog(request=request))

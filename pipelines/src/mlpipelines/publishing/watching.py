@@ -94,7 +94,10 @@ def describe_slices(
 
 def _outputs(file: pq.ParquetFile, names: list[str]) -> Iterator[pa.RecordBatch]:
     for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=names):
-        yield batch.rename_columns([name.removeprefix(_PREDICTED) for name in batch.schema.names])
+        kept = [
+            column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column for column in batch.columns
+        ]  # TFDV knows no booleans
+        yield pa.RecordBatch.from_arrays(kept, names=[name.removeprefix(_PREDICTED) for name in batch.schema.names])
 
 
 def _features(project: Project, statistics: Path) -> statistics_pb2.DatasetFeatureStatistics:

@@ -27,6 +27,7 @@ from mlpipelines.gpu_time import metered
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
 from mlpipelines.training.checkpoints import TrainingState
+from mlpipelines.training.explanations import row_to_compare_with
 from mlpipelines.training.export import answers_in_memory, export_model
 from mlpipelines.training.input_pipeline import first_batch
 from mlpipelines.training.job import VERSIONS, TrainingJob, prepare_job
@@ -202,8 +203,11 @@ def _export(job: TrainingJob, fitted: _Fitted) -> None:
         tensors = {name: tf.constant(array, job.training.features[name].dtype) for name, array in features.items()}
         return answers_in_memory(finished, tensors, task=task, classes=classes)
 
+    compared = row_to_compare_with(job.project, job.data.files("train")) if job.project.deployment.explanations else None
     with job.code.calling("the model that finish() returns"):
-        export_model(finished, project=job.project, transformed=job.source, classes=classes, folder=job.output.saved_model)
+        export_model(
+            finished, project=job.project, transformed=job.source, classes=classes, folder=job.output.saved_model, compared=compared
+        )
     progress("writing reference rows", 0.97)
     write_reference(job.output.reference, data=job.data, transformed=job.source, split=job.validation, answer=answer)
 

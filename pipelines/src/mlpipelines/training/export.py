@@ -1,7 +1,8 @@
 """The trained model as a SavedModel over raw features, with the transform in its graph: what TensorFlow Serving loads.
 
 Signatures: `serving_default` takes each declared feature by its name ([batch]; lists [batch, n], padded) and answers as
-`tasks` says; where it fits, `classify` or `regress` take serialized `tf.Example`s. `bytes` features keep their name:
+`tasks` says; `explain`, where the project wants it, takes and answers the same and says why (`explanations`); where it fits, `classify` or
+`regress` take serialized `tf.Example`s. `bytes` features keep their name:
 TensorFlow Serving's REST API decodes `{"b64": …}` in any string input, and wants names with `_bytes` only for outputs.
 
 The transform's graph is loaded as the SavedModel that TensorFlow Transform wrote, without TensorFlow Transform: its Keras
@@ -20,9 +21,11 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from mlpipelines.artifacts import Transformed
 from mlpipelines.project import Project
-from mlpipelines.training.tasks import TASKS, Answers, answers
+from mlpipelines.training import explanations
+from mlpipelines.training.tasks import TASKS, Answers, answers, chosen_class, explained_score
 from mlpipelines.transformation import raw_features
 from mlpipelines.workspace import create_folder
+from mlserving.client.ask import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE
 from mlserving.workspace import write_whole
 
 CLASSES = "classes.txt"
@@ -32,7 +35,15 @@ _METHODS = {"classify": "tensorflow/serving/classify", "regress": "tensorflow/se
 class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
     """Transform, model and the meaning of its outputs as one graph."""
 
-    def __init__(self, model: keras.Model, *, project: Project, transformed: Transformed, classes: Sequence[str]) -> None:
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        project: Project,
+        transformed: Transformed,
+        classes: Sequence[str],
+        compared: explanations.Row | None = None,
+    ) -> None:
         super().__init__()
         # Not the model as an attribute: tf.saved_model.save writes no restoration for a Keras 3 model's variables
         # (keras-team/keras#20095), and TensorFlow Serving would answer that they do not exist.
@@ -42,10 +53,34 @@ class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no type
         self.transform = tf.saved_model.load(str(transformed.transform_output / "transform_fn"))
         self._project = project
         self._class_names = tuple(classes)
+        self._compared = {name: explanations.as_tensor(project.features[name], value) for name, value in (compared or {}).items()}
 
     def predict(self, inputs: Mapping[str, tf.Tensor]) -> Answers:
         """Raw features as a request has them → answers."""
         return self._answers(raw_features.from_request(self._project, inputs))
+
+    def explain(self, inputs: Mapping[str, tf.Tensor]) -> Answers:
+        """What `predict` answers, and how much of the score each feature makes (see `explanations`).
+
+        Raises:
+            ConfigError: the model cannot be explained in the way that project.yaml names.
+        """
+        wanted = self._project.deployment.explanations
+        assert wanted is not None
+        given = self.predict(inputs)
+        explanations.require_free_names(given)
+        chosen = chosen_class(self._project.task, given)
+        asked = {name: inputs[name] for name in self._project.features}
+        if wanted.method == "shapley":
+            compared, score = self._compared, self._score(self.predict, chosen)
+            made = explanations.shapley(score, asked, compared, explanations.orders_of(len(asked), wanted.samples))
+        else:
+            asked, compared = self._transformed(asked), self._transformed(self._compared)
+            explanations.require_floats(asked)
+            score = self._score(lambda features: answers(self._project.task, self._call(features), self._class_names), chosen)
+            made = explanations.integrated_gradients(score, asked, compared, wanted.samples)
+        base = score({name: tf.repeat(compared[name], tf.shape(value)[0], axis=0) for name, value in asked.items()})
+        return {**given, **explanations.ranked(list(asked), made), explanations.BASE: base}
 
     def classify(self, examples: tf.Tensor) -> Answers:
         """Serialized `tf.Example`s [batch] → `classes` and `scores`, both [batch, classes]."""
@@ -62,6 +97,21 @@ class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no type
         features = self.transform.transform_fn(dict(raw))
         return answers(self._project.task, self._call(features), self._class_names)
 
+    def _transformed(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return dict(self.transform.transform_fn(raw_features.from_request(self._project, inputs)))
+
+    def _score(self, ask: Callable[[Any], Answers], chosen: tf.Tensor | None) -> explanations.Score:
+        """The score that is explained, of copies of the batch; each copy's class is the one that was `chosen` for the batch."""
+
+        def score(rows: explanations.Tensors) -> tf.Tensor:
+            given = ask(rows)
+            if chosen is None:
+                return explained_score(self._project.task, given, None)
+            copies = tf.shape(given["scores"])[0] // tf.shape(chosen)[0]
+            return explained_score(self._project.task, given, tf.tile(chosen, [copies]))
+
+        return score
+
 
 def _resources_of(model: keras.Model) -> list[Any]:
     """The lookup tables and the like that the model's layers hold, which the graph needs initialised."""
@@ -74,17 +124,26 @@ def answers_in_memory(model: keras.Model, features: Any, *, task: str, classes: 
     return {name: value.numpy() for name, value in answers(task, model(features, training=False), classes).items()}
 
 
-def export_model(model: keras.Model, *, project: Project, transformed: Transformed, classes: Sequence[str], folder: Path) -> None:
-    """Write the SavedModel to `folder`, whole or not at all.
+def export_model(
+    model: keras.Model,
+    *,
+    project: Project,
+    transformed: Transformed,
+    classes: Sequence[str],
+    folder: Path,
+    compared: explanations.Row | None = None,
+) -> None:
+    """Write the SavedModel to `folder`, whole or not at all. `compared` is the row that explanations compare with, where the project wants them.
 
     Raises:
+        ConfigError: the model cannot be explained in the way that project.yaml names.
         Conflict: `folder` is there already.
     """
-    create_folder(folder, lambda fresh: _write(model, project, transformed, classes, fresh))
+    module = ServingGraph(model, project=project, transformed=transformed, classes=classes, compared=compared)
+    create_folder(folder, lambda fresh: _write(module, project, classes, fresh))
 
 
-def _write(model: keras.Model, project: Project, transformed: Transformed, classes: Sequence[str], folder: Path) -> None:
-    module = ServingGraph(model, project=project, transformed=transformed, classes=classes)
+def _write(module: ServingGraph, project: Project, classes: Sequence[str], folder: Path) -> None:
     if classes:
         listing = folder / CLASSES
         listing.write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
@@ -96,7 +155,9 @@ def _write(model: keras.Model, project: Project, transformed: Transformed, class
 
 def _signatures(module: ServingGraph, project: Project) -> dict[str, Any]:
     specs = raw_features.serving_signature(project)
-    signatures = {"serving_default": tf.function(module.predict).get_concrete_function(specs)}
+    signatures = {DEFAULT_SIGNATURE: tf.function(module.predict).get_concrete_function(specs)}
+    if project.deployment.explanations is not None:
+        signatures[EXPLAIN_SIGNATURE] = tf.function(module.explain).get_concrete_function(specs)
     examples = TASKS[project.task].examples
     if examples is not None:
         spec = tf.TensorSpec([None], tf.string, name="inputs")

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from mlpipelines.artifacts import Data, Model, Transformed
 from mlpipelines.errors import DataRejected
+from mlpipelines.evaluation.capacity import share_of_rows
 from mlpipelines.project import Project
 from mlpipelines.project_code import FeatureSpec, ModelContext, code_hash
 from mlpipelines.training.checkpoints import Checkpoints, fingerprint
@@ -130,6 +131,7 @@ def prepare_job(
         batch_size=_replica_batch(project.training.batch_size, training.rows, placement),
         epochs=project.training.epochs,
         vocabularies=manifest.get("vocabularies", {}),
+        capacity_share=_capacity_share(project, data),
     )
     return TrainingJob(
         project=project,
@@ -143,6 +145,10 @@ def prepare_job(
         source=source,
         output=output,
     )
+
+
+def _capacity_share(project: Project, data: Data) -> float | None:
+    return share_of_rows(project, data.source_files("train"), read_json(data.manifest)["rows"]) if data.manifest.is_file() else None
 
 
 def _hold_rows(source: Transformed, placement: Placement, **splits: Split) -> None:

@@ -43,6 +43,17 @@ def answers(task: str, output: Any, classes: Sequence[str]) -> Answers:
     return {**served, **row.answers(served, classes)}
 
 
+def explained_score(task: str, given: Answers, chosen: tf.Tensor | None) -> tf.Tensor:
+    """The one number of each answer that an explanation is about [batch]: the score of the class that is `chosen` [batch], or the only one."""
+    value = given[TASKS[task].output]
+    return value if chosen is None else tf.gather(value, chosen, batch_dims=1)
+
+
+def chosen_class(task: str, given: Answers) -> tf.Tensor | None:
+    """The class with the highest score [batch]; None where there are no classes."""
+    return tf.argmax(given["scores"], axis=-1) if TASKS[task].output == "scores" else None
+
+
 def check_output(task: str, output: Any, *, classes: int, origin: str) -> None:
     """Hold the output of a model that is about to be trained against the task.
 

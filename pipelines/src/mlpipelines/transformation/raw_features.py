@@ -42,6 +42,11 @@ def element(kind: ColumnType) -> str:
     return kind.strip("[]")
 
 
+def missing(kind: ColumnType) -> Any:
+    """What stands for a missing value, and for the padding of a list: text "", a float NaN, and -1 in a list of integers."""
+    return b"" if element(kind) in ("string", "bytes") else _PADDING.get(element(kind), -1)
+
+
 def tensorflow_dtype(kind: ColumnType) -> str:
     """The name of the TensorFlow dtype in which the graph takes a column of this type."""
     return _TENSORFLOW[element(kind)]

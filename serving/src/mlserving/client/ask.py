@@ -16,6 +16,8 @@ from mlserving.client.signature import ModelSpec, Signature, Tensor
 DEFAULT_GRPC = "127.0.0.1:8500"
 DEFAULT_REST = "127.0.0.1:8501"
 DEFAULT_SIGNATURE = "serving_default"
+EXPLAIN_SIGNATURE = "explain"
+"""Takes what the default one takes, and says why as well; only where the model was exported with it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import itertools
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlserving.client import request
-from mlserving.client.ask import DEFAULT_GRPC, DEFAULT_REST, DEFAULT_SIGNATURE, Client, PredictRequest, connect
+from mlserving.client.ask import DEFAULT_GRPC, DEFAULT_REST, DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE, Client, PredictRequest, connect
 from mlserving.client.signature import ModelSpec, Signature, Tensor
 from mlserving.errors import ConfigError
 
@@ -29,6 +30,8 @@ examples:
   millrace predict transactions --inputs              what the model takes and gives
   millrace predict transactions 'merchant=ACME TOOLS 0042' amount=12.50
   millrace predict transactions --version 3 --json merchant=ACME
+  millrace predict transactions --explain merchant=ACME amount=900
+                                                      and how much of its score each feature makes
   millrace predict transactions --grpc --file rows.jsonl
                                                       one JSON object a line; - reads standard input
 
@@ -65,7 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--version", type=int, metavar="N", help="this version (default: the newest one served)")
     which.add_argument("--label", metavar="L", help="the version with this label")
-    parser.add_argument("--signature", default=DEFAULT_SIGNATURE, metavar="NAME", help=f"default: {DEFAULT_SIGNATURE}")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--signature", default=DEFAULT_SIGNATURE, metavar="NAME", help=f"default: {DEFAULT_SIGNATURE}")
+    how.add_argument(
+        "--explain", action="store_const", const=EXPLAIN_SIGNATURE, dest="signature", help="say why, where the model was exported with it"
+    )
     parser.add_argument("--inputs", action="store_true", help="show what the model takes and gives, and ask nothing")
     parser.add_argument("--json", action="store_true", help="print one JSON object for each row")
     parser.add_argument("--timeout", type=float, default=30.0, metavar="S", help="seconds to wait for the server (default 30)")
@@ -74,6 +81,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def _signature(client: Client, model: ModelSpec, name: str) -> Signature:
     signatures = client.signatures(model)
+    if name == EXPLAIN_SIGNATURE and name not in signatures:
+        raise ConfigError(
+            f"{model} was exported without explanations. Add `explanations: {{}}` to `deployment` in its project.yaml, then `millrace run` again."
+        )
     if name not in signatures:
         raise ConfigError(f"{model} has no signature {name!r}. It has: {', '.join(signatures)}. Name one: --signature NAME")
     return signatures[name]
@@ -137,10 +148,20 @@ def _print_answers(answers: Sequence[dict[str, Any]], *, as_json: bool) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    answers = [_with_because(answer) for answer in answers]
     table = Table(*answers[0])
     for answer in answers:
         table.add_row(*(Text(_short(value)) for value in answer.values()))
     Console().print(table)
+
+
+def _with_because(answer: dict[str, Any]) -> dict[str, Any]:
+    """An explained answer with names and parts of features in one column, those that make most first."""
+    if not {"explained_by", "attributions"} <= answer.keys():
+        return answer
+    parts = zip(answer["explained_by"], answer["attributions"], strict=True)
+    because = ", ".join(f"{name} {part:+.2g}" for name, part in itertools.islice(parts, _LONGEST_LIST))
+    return {**{name: value for name, value in answer.items() if name not in ("explained_by", "attributions")}, "because": because}
 
 
 def _short(value: Any) -> str:

@@ -23,7 +23,7 @@ BY_MERCHANT = Baseline(kind="most_frequent_by", column="merchant")
 
 
 def test_the_most_frequent_class_of_each_merchant_and_the_majority_for_a_new_one() -> None:
-    found = answer(BY_MERCHANT, Label(column="y"), TRAIN, TEST, task="classification")
+    found = answer(BY_MERCHANT, Label(column="y"), TRAIN, TEST, task="classification", features={})
     assert found.outputs["label"].tolist()[0] == "food"
     assert found.outputs["label"].tolist()[1] == "rail"  # a tie between rail and fuel goes to what is more frequent overall
     assert found.outputs["label"].tolist()[2] in ("food", "rail")
@@ -31,35 +31,37 @@ def test_the_most_frequent_class_of_each_merchant_and_the_majority_for_a_new_one
     assert found.outputs["scores"].sum(axis=1) == pytest.approx(np.ones(4))
     assert (found.outputs["scores"] > 0).all()
     assert describe(BY_MERCHANT, Label(column="y")) == "most frequent class for each merchant"
-    assert columns_needed(BY_MERCHANT, Label(column="y")) == ["y", "merchant"]
+    assert columns_needed(BY_MERCHANT, Label(column="y"), {}) == ["y", "merchant"]
 
 
 def test_the_majority_is_one_class_for_all() -> None:
     train = TRAIN.slice(0, 3)
-    found = answer(Baseline(), Label(column="y"), train, TEST, task="classification")
+    found = answer(Baseline(), Label(column="y"), train, TEST, task="classification", features={})
     assert set(found.outputs["label"]) == {"food"}
     assert found.outputs["confidence"] == pytest.approx([2 / 3] * 4)
 
 
 def test_a_flag_gets_the_training_share_as_its_score() -> None:
-    prior = answer(Baseline(kind="prior"), Label(column="flag", kind="flag"), TRAIN, TEST, task="detection")
+    prior = answer(Baseline(kind="prior"), Label(column="flag", kind="flag"), TRAIN, TEST, task="detection", features={})
     assert prior.outputs["score"] == pytest.approx([0.5] * 4)
-    by = answer(BY_MERCHANT, Label(column="flag", kind="flag"), TRAIN, TEST, task="detection")
+    by = answer(BY_MERCHANT, Label(column="flag", kind="flag"), TRAIN, TEST, task="detection", features={})
     assert by.outputs["score"] == pytest.approx([2.5 / 4, 0.5 / 3, 0.5, 1.5 / 2])
 
 
 def test_without_a_training_label_every_row_scores_the_same() -> None:
-    found = answer(Baseline(kind="prior"), Label(column="absent", kind="flag", use="evaluation"), TRAIN, TEST, task="detection")
+    found = answer(
+        Baseline(kind="prior"), Label(column="absent", kind="flag", use="evaluation"), TRAIN, TEST, task="detection", features={}
+    )
     assert found.outputs["score"].tolist() == [0.0] * 4
 
 
 def test_numbers_get_the_mean_and_lists_the_share_of_each_class() -> None:
-    mean = answer(Baseline(kind="mean"), Label(column="price", kind="number"), TRAIN, TEST, task="regression")
+    mean = answer(Baseline(kind="mean"), Label(column="price", kind="number"), TRAIN, TEST, task="regression", features={})
     assert mean.outputs["value"] == pytest.approx([7.0] * 4)
-    shares = answer(Baseline(kind="prior"), Label(column="tags", kind="classes"), TRAIN, TEST, task="multilabel")
+    shares = answer(Baseline(kind="prior"), Label(column="tags", kind="classes"), TRAIN, TEST, task="multilabel", features={})
     assert shares.classes == ("x", "y")
     assert shares.outputs["scores"][0] == pytest.approx([4 / 6, 2 / 6])
 
 
 def test_similarity_is_held_against_chance() -> None:
-    assert answer(Baseline(), Label(column="y"), TRAIN, TEST, task="similarity").outputs == {}
+    assert answer(Baseline(), Label(column="y"), TRAIN, TEST, task="similarity", features={}).outputs == {}

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from sklearn import metrics as sk
 
 from mlpipelines.evaluation.answers import Answers, Truth
-from mlpipelines.evaluation.contestants import places_for
+from mlpipelines.evaluation.capacity import places_for, share_of_rows
 from mlpipelines.evaluation.curves import REST, curve_data
 from mlpipelines.evaluation.metrics_page import metrics_page
-from mlpipelines.project import Capacity
+from mlpipelines.project import Capacity, Project
 from mlpipelines.publishing.parity import compare_answers
 
 REPOSITORY = Path(__file__).parents[4]
@@ -86,6 +88,18 @@ def test_large_numbers_agree_relative_to_their_size_and_nan_never_does() -> None
     assert compare_answers(table, {"value": np.array([250_000.0, np.nan])})[0].differing == 1
 
 
+def test_lists_of_text_agree_word_by_word_and_flags_as_numbers() -> None:
+    expected = pa.FixedSizeListArray.from_arrays(pa.array(["amount", "team", "hour", "team"]), 2)
+    table = pa.table({"expected/reasons": expected, "expected/flagged": [True, False]})
+    told = np.array([[b"amount", b"team"], [b"hour", b"team"]], dtype=object)
+    answers = {"reasons": told, "flagged": np.array([True, False])}
+    assert [agreement.differing for agreement in compare_answers(table, answers)] == [0, 0]
+    told = np.array([[b"amount", b"team"], [b"team", b"hour"]], dtype=object)
+    reasons, flags = compare_answers(table, {"reasons": told, "flagged": np.array([True, True])})
+    assert (reasons.differing, flags.differing) == (1, 1)
+    assert "hour" in reasons.example
+
+
 def test_an_output_that_is_missing_differs_in_every_row() -> None:
     assert [agreement.differing for agreement in compare_answers(reference([[1.0]], ["a"]), {})] == [1, 1]
 
@@ -97,6 +111,36 @@ def test_capacity_counts_the_days_or_weeks_of_the_test_set() -> None:
     assert places_for(Capacity(cases=50, per="day"), seconds) == 700
     assert places_for(Capacity(cases=50, per="week"), seconds) == 100
     assert places_for(None, seconds) is None
+
+
+@pytest.mark.parametrize(
+    ("split", "capacity", "share"),
+    [
+        ("time", {"cases": 2, "per": "day"}, 2 * 10 / 100),  # the training rows are all rows of their ten days
+        ("row", {"cases": 2, "per": "day"}, 2 * 10 / 160),  # the days' rows are spread over all splits
+        ("row", {"cases": 5, "per": "set"}, 5 / 40),
+        ("row", {"cases": 900, "per": "set"}, 1.0),
+        ("row", None, None),
+    ],
+)
+def test_the_share_of_rows_that_people_can_look_at(
+    split: str, capacity: dict[str, Any] | None, share: float | None, tmp_path: Path
+) -> None:
+    file = tmp_path / "train.parquet"
+    pq.write_table(pa.table({"at": np.arange(100) * 8640}), file)
+    project = Project.model_validate(
+        {
+            "name": "cards",
+            "team": "finance",
+            "task": "detection",
+            "source": {"kind": "parquet", "path": "rows.parquet"},
+            "features": {"amount": "float", "at": "timestamp"},
+            "time": "at",
+            "split": {"by": split},
+            "evaluation": {"capacity": capacity},
+        }
+    )
+    assert share_of_rows(project, [file], {"train": 100, "validation": 20, "test": 40}) == pytest.approx(share)
 
 
 def test_the_reference_page_is_what_the_code_says() -> None:
