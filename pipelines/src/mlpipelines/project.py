@@ -68,7 +68,14 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> Source:
-        needs = {"parquet": ("path",), "csv": ("path",), "sql": ("url",), "python": ("entry",), "bigquery": (), "feature_views": ("url", "views")}
+        needs = {
+            "parquet": ("path",),
+            "csv": ("path",),
+            "sql": ("url",),
+            "python": ("entry",),
+            "bigquery": (),
+            "feature_views": ("url", "views"),
+        }
         for field in needs[self.kind]:
             if getattr(self, field) is None:
                 raise ValueError(f"a source of kind {self.kind!r} needs {field!r}")
@@ -102,6 +109,9 @@ class Split(Section):
     """Share of the first run's rows that is sealed, for `row` and `group`, and for `time` without `test_from`."""
     test_from: date | None = None
     """For `time`: the first run's rows from this day on are sealed."""
+    gap_days: int = Field(default=0, ge=0)
+    """For `time`: rows less than so many days before or after the sealed ones are not trained on. A label that is only known so many days after its
+    row tells of sealed rows, too, where both are about the same."""
     validation: float = Field(default=0.12, gt=0, lt=0.9)
     """Share of the remaining rows; at least a tenth of the training rows, or the run is refused."""
     stratify: str | None = None
@@ -116,6 +126,8 @@ class Split(Section):
     def _complete(self) -> Split:
         if self.by == "group" and self.group is None:
             raise ValueError("split by group needs 'group'")
+        if self.gap_days and self.by != "time":
+            raise ValueError("split.gap_days is about time: it needs by: time")
         return self
 
 

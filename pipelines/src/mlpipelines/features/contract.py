@@ -46,7 +46,7 @@ class Part(Section):
 
     table: str
     """One of `tables`."""
-    where: Where = {}
+    where: Where = Field(default={})
     """Column: a value, or a list of them. Only events that have one of them in each of these columns count."""
 
 
@@ -61,7 +61,7 @@ class Rows(Section):
 
     seen: list[Seen] = Field(min_length=1)
     """Those with an event in at least one of these."""
-    unless: list[Part] = []
+    unless: list[Part] = Field(default=[])
     """But not those with an event in one of these, at any time before the moment: who was judged already need not be looked at."""
 
 
@@ -157,7 +157,9 @@ def load_views(file: Path) -> FeatureViews:
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{file} does not exist. Write it (docs/features.md), or name another one as source.views in project.yaml.") from error
+        raise ConfigError(
+            f"{file} does not exist. Write it (docs/features.md), or name another one as source.views in project.yaml."
+        ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{file} is not YAML: {error} Correct it and run again.") from error
     try:
@@ -165,5 +167,7 @@ def load_views(file: Path) -> FeatureViews:
     except pydantic.ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc'])) or '(the file)'}: {e['msg']}" for e in error.errors()]
         raise ConfigError(
-            f"{file} is not a valid feature contract:\n" + "\n".join(lines) + "\nFix the file; docs/reference/feature-views.md lists every field."
+            f"{file} is not a valid feature contract:\n"
+            + "\n".join(lines)
+            + "\nFix the file; docs/reference/feature-views.md lists every field."
         ) from error

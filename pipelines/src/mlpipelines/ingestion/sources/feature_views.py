@@ -98,7 +98,9 @@ class FeatureViewsSource:
             known = connection.execute(known_until(self.views)).scalar()
             if known is None:
                 return
-            settled = known - timedelta(days=label.within_days) + timedelta(microseconds=1)  # a moment that lies exactly so far back is known
+            settled = (
+                known - timedelta(days=label.within_days) + timedelta(microseconds=1)
+            )  # a moment that lies exactly so far back is known
             end = min(end, settled)
         yield from self.views.moments(since, end)
 
@@ -125,7 +127,9 @@ class FeatureViewsSource:
             for column, place in needed.items():
                 if column not in there:
                     like = f" (closest: {', '.join(map(repr, closest(column, there)))})" if closest(column, there) else ""
-                    raise ConfigError(f"{self.file}: {place} names {column!r}, which the table {name!r} has not{like}. Correct it and run again.")
+                    raise ConfigError(
+                        f"{self.file}: {place} names {column!r}, which the table {name!r} has not{like}. Correct it and run again."
+                    )
 
 
 def _needed(views: FeatureViews) -> dict[str, dict[str, str]]:
@@ -135,7 +139,7 @@ def _needed(views: FeatureViews) -> dict[str, dict[str, str]]:
         spec, columns = views.tables[part.table], needed.setdefault(part.table, {})
         at = f"tables.{part.table}"
         columns |= {spec.entity or views.entity: f"{at}.entity", spec.happened: f"{at}.happened", spec.arrived: f"{at}.arrived"}
-        columns |= {name: f"{place}.where" for name in part.where}
+        columns |= dict.fromkeys(part.where, f"{place}.where")
         if isinstance(part, Feature) and part.column is not None:
             columns[part.column] = f"{place}.column"
     return needed
@@ -165,5 +169,3 @@ def _values(feature: Feature, moment: datetime, values: Sequence[Any]) -> pa.Arr
     if feature.aggregate == "latest":
         return arrow_array([float(value) if isinstance(value, Decimal) else value for value in values])
     return pa.array([None if value is None else float(value) for value in values], pa.float64())
-
-
