@@ -109,7 +109,9 @@ def write(engine: sa.Engine, events: Sequence[Event]) -> None:
                 connection.execute(table.insert(), rows)
 
 
-def answered(source: FeatureViewsSource, *, labelled: bool, since: datetime | None = None, until: datetime | None = None) -> list[dict[str, Any]]:
+def answered(
+    source: FeatureViewsSource, *, labelled: bool, since: datetime | None = None, until: datetime | None = None
+) -> list[dict[str, Any]]:
     """What the source yields for a window, in an order of our own."""
     names = [name for name in source.views.columns() if labelled or source.views.label is None or name != source.views.label.column]
     found = source.chunks({name: name for name in names}, "as_of", Window.between(since, until))
@@ -145,23 +147,15 @@ def _of(part: Part, events: Sequence[Event]) -> list[Event]:
 def _value(feature: Feature, mine: Sequence[Event], moment: datetime) -> Any:
     numbers = [e.amount for e in mine if e.amount is not None]
     days = [(moment - e.happened_at) / timedelta(days=1) for e in mine]
-    match feature.aggregate:
-        case "count":
-            return len(mine)
-        case "distinct":
-            return len({e.kind for e in mine} - {None})
-        case "sum":
-            return float(sum(numbers))
-        case "mean":
-            return sum(numbers) / len(numbers) if numbers else None
-        case "min":
-            return min(numbers, default=None)
-        case "max":
-            return max(numbers, default=None)
-        case "days_since_last":
-            return min(days, default=None)
-        case "days_since_first":
-            return max(days, default=None)
-        case _:
-            newest = max(mine, key=lambda e: (e.happened_at, e.loaded_at, e.kind or ""), default=None)
-            return None if newest is None else newest.kind
+    newest = max(mine, key=lambda e: (e.happened_at, e.loaded_at, e.kind or ""), default=None)
+    return {
+        "count": len(mine),
+        "distinct": len({e.kind for e in mine} - {None}),
+        "sum": float(sum(numbers)),
+        "mean": sum(numbers) / len(numbers) if numbers else None,
+        "min": min(numbers, default=None),
+        "max": max(numbers, default=None),
+        "days_since_last": min(days, default=None),
+        "days_since_first": max(days, default=None),
+        "latest": None if newest is None else newest.kind,
+    }[feature.aggregate]

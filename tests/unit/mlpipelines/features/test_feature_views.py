@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -124,7 +125,9 @@ def test_days_that_have_not_come_have_no_rows() -> None:
 
 
 def test_only_what_is_asked_for_is_computed() -> None:
-    broken = VIEWS.model_copy(update={"features": {**VIEWS.features, "odd": VIEWS.features["sum_2_all"].model_copy(update={"column": "nowhere"})}})
+    broken = VIEWS.model_copy(
+        update={"features": {**VIEWS.features, "odd": VIEWS.features["sum_2_all"].model_copy(update={"column": "nowhere"})}}
+    )
     with warehouse([event(0.5)], broken) as source:
         window = Window.between(None, END)
         asked = [chunk.rows.schema.names for chunk in source.chunks({"as_of": "as_of", "n": "count_2_all"}, "as_of", window)]
@@ -141,7 +144,10 @@ def test_the_newest_row_is_the_last_that_can_be_learned_from() -> None:
 
 def test_a_table_that_is_not_there_is_named_with_those_that_are(tmp_path: Path) -> None:
     views = VIEWS.model_copy(update={"tables": {**VIEWS.tables, "events": VIEWS.tables["events"].model_copy(update={"name": "evnts"})}})
-    with warehouse([], views) as source, pytest.raises(ConfigError, match=r"tables\.events: the warehouse has no 'evnts'; it has events, verdicts"):
+    with (
+        warehouse([], views) as source,
+        pytest.raises(ConfigError, match=r"tables\.events: the warehouse has no 'evnts'; it has events, verdicts"),
+    ):
         list(source.chunks({"as_of": "as_of"}, "as_of", Window()))
 
 
@@ -183,6 +189,6 @@ def test_a_source_of_this_kind_is_opened_by_project_yaml(tmp_path: Path) -> None
 def test_moments_are_one_a_day_whatever_part_of_them_is_asked_for() -> None:
     every = list(VIEWS.moments(None, END))
     assert every[0] == START + FIVE
-    assert {later - earlier for earlier, later in zip(every, every[1:], strict=False)} == {timedelta(days=1)}
+    assert {later - earlier for earlier, later in itertools.pairwise(every)} == {timedelta(days=1)}
     for since in (START - timedelta(days=9), every[3], every[3] - timedelta(seconds=1), every[2] + timedelta(seconds=1)):
         assert list(VIEWS.moments(since, END)) == [moment for moment in every if moment >= since.astimezone(UTC)]
