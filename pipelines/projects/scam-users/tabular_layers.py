@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 import keras
+import tensorflow as tf
 from keras import ops
 
 
@@ -139,7 +140,7 @@ class Calibrated(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no ty
 
 @keras.saving.register_keras_serializable("scam_users")
 class Said(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
-    """What is served of a score [batch, 1]: itself, a `label`, 1 from a half on, and the `confidence` in that label, both [batch].
+    """What is served of a score [batch, 1]: itself, a `label`, "1" from a half on, else "0", and the `confidence` in that label, both [batch].
 
     Cases are cut by the score, not by the label. The label is what a reviewer is asked to confirm, and how sure the model is chooses whom they see.
     """
@@ -147,7 +148,16 @@ class Said(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
     def call(self, score: Any) -> dict[str, Any]:
         """See the class."""
         flat = ops.reshape(score, (-1,))
-        return {"score": score, "label": ops.cast(flat >= 0.5, "int64"), "confidence": ops.maximum(flat, 1.0 - flat)}
+        return {"score": score, "label": tf.where(flat >= 0.5, "1", "0"), "confidence": ops.maximum(flat, 1.0 - flat)}
+
+    def compute_output_spec(self, score: Any) -> dict[str, Any]:
+        """Stated, since Keras would have to trace strings to find it out."""
+        rows = score.shape[:1]
+        return {
+            "score": keras.KerasTensor(score.shape, dtype="float32"),
+            "label": keras.KerasTensor(rows, dtype="string"),
+            "confidence": keras.KerasTensor(rows, dtype="float32"),
+        }
 
 
 def logit(score: Any) -> Any:

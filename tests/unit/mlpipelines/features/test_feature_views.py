@@ -23,7 +23,9 @@ from mlpipelines.features.contract import FeatureViews, load_views
 from mlpipelines.ingestion.sources import open_source
 from mlpipelines.ingestion.sources.contract import Window
 from mlpipelines.ingestion.sources.feature_views import FeatureViewsSource
+from mlpipelines.own_code import hash_code
 from mlpipelines.project import Source
+from mlpipelines.project_file import parse_project
 
 END = START + timedelta(days=DAYS + 1)
 FIVE = timedelta(hours=5)
@@ -192,3 +194,16 @@ def test_moments_are_one_a_day_whatever_part_of_them_is_asked_for() -> None:
     assert {later - earlier for earlier, later in itertools.pairwise(every)} == {timedelta(days=1)}
     for since in (START - timedelta(days=9), every[3], every[3] - timedelta(seconds=1), every[2] + timedelta(seconds=1)):
         assert list(VIEWS.moments(since, END)) == [moment for moment in every if moment >= since.astimezone(UTC)]
+
+
+def test_a_changed_contract_is_new_code_for_what_reads_rows(tmp_path: Path) -> None:
+    values = {"name": "p", "team": "t", "task": "detection", "features": {"count_2_all": "integer"}}
+    project = parse_project(
+        {**values, "source": {"kind": "feature_views", "url": "sqlite:///w.db", "views": "feature_views.yaml"}}, origin="here"
+    )
+    file = tmp_path / "feature_views.yaml"
+    marks = []
+    for days in (2, 3, 2):
+        file.write_text(yaml.safe_dump(contract(features={"count_2_all": {"table": "events", "aggregate": "count", "days": days}})))
+        marks.append(hash_code(project, tmp_path, "ingest"))
+    assert marks[0] == marks[2] != marks[1]

@@ -114,7 +114,7 @@ def test_calibration_asks_for_the_rows_that_nothing_was_fitted_to_and_leaves_a_s
     features = rows(20)[0]
     answers = finished.predict(features, verbose=0)
     np.testing.assert_allclose(answers["score"], fitted.predict(features, verbose=0)["score"])
-    assert answers["label"].tolist() == (answers["score"][:, 0] >= 0.5).astype(int).tolist()
+    assert answers["label"].tolist() == [b"1" if score >= 0.5 else b"0" for score in answers["score"][:, 0]]
     np.testing.assert_allclose(answers["confidence"], np.maximum(answers["score"], 1 - answers["score"])[:, 0])
 
 
