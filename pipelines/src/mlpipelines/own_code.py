@@ -23,11 +23,14 @@ def hash_millrace() -> str:
 def hash_code(project: Project, project_dir: Path, step: Step) -> str:
     """Hash of the project's Python that can change what `step` produces.
 
-    `ingest` runs what the source's `entry` imports, `transform` runs features.py, `train` both: so a changed model does not
+    `ingest` runs what the source's `entry` imports, or what its `views` say, `transform` runs features.py, `train` both: so a changed model does not
     read the rows again, and a changed generator does.
     """
     left_out = {"ingest": {"features.py", "model.py"}, "transform": {"model.py"}, "train": set()}[step]
     entry = project.source.entry
+    if step == "ingest" and project.source.views is not None:
+        views = project_dir / project.source.views
+        return hashlib.sha256(views.read_bytes()).hexdigest()[:16] if views.is_file() else ""
     if step == "ingest" and entry is None:
         return ""
     if step != "ingest" and entry is not None:

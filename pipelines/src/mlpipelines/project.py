@@ -28,19 +28,20 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
-SOURCE_PLACE = ("path", "url", "table", "query", "billing_project", "entry", "options")
+SOURCE_PLACE = ("path", "url", "table", "query", "billing_project", "entry", "views", "options")
 """The fields of `Source` that say where its rows are; which of them count follows from its kind."""
 
 
 class Source(Section):
     """Where the rows come from."""
 
-    kind: Literal["parquet", "csv", "sql", "bigquery", "python"]
-    """`parquet` and `csv` read `path`; `sql` any SQLAlchemy `url`; `bigquery` its Storage API; `python` calls `entry`."""
+    kind: Literal["parquet", "csv", "sql", "bigquery", "python", "feature_views"]
+    """`parquet` and `csv` read `path`; `sql` any SQLAlchemy `url`; `bigquery` its Storage API; `python` calls `entry`; `feature_views` makes rows of the
+    events in the warehouse at `url`, as the contract `views` says ([features](../features.md))."""
     path: str | None = None
     """A file, a folder or a glob, for `parquet` and `csv`. Relative paths start at the project folder."""
     url: str | None = None
-    """An SQLAlchemy URL, for `sql`. `${NAME}` is replaced from the environment, so that no password is in the file."""
+    """An SQLAlchemy URL, for `sql` and `feature_views`. `${NAME}` is replaced from the environment, so that no password is in the file."""
     table: str | None = None
     """The table, for `sql` and `bigquery` (`project.dataset.table`)."""
     query: str | None = None
@@ -49,6 +50,8 @@ class Source(Section):
     """The Google Cloud project that pays, for `bigquery`."""
     entry: str | None = None
     """`module:function` in the project folder, for `python`: called with `since`, `until` and `options`, yields Arrow record batches."""
+    views: str | None = None
+    """The feature contract, for `feature_views` ([every field](feature-views.md)). Relative paths start at the project folder."""
     options: dict[str, Any] = {}
     """Passed on: keyword arguments of `entry`, reader options of `csv` (`delimiter`, `encoding`)."""
     window_days: int | None = Field(default=None, gt=0)
@@ -65,7 +68,14 @@ class Source(Section):
 
     @model_validator(mode="after")
     def _complete(self) -> Source:
-        needs = {"parquet": ("path",), "csv": ("path",), "sql": ("url",), "python": ("entry",), "bigquery": ()}
+        needs = {
+            "parquet": ("path",),
+            "csv": ("path",),
+            "sql": ("url",),
+            "python": ("entry",),
+            "bigquery": (),
+            "feature_views": ("url", "views"),
+        }
         for field in needs[self.kind]:
             if getattr(self, field) is None:
                 raise ValueError(f"a source of kind {self.kind!r} needs {field!r}")
@@ -99,6 +109,9 @@ class Split(Section):
     """Share of the first run's rows that is sealed, for `row` and `group`, and for `time` without `test_from`."""
     test_from: date | None = None
     """For `time`: the first run's rows from this day on are sealed."""
+    gap_days: int = Field(default=0, ge=0)
+    """For `time`: rows less than so many days before or after the sealed ones are not trained on. A label that is only known so many days after its
+    row tells of sealed rows, too, where both are about the same."""
     validation: float = Field(default=0.12, gt=0, lt=0.9)
     """Share of the remaining rows; at least a tenth of the training rows, or the run is refused."""
     stratify: str | None = None
@@ -113,6 +126,8 @@ class Split(Section):
     def _complete(self) -> Split:
         if self.by == "group" and self.group is None:
             raise ValueError("split by group needs 'group'")
+        if self.gap_days and self.by != "time":
+            raise ValueError("split.gap_days is about time: it needs by: time")
         return self
 
 

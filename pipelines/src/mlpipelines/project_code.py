@@ -13,8 +13,9 @@ The contract, the same for every kind of model:
   for augmentation, for mining pairs or negatives. Without a training label batches are `(features,)`, and the model
   brings its own loss (`add_loss`).
 - `model.finish(model, context, examples) -> keras.Model`, optional: after fitting, build what is served from the trained
-  model and the training examples (an index of neighbours, a calibration, a threshold). `examples()` starts a new
-  iteration over unshuffled training batches.
+  model and examples (an index of neighbours, a calibration, a threshold). `examples()` starts a new iteration over
+  unshuffled training batches, `examples("validation")` one over the rows that watched training: the model was not fitted to
+  them, so they are what a calibration or a threshold is taken from.
 """
 
 from __future__ import annotations

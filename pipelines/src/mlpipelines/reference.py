@@ -13,6 +13,7 @@ from pathlib import Path
 
 from mlpipelines import artifacts
 from mlpipelines.evaluation import metrics_page
+from mlpipelines.features.contract import FeatureViews
 from mlpipelines.project import Project
 from mlpipelines.project_file import PROJECT_SCHEMA, project_schema
 from mlserving.field_tables import GENERATED, tables, write_pages
@@ -28,6 +29,20 @@ def project_page() -> str:
         "One file says what a model is. Fields without a default must be given.",
         "",
         *tables(Project),
+    ]
+    return "\n".join(parts).rstrip() + "\n"
+
+
+def views_page() -> str:
+    """Every field of feature_views.yaml."""
+    parts = [
+        "# feature_views.yaml",
+        "",
+        GENERATED.format("`mlpipelines/features/contract.py`"),
+        "",
+        "The feature contract of a source of kind `feature_views` ([how](../features.md)). Fields without a default must be given.",
+        "",
+        *tables(FeatureViews),
     ]
     return "\n".join(parts).rstrip() + "\n"
 
@@ -53,6 +68,7 @@ def artifacts_page() -> str:
 PAGES: dict[str, Callable[[], str]] = {
     PROJECT_SCHEMA.name: project_schema,
     "project.md": project_page,
+    "feature-views.md": views_page,
     "artifacts.md": artifacts_page,
     "metrics.md": metrics_page.metrics_page,
 }

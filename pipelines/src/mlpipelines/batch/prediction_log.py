@@ -17,6 +17,7 @@ from mlpipelines.batch.columns import Columns
 from mlpipelines.errors import ConfigError
 from mlpipelines.ingestion.canonical import ARROW_TYPES
 from mlpipelines.project import Project
+from mlpipelines.transformation.raw_features import fill_missing
 from mlserving.client.ask import DEFAULT_SIGNATURE
 from mlserving.gateway.routing import unit
 from mlserving.gateway.settings import Log, Track
@@ -55,7 +56,7 @@ def log_schema(log: Log, columns: Columns, outputs: Mapping[str, pa.DataType]) -
 
 
 def logged_rows(job: Job, schema: pa.Schema, ids: Sequence[str], rows: pa.RecordBatch, answered: pa.RecordBatch) -> pa.RecordBatch:
-    """The rows that the log keeps, of those that were scored."""
+    """The rows that the log keeps, of those that were scored. Features are what the model was asked, as the gateway logs them: a null would say "not kept"."""
     share = job.log.share
     chosen = [place for place, each in enumerate(ids) if share >= 1 or unit("log", each) < share] if share > 0 else []
     places = pa.array(np.array(chosen, dtype=np.int64))
@@ -76,7 +77,9 @@ def logged_rows(job: Job, schema: pa.Schema, ids: Sequence[str], rows: pa.Record
         "label": _spoken(answered, job.log.outputs.label, pa.string()),
         "confidence": _spoken(answered, job.log.outputs.confidence, pa.float32()),
     }
-    found |= {FEATURE + name: rows.column(name) for name in rows.schema.names}
+    kept = {name: kind for name, kind in job.project.features.items() if FEATURE + name in schema.names}
+    asked = fill_missing(job.project.model_copy(update={"features": kept}), rows)
+    found |= {FEATURE + name: asked.column(name).cast(schema.field(FEATURE + name).type) for name in kept}
     found |= {OUTPUT + name: answered.column(name) for name in answered.schema.names}
     return pa.RecordBatch.from_arrays([found[field.name] for field in schema], schema=schema)
 

@@ -23,6 +23,8 @@ from mlpipelines.project import Project
 
 Places = npt.NDArray[np.int64]
 """Row numbers."""
+Period = tuple[int, int]
+_DAY = 86_400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +36,8 @@ class Assigned:
     sealed: Mask
     sealed_group: Mask
     """Rows that are not sealed themselves and belong to a group that is: they go nowhere."""
+    near_sealed: Mask
+    """Rows that lie within `split.gap_days` of the sealed ones: they go nowhere either."""
 
 
 def prepare(rows: pa.Table, project: Project) -> SplitRows:
@@ -71,7 +75,9 @@ def first_test(rows: pa.Table, prepared: SplitRows, project: Project) -> Mask:
     return chosen
 
 
-def assign(rows: pa.Table, prepared: SplitRows, project: Project, *, keys: pa.Array, groups: pa.Array | None) -> Assigned:
+def assign(
+    rows: pa.Table, prepared: SplitRows, project: Project, *, keys: pa.Array, groups: pa.Array | None, period: Period | None
+) -> Assigned:
     """Split what is not sealed into train and validation.
 
     Args:
@@ -80,6 +86,7 @@ def assign(rows: pa.Table, prepared: SplitRows, project: Project, *, keys: pa.Ar
         project: its split.
         keys: of the sealed rows.
         groups: values of `split.group` that have a sealed row, for `by: group`.
+        period: the first and the last second of the sealed rows, for `by: time`.
 
     Raises:
         ConfigError: the validation set would be too small.
@@ -89,22 +96,32 @@ def assign(rows: pa.Table, prepared: SplitRows, project: Project, *, keys: pa.Ar
     sealed_group = np.zeros(len(sealed), dtype=np.bool_)
     if groups is not None and project.split.group is not None:
         sealed_group = np.asarray(pc.is_in(rows[project.split.group], value_set=groups.drop_null())) & ~sealed
-    free = np.flatnonzero(~(sealed | sealed_group))
+    near_sealed = _near(prepared, period, project.split.gap_days) & ~sealed
+    nowhere = sealed | sealed_group | near_sealed
+    free = np.flatnonzero(~nowhere)
     if len(free) < 2:  # noqa: PLR2004 - one to train on, one to watch
+        gap = f", and {int(near_sealed.sum()):,} lie within split.gap_days of it" if near_sealed.any() else ""
         raise DataRejected(
-            f"Only {len(free)} of {len(sealed):,} rows are not part of the sealed test set, too few for training and validation. Widen the window, or "
+            f"Only {len(free)} of {len(sealed):,} rows are not part of the sealed test set{gap}, too few for training and validation. Widen the window, or "
             "correct the source.",
             report=[{"rule": "rows in every split", "column": None}],
         )
     validation = np.zeros(len(sealed), dtype=np.bool_)
     validation[free[select_validation(_at(prepared, free), project.split)]] = True
-    return Assigned(train=~(sealed | sealed_group | validation), validation=validation, sealed=sealed, sealed_group=sealed_group)
+    return Assigned(train=~(nowhere | validation), validation=validation, sealed=sealed, sealed_group=sealed_group, near_sealed=near_sealed)
+
+
+def _near(prepared: SplitRows, period: Period | None, days: int) -> Mask:
+    if period is None or prepared.seconds is None or not days:
+        return np.zeros(len(prepared), dtype=np.bool_)
+    first, last = period
+    return (prepared.seconds > first - days * _DAY) & (prepared.seconds < last + days * _DAY)
 
 
 def joined_with(rows: pa.Table, assigned: Assigned, more: pa.Table, validation: Mask) -> tuple[pa.Table, Assigned]:
     """`rows` and `more` as one table with their places; `more` is trained on but for `validation`."""
     none = np.zeros(len(validation), dtype=np.bool_)
-    sides = (("train", ~validation), ("validation", validation), ("sealed", none), ("sealed_group", none))
+    sides = (("train", ~validation), ("validation", validation), ("sealed", none), ("sealed_group", none), ("near_sealed", none))
     places = {side: np.append(getattr(assigned, side), mask) for side, mask in sides}
     return pa.concat_tables([rows, more]).combine_chunks(), Assigned(**places)
 

@@ -92,7 +92,7 @@ def _split_facts(drawn: Drawn, project: Project) -> dict[str, Any]:
 
 
 def _left_out(assigned: Assigned) -> dict[str, int]:
-    counts = {"sealed": int(assigned.sealed.sum()), "sealed_group": int(assigned.sealed_group.sum())}
+    counts = {name: int(getattr(assigned, name).sum()) for name in ("sealed", "sealed_group", "near_sealed")}
     return {name: count for name, count in counts.items() if count}
 
 

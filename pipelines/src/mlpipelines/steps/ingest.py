@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -26,7 +26,7 @@ from mlpipelines import progress
 from mlpipelines.artifacts import KEY, PREDICTIONS, Data
 from mlpipelines.errors import ConfigError, DataRejected
 from mlpipelines.ingestion import labels
-from mlpipelines.ingestion.assignment import Assigned, assign, first_test, joined_with, prepare, written_order
+from mlpipelines.ingestion.assignment import Assigned, Period, assign, first_test, joined_with, prepare, written_order
 from mlpipelines.ingestion.checked_rows import CheckedRows, checked
 from mlpipelines.ingestion.drawn import OF_PREDICTIONS, Drawn, manifest_of, window_facts
 from mlpipelines.ingestion.incremental import read_window
@@ -128,7 +128,7 @@ def _draw(read: CheckedRows, told: pa.Table | None, project: Project, state: Pro
     _require_same_identity(sealed, project)
     table = _folded(rows, sealed.classes, project)
     groups = _sealed_groups(table, sealed, project)
-    assigned = assign(table, prepared, project, keys=sealed.keys, groups=groups)
+    assigned = assign(table, prepared, project, keys=sealed.keys, groups=groups, period=_sealed_period(sealed.rows, project))
     around = Around(rows=rows, assigned=assigned, sealed=_sealed_as_asked(sealed, project), sealed_groups=groups)
     learned = learned_rows(told, around, project, last_days(asked, project.source.window_days, bounds_of(rows, project.time)[1]))
     with_learned = joined_with(table, assigned, _folded(learned.rows, sealed.classes, project), learned.validation)
@@ -167,9 +167,18 @@ def _first_classes(rows: pa.Table, prepared: SplitRows, chosen: Mask, project: P
     """The classes with enough training rows; also sees to it that a data set that cannot be trained on seals nothing."""
     keys = rows[KEY].filter(pa.array(chosen)).combine_chunks()
     groups = rows[project.split.group].filter(pa.array(chosen)).combine_chunks() if _grouped(project) else None
-    assigned = assign(rows, prepared, project, keys=keys, groups=groups)
+    period = _sealed_period(lambda names: rows.select(names).filter(pa.array(chosen)), project)
+    assigned = assign(rows, prepared, project, keys=keys, groups=groups, period=period)
     counts = _class_counts(rows, assigned, project)
     return None if project.label is None else labels.classes_kept(counts, project.label)
+
+
+def _sealed_period(sealed: Callable[[list[str]], pa.Table], project: Project) -> Period | None:
+    """The first and the last second of the sealed rows, where `split.gap_days` asks for them."""
+    if project.time is None or not project.split.gap_days:
+        return None
+    first, last = bounds_of(sealed([project.time]), project.time)
+    return None if first is None or last is None else (first, last)
 
 
 def _grouped(project: Project) -> bool:

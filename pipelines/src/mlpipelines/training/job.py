@@ -9,7 +9,7 @@ import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import pyarrow as pa
@@ -90,9 +90,10 @@ class TrainingJob:
         size = self.context.batch_size
         return distributed(self.placement, lambda shard: ordered_batches(self.validation, batch_size=size, shard=shard))
 
-    def examples(self) -> tf.data.Dataset:
-        """One pass over all training rows, for `finish`."""
-        return ordered_batches(self.training, batch_size=self.context.batch_size)
+    def examples(self, split: Literal["train", "validation"] = "train") -> tf.data.Dataset:
+        """One pass over all rows of a split, for `finish`."""
+        rows = self.training if split == "train" else self.validation
+        return ordered_batches(rows, batch_size=self.context.batch_size)
 
     def _class_weights(self) -> Any:
         wanted, label = self.project.training.class_weights, self.training.label

@@ -63,7 +63,7 @@ class ModelCode:
             raise ConfigError(f"{self.file}: batches() must return a tf.data.Dataset; it returned {type(changed).__name__}.")
         return changed
 
-    def finish(self, model: keras.Model, context: ModelContext, examples: Callable[[], tf.data.Dataset]) -> keras.Model:
+    def finish(self, model: keras.Model, context: ModelContext, examples: Callable[..., tf.data.Dataset]) -> keras.Model:
         """What is served: `finish`'s result, or `model` itself without one.
 
         Raises:

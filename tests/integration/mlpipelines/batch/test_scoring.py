@@ -298,6 +298,14 @@ def test_the_prediction_log_has_the_share_the_features_and_the_form_of_the_gatew
     assert log["time"].equals(mine["prediction_time"])
 
 
+def test_what_a_row_lacks_is_logged_as_the_model_was_asked_for_it(world: Path, score: Score) -> None:
+    write(world / "in" / "a.parquet", changed(payments(3), {1: {"tags": None}}))
+    score(log_share=1.0, log_features=("amount", "tags"))
+    tags = log_of(world).sort_by("feature/amount")["feature/tags"].to_pylist()
+    assert len(tags) == 3
+    assert None not in tags, "null means that it was not kept"
+
+
 def test_nothing_is_logged_at_a_share_of_zero(world: Path, score: Score) -> None:
     write(world / "in" / "a.parquet", payments(40))
     assert score(log_share=0.0).logged == 0

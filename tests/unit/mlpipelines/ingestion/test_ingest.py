@@ -122,6 +122,22 @@ def test_by_time_the_newest_rows_of_the_first_run_judge_and_those_of_later_runs_
     assert "p999" in place.keys("train") | place.keys("validation")
 
 
+def test_days_near_to_the_sealed_ones_are_not_trained_on_before_or_after_them(place: Place) -> None:
+    apart = project(split={"by": "time", "test_from": "2020-02-15", "gap_days": 5})
+    place.ingest(payments(600), apart)
+    sealed, first, last = place.keys("test"), midnight(2020, 2, 15), pc.max(place.rows("test")["booked"]).as_py()
+    manifest = place.ingest(payments(1000), apart)
+    learned = pa.concat_arrays([place.rows(split)["booked"].combine_chunks() for split in ("train", "validation")])
+    before, after = learned.filter(pc.less(learned, first)), learned.filter(pc.greater(learned, last))
+    assert place.keys("test") == sealed
+    assert pc.max(before).as_py() <= first - 5 * DAY
+    assert pc.min(after).as_py() >= last + 5 * DAY
+    assert len(before) + len(after) + manifest.dropped["near_sealed"] == 1000 - len(sealed)
+    assert min(len(before), len(after), manifest.dropped["near_sealed"]) > 0
+    with pytest.raises(ConfigError, match="gap_days is about time"):
+        project(split={"by": "row", "gap_days": 5})
+
+
 def midnight(year: int, month: int, day: int) -> int:
     return int(datetime(year, month, day, tzinfo=UTC).timestamp())
 

@@ -33,6 +33,10 @@ def open_source(source: Source, project_dir: Path) -> RowSource:
         from mlpipelines.ingestion.sources.bigquery import BigQuerySource
 
         return BigQuerySource.open(source)
+    if source.kind == "feature_views":
+        from mlpipelines.ingestion.sources.feature_views import FeatureViewsSource
+
+        return FeatureViewsSource.open(source, project_dir)
     from mlpipelines.ingestion.sources.python_entry import PythonSource
 
     return PythonSource.open(source, project_dir)

@@ -120,7 +120,7 @@ def require_columns(columns: Mapping[str, str], existing: Iterable[str], origin:
     missing = {ours: theirs for ours, theirs in columns.items() if theirs not in there}
     if not missing:
         return
-    rows = [{"column": ours, "rule": "exists", "example": theirs, "closest": _closest(theirs, there)} for ours, theirs in missing.items()]
+    rows = [{"column": ours, "rule": "exists", "example": theirs, "closest": closest(theirs, there)} for ours, theirs in missing.items()]
     named = "; ".join(
         f"{row['column']!r}" + (f" (looked for as {row['example']!r})" if row["example"] != row["column"] else "")
         + (f", closest: {', '.join(map(repr, row['closest']))}" if row["closest"] else "")
@@ -134,6 +134,7 @@ def require_columns(columns: Mapping[str, str], existing: Iterable[str], origin:
     )
 
 
-def _closest(name: str, there: list[str]) -> list[str]:
+def closest(name: str, there: list[str]) -> list[str]:
+    """The names that look most like `name`, the closest first."""
     by_lower = {existing.lower(): existing for existing in reversed(there)}
     return [by_lower[match] for match in difflib.get_close_matches(name.lower(), by_lower, n=3, cutoff=0.5)]

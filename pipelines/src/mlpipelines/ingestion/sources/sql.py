@@ -46,7 +46,7 @@ class SqlSource:
             raise ConfigError(
                 "source.options in project.yaml: a source of kind 'sql' takes no options (they belong into the URL). Remove them and run again."
             )
-        url = _sqlite_file(_parsed(_with_variables(source.url or "")), project_dir)
+        url = database_url(source, project_dir)
         return cls(url=url, table=source.table, query=source.query)
 
     def describe(self) -> dict[str, Any]:
@@ -82,27 +82,11 @@ class SqlSource:
     @contextmanager
     def _connected(self, columns: Mapping[str, str]) -> Iterator[sa.Connection]:
         """A connection to a source that has been seen to have `columns`; what fails inside is translated."""
-        try:
-            engine = sa.create_engine(self.url, poolclass=sa.NullPool)
-        except (ImportError, sa.exc.ArgumentError) as error:
-            raise ConfigError(f"source.url in project.yaml: {error}. Install the driver or correct the URL, then run again.") from error
-        try:
-            connection = engine.connect()
-        except sa.exc.DBAPIError as error:
-            raise Unavailable(
-                f"{self.url.render_as_string(hide_password=True)} does not answer: {_first_line(error)}. Check server, name and password, "
-                "then try again: `millrace run`."
-            ) from error
-        with connection:
+        with connected(self.url, self.origin) as connection:
             if self.url.get_backend_name() == "sqlite":  # text that is not UTF-8 arrives as bytes and is judged with all other text
                 connection.connection.driver_connection.text_factory = bytes  # type: ignore[union-attr] # SQLite's own attribute
             self._require(connection, columns)
-            try:
-                yield connection
-            except sa.exc.DataError as error:
-                raise DataRejected(f"{self.origin}: the database cannot give a value: {_first_line(error)}. Correct the source.") from error
-            except sa.exc.DBAPIError as error:
-                raise Unavailable(f"{self.origin}: reading broke off: {_first_line(error)}. Try again: `millrace run`.") from error
+            yield connection
 
     def _require(self, connection: sa.Connection, columns: Mapping[str, str]) -> None:
         try:
@@ -113,7 +97,7 @@ class SqlSource:
                 return
             field = "source.table" if self.table else "source.query"
             raise ConfigError(
-                f"{field} in project.yaml: {self.url.database} refuses it: {_first_line(error)}. Correct it and run again."
+                f"{field} in project.yaml: {self.url.database} refuses it: {first_line(error)}. Correct it and run again."
             ) from error
         require_columns(columns, names, self.origin)
 
@@ -153,13 +137,51 @@ class SqlSource:
         return rows if until is None else rows.where(column < sa.bindparam("until", until))
 
 
+def database_url(source: Source, project_dir: Path) -> sa.URL:
+    """`source.url` with its variables; nothing is connected.
+
+    Raises:
+        ConfigError: it is no URL, names a variable that is not set, or a SQLite file that is not there.
+    """
+    return _sqlite_file(_parsed(_with_variables(source.url or "")), project_dir)
+
+
+@contextmanager
+def connected(url: sa.URL, origin: str) -> Iterator[sa.Connection]:
+    """A connection; what the database says no to is translated. `origin` is what an error calls the rows.
+
+    Raises:
+        ConfigError: there is no driver for the URL.
+        DataRejected: the database cannot give a value.
+        Unavailable: it does not answer, or breaks off.
+    """
+    try:
+        engine = sa.create_engine(url, poolclass=sa.NullPool)
+    except (ImportError, sa.exc.ArgumentError) as error:
+        raise ConfigError(f"source.url in project.yaml: {error}. Install the driver or correct the URL, then run again.") from error
+    try:
+        connection = engine.connect()
+    except sa.exc.DBAPIError as error:
+        raise Unavailable(
+            f"{url.render_as_string(hide_password=True)} does not answer: {first_line(error)}. Check server, name and password, "
+            "then try again: `millrace run`."
+        ) from error
+    with connection:
+        try:
+            yield connection
+        except sa.exc.DataError as error:
+            raise DataRejected(f"{origin}: the database cannot give a value: {first_line(error)}. Correct the source.") from error
+        except sa.exc.DBAPIError as error:
+            raise Unavailable(f"{origin}: reading broke off: {first_line(error)}. Try again: `millrace run`.") from error
+
+
 def _batches(connection: sa.Connection, rows: sa.Select[*tuple[Any, ...]], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
     result = connection.execution_options(stream_results=True, yield_per=ROWS_AT_ONCE).execute(rows)
     for part in result.partitions():
-        yield pa.RecordBatch.from_arrays([_array(values) for values in zip(*part, strict=True)], names=list(names))
+        yield pa.RecordBatch.from_arrays([arrow_array(values) for values in zip(*part, strict=True)], names=list(names))
 
 
-def _array(values: Sequence[Any]) -> pa.Array:
+def arrow_array(values: Sequence[Any]) -> pa.Array:
     """Driver values as Arrow infers them, or as text where they are of no one type (SQLite columns may hold anything)."""
     try:
         return pa.array(values)
@@ -207,5 +229,6 @@ def _sqlite_file(url: sa.URL, project_dir: Path) -> sa.URL:
     return url.set(database=str(file))
 
 
-def _first_line(error: sa.exc.DBAPIError) -> str:
+def first_line(error: sa.exc.DBAPIError) -> str:
+    """What the database said, in a line."""
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
