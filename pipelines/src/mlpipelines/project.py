@@ -102,9 +102,13 @@ class Label(Section):
 class Split(Section):
     """Who is trained on, who watches training, and who judges. The test set is sealed on the first run only."""
 
-    by: Literal["row", "group", "time"] = "row"
-    """`row`: each row by itself; `group`: all rows of one `group` value together; `time`: newest rows are the test set."""
+    by: Literal["row", "group", "time", "column"] = "row"
+    """`row`: each row by itself; `group`: all rows of one `group` value together; `time`: newest rows are the test set; `column`: as a
+    `column` of the source says, where a published table comes with a split of its own."""
     group: str | None = None
+    column: str | None = None
+    """For `column`: its values are `train`, `validation` (or `valid`) and `test`. The first run's rows that say `test` are sealed; a later
+    row that says so is left out."""
     test: float = Field(default=0.15, gt=0, lt=0.9)
     """Share of the first run's rows that is sealed, for `row` and `group`, and for `time` without `test_from`."""
     test_from: date | None = None
@@ -128,6 +132,8 @@ class Split(Section):
             raise ValueError("split by group needs 'group'")
         if self.gap_days and self.by != "time":
             raise ValueError("split.gap_days is about time: it needs by: time")
+        if self.by == "column" and self.column is None:
+            raise ValueError("split by column needs 'column'")
         return self
 
 
@@ -456,6 +462,7 @@ class Project(Section):
         known = self.column_types
         mentioned = {
             "split.group": self.split.group,
+            "split.column": self.split.column,
             "split.stratify": self.split.stratify,
             "split.balance": self.split.balance,
             "evaluation.baseline.column": self.evaluation.baseline.column,

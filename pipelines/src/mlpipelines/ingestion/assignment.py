@@ -18,7 +18,7 @@ from mlpipelines.artifacts import KEY
 from mlpipelines.errors import DataRejected
 from mlpipelines.ingestion.labels import missing_labels
 from mlpipelines.ingestion.spans import Codes, span_codes
-from mlpipelines.ingestion.splits import Mask, SplitRows, codes, select_test, select_validation, unit_hashes
+from mlpipelines.ingestion.splits import SIDES, Mask, SplitRows, codes, said_sides, select_test, select_validation, unit_hashes
 from mlpipelines.project import Project
 
 Places = npt.NDArray[np.int64]
@@ -35,13 +35,17 @@ class Assigned:
     validation: Mask
     sealed: Mask
     sealed_group: Mask
-    """Rows that are not sealed themselves and belong to a group that is: they go nowhere."""
+    """Rows that are not sealed themselves and belong to a group that is, or are said to be for the test: they go nowhere."""
     near_sealed: Mask
     """Rows that lie within `split.gap_days` of the sealed ones: they go nowhere either."""
 
 
 def prepare(rows: pa.Table, project: Project) -> SplitRows:
-    """What the split looks at, for each of `rows`."""
+    """What the split looks at, for each of `rows`.
+
+    Raises:
+        DataRejected: `split.column` says something else than train, validation or test.
+    """
     split = project.split
     seconds = None if project.time is None else np.asarray(rows[project.time].combine_chunks(), dtype=np.int64)
     groups = rows[split.group].combine_chunks() if split.by == "group" and split.group else None
@@ -53,7 +57,21 @@ def prepare(rows: pa.Table, project: Project) -> SplitRows:
         seconds=seconds,
         strata=None if split.stratify is None else codes(rows[split.stratify].combine_chunks()),
         balance=None if split.balance is None else codes(rows[split.balance].combine_chunks()),
+        said=_said(rows, split.column) if split.by == "column" and split.column else None,
     )
+
+
+def _said(rows: pa.Table, column: str) -> Codes:
+    values = rows[column].combine_chunks()
+    said = said_sides(values if pa.types.is_string(values.type) else values.cast(pa.string()))
+    if (said < 0).any():
+        strange = values.filter(pa.array(said < 0))
+        raise DataRejected(
+            f"The column {column!r}, which split.column names, says {strange[0].as_py()!r} in {len(strange):,} rows; it may say {', '.join(SIDES)}. "
+            "Correct it at the source, or `split` in project.yaml.",
+            report=[{"rule": f"one of {', '.join(SIDES)}", "column": column, "rows": len(strange), "example": str(strange[0].as_py())}],
+        )
+    return said
 
 
 def first_test(rows: pa.Table, prepared: SplitRows, project: Project) -> Mask:
@@ -96,6 +114,8 @@ def assign(
     sealed_group = np.zeros(len(sealed), dtype=np.bool_)
     if groups is not None and project.split.group is not None:
         sealed_group = np.asarray(pc.is_in(rows[project.split.group], value_set=groups.drop_null())) & ~sealed
+    if prepared.said is not None:
+        sealed_group = (prepared.said == SIDES.index("test")) & ~sealed
     near_sealed = _near(prepared, period, project.split.gap_days) & ~sealed
     nowhere = sealed | sealed_group | near_sealed
     free = np.flatnonzero(~nowhere)
@@ -136,6 +156,7 @@ def _at(prepared: SplitRows, places: Places) -> SplitRows:
         seconds=taken(prepared.seconds),
         strata=taken(prepared.strata),
         balance=taken(prepared.balance),
+        said=taken(prepared.said),
     )
 
 

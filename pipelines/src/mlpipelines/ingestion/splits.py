@@ -9,7 +9,8 @@ Everything goes by a hash of the row's identity (or of its group), so no state i
 
 The validation set is drawn from all of what is not sealed, also when the test set is the newest rows (`by: time`): newest
 rows in validation would be missing from training, where they are worth most, and every new month would move old rows from
-one split to the other. Time's honest judge is the test set. The story goes on in `sealed.py` and `steps/ingest.py`.
+one split to the other. Time's honest judge is the test set. Where a column says who goes where (`by: column`), nothing is drawn. The story
+goes on in `sealed.py` and `steps/ingest.py`.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ Mask = npt.NDArray[np.bool_]
 MINIMUM = 0.1
 """Validation rows for each training row, at least."""
 _MINIMUM_SHARE = MINIMUM / (1 + MINIMUM)
+SIDES = ("train", "validation", "test")
+"""What a column that splits may say; `valid` is `validation`."""
 _MOST = 0.5  # balancing never takes more than half of a small team's rows away from training
 
 
@@ -45,6 +48,8 @@ class SplitRows:
     seconds: npt.NDArray[np.int64] | None = None
     strata: Codes | None = None
     balance: Codes | None = None
+    said: Codes | None = None
+    """Where a column of the source puts each row: a place in `SIDES`; for `by: column`."""
 
     def __len__(self) -> int:
         """Rows."""
@@ -76,6 +81,12 @@ def codes(values: pa.Array) -> Codes:
     return np.asarray(pc.fill_null(encoded.indices, len(encoded.dictionary)), dtype=np.int64)
 
 
+def said_sides(values: pa.Array) -> Codes:
+    """Each row's place in `SIDES`; -1 where the value is none of them."""
+    text = pc.replace_with_mask(values, pc.equal(values, "valid").fill_null(False), pa.scalar("validation", values.type))
+    return np.asarray(pc.fill_null(pc.index_in(text, value_set=pa.array(SIDES, values.type)), -1), dtype=np.int64)
+
+
 def unit_hashes(keys: pa.Array, groups: pa.Array | None, seed: int) -> Hashes:
     """What the split goes by: a hash of each row's group, or of its key where there is none, so that it stands by itself."""
     if groups is None:
@@ -89,6 +100,9 @@ def select_test(rows: SplitRows, split: Split) -> Mask:
     if split.by == "time":
         assert rows.seconds is not None
         return rows.seconds >= _cutoff(rows.seconds, split)
+    if split.by == "column":
+        assert rows.said is not None
+        return rows.said == SIDES.index("test")
     units = _units(rows, split, purpose="test")
     if split.by == "group" or units.strata is not None:
         chosen = _lowest(units, np.full(len(units.hashes), split.test), carried=split.by != "group")
@@ -103,6 +117,11 @@ def select_validation(rows: SplitRows, split: Split) -> Mask:
     Raises:
         ConfigError: they would be fewer than a tenth of the training rows.
     """
+    if split.by == "column":
+        assert rows.said is not None
+        said = rows.said == SIDES.index("validation")
+        _require_minimum(int(said.sum()), len(rows), split)
+        return said
     units = _units(rows, split, purpose="validation")
     if units.strata is None and units.balance is None:
         chosen = _below(units.hashes, split.validation)
@@ -122,6 +141,11 @@ def drawn_alone(keys: pa.Array, groups: pa.Array | None, split: Split) -> Mask:
 
 
 def _require_minimum(validation: int, rows: int, split: Split) -> None:
+    if validation < MINIMUM * (rows - validation) and split.by == "column":
+        raise ConfigError(
+            f"The column {split.column!r}, which split.column names, says `validation` of {validation:,} rows and `train` of {rows - validation:,}; "
+            "validation needs at least a tenth of the training rows. Correct it at the source, or set split.by to row in project.yaml."
+        )
     if validation < MINIMUM * (rows - validation):
         raise ConfigError(
             f"split.validation is {split.validation}, which gives {validation:,} validation rows for {rows - validation:,} training rows; "

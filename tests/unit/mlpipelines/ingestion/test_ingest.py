@@ -19,6 +19,7 @@ from ingested_payments import DAY, Place, payments, project
 from mlpipelines.artifacts import KEY
 from mlpipelines.errors import ConfigError, Conflict, DataRejected
 from mlpipelines.ingestion.manifest import read_manifest
+from mlpipelines.project import Project
 from mlpipelines.project_file import to_json
 
 
@@ -110,6 +111,41 @@ def test_a_group_stays_on_its_side_for_ever(place: Place) -> None:
     assert sum(map(len, customers)) == len(set.union(*customers))
     assert manifest.dropped["sealed_group"] > 0
     assert manifest.split["disjoint"]["by"] == "customer"
+
+
+def said_parts(count: int, period: int = 5) -> pa.Table:
+    """Payments of which the source itself says who trains: of `period`, one validation (as some tables spell it) and one test row."""
+    parts = [{0: "test", 1: "valid"}.get(number % period, "train") for number in range(count)]
+    return payments(count).append_column("part", pa.array(parts))
+
+
+def by_part() -> Project:
+    return project(split={"by": "column", "column": "part"}, context={"part": "string"})
+
+
+def test_a_column_of_the_source_says_who_trains_and_who_judges(place: Place) -> None:
+    manifest = place.ingest(said_parts(500), by_part())
+    assert dict(manifest.rows) == {"train": 300, "validation": 100, "test": 100}
+    assert place.keys("test") == {f"p{number}" for number in range(0, 500, 5)}
+    assert set(place.rows("validation")["part"].to_pylist()) == {"valid"}
+
+
+def test_a_later_row_that_is_said_to_be_for_the_test_neither_judges_nor_trains(place: Place) -> None:
+    place.ingest(said_parts(500), by_part())
+    sealed = place.keys("test")
+    manifest = place.ingest(said_parts(1000), by_part())
+    assert place.keys("test") == sealed
+    assert manifest.dropped["sealed_group"] == 100
+    assert "test" not in {*place.rows("train")["part"].to_pylist(), *place.rows("validation")["part"].to_pylist()}
+
+
+def test_a_column_that_says_something_else_is_named_with_what_it_says(place: Place) -> None:
+    rows = said_parts(500).to_pylist()
+    rows[7]["part"] = "holdout"
+    with pytest.raises(DataRejected, match=r"'part'.*'holdout' in 1 rows"):
+        place.ingest(pa.Table.from_pylist(rows, schema=said_parts(1).schema), by_part())
+    with pytest.raises(ConfigError, match="at least a tenth"):
+        place.ingest(said_parts(500, period=50), by_part())
 
 
 def test_by_time_the_newest_rows_of_the_first_run_judge_and_those_of_later_runs_train(place: Place) -> None:
