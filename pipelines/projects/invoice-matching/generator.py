@@ -117,7 +117,12 @@ def _invoice(place: int, customer: Customer, at: int, fate: str, rng: random.Ran
         amount = float(max(10, round(amount, -1)))
     year = datetime.fromtimestamp(at, UTC).year
     return Invoice(
-        number=f"INV-{year}-{place + 1:06d}", customer=customer, issued=at, due=at + rng.choice((14, 30, 30, 60)) * DAY, amount=amount, fate=fate
+        number=f"INV-{year}-{place + 1:06d}",
+        customer=customer,
+        issued=at,
+        due=at + rng.choice((14, 30, 30, 60)) * DAY,
+        amount=amount,
+        fate=fate,
     )
 
 

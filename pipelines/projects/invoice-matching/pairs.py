@@ -104,8 +104,12 @@ def as_rows(ledger: Ledger, pairs: Pairs, *, monthly: bool = True) -> Iterator[p
     numbers = _numbers(ledger, pairs, monthly=monthly)
     for at in range(0, len(pairs), BATCH_ROWS):
         some = pairs[at : at + BATCH_ROWS]
-        columns = _texts(ledger, some) | {name: pa.array(values[at : at + BATCH_ROWS], from_pandas=True) for name, values in numbers.items()}
-        yield pa.RecordBatch.from_arrays([columns[name].cast(kind) for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)], schema=SCHEMA)
+        columns = _texts(ledger, some) | {
+            name: pa.array(values[at : at + BATCH_ROWS], from_pandas=True) for name, values in numbers.items()
+        }
+        yield pa.RecordBatch.from_arrays(
+            [columns[name].cast(kind) for name, kind in zip(SCHEMA.names, SCHEMA.types, strict=True)], schema=SCHEMA
+        )
 
 
 def _within(transfers: pa.Table, since: datetime | None, until: datetime | None) -> pa.Table:
@@ -156,6 +160,7 @@ def _numbers(ledger: Ledger, pairs: Pairs, *, monthly: bool) -> dict[str, npt.ND
 
 def _paid(transfers: pa.Table, invoices: pa.Table, pairs: Pairs) -> Floats:
     """What arrived, in the invoice's currency: as it was paid, or else by what the invoice is worth at home."""
+
     def column(table: pa.Table, name: str, rows: Numbers) -> Floats:
         return np.asarray(table[name].fill_null(np.nan), dtype=np.float64)[rows]
 
@@ -210,7 +215,9 @@ def _labels(ledger: Ledger, pairs: Pairs) -> Floats:
     matches = ledger.matches
     transfer = _places(matches["transfer_id"], ledger.transfers["transfer_id"])
     invoice = _places(matches["invoice_id"], ledger.invoices["invoice_id"])
-    true = np.isin(pairs["transfer"].astype(np.int64) << 32 | pairs["invoice"], (transfer << 32 | invoice)[(transfer >= 0) & (invoice >= 0)])
+    true = np.isin(
+        pairs["transfer"].astype(np.int64) << 32 | pairs["invoice"], (transfer << 32 | invoice)[(transfer >= 0) & (invoice >= 0)]
+    )
     return np.where(np.isin(pairs["transfer"], transfer), true.astype(np.float64), np.nan)
 
 

@@ -18,7 +18,14 @@ _MIDDLES = "a de mi no ra so ti va le ku".split()  # noqa: SIM905 – the same
 _ENDS = "den ton ley wick ford mont ster vale ham by dor nia ric sen tex via well bury comb rell mere lock".split()  # noqa: SIM905 – the same
 _TRADES = "timber logistics foods textiles engineering print motors supplies interiors packaging systems media".split()  # noqa: SIM905 – the same
 _FORMS = ("Ltd", "Limited", "PLC", "LLP", "& Sons", "Group", "GmbH", "SA", "BV")
-_STRANGERS = ("Northgate Factoring", "Payflow Services Ltd", "Holding Treasury Centre", "Mr J Okafor", "Ms A Lindqvist", "Clearing Account 12")
+_STRANGERS = (
+    "Northgate Factoring",
+    "Payflow Services Ltd",
+    "Holding Treasury Centre",
+    "Mr J Okafor",
+    "Ms A Lindqvist",
+    "Clearing Account 12",
+)
 _CHATTER = ("payment", "thank you", "invoice", "as agreed", "transfer", "settlement", "your invoice", "goods", "services")
 _OTHER = ("salary", "rent", "refund card", "loan instalment", "vat return", "insurance claim", "deposit", "tax repayment", "interest")
 
