@@ -16,6 +16,10 @@ The contract, the same for every kind of model:
   model and examples (an index of neighbours, a calibration, a threshold). `examples()` starts a new iteration over
   unshuffled training batches, `examples("validation")` one over the rows that watched training: the model was not fitted to
   them, so they are what a calibration or a threshold is taken from.
+- `decisions.decide(rows) -> pyarrow.Table`, optional, in a module of its own: what `millrace batch` decides from the scores of many rows
+  together (who is matched with whom, a limit over all). `rows` is one table of all rows that a run scored: the key, the columns of the
+  input that `decisions.COLUMNS` (a tuple of names) asks for, as they were, and the model's outputs as `output/<name>`. It depends on
+  these rows only, in any order, and has neither clock nor chance, so that a call that was killed decides the same again.
 """
 
 from __future__ import annotations

@@ -2,5 +2,5 @@
 
 `run.py` tells the story from its beginning: find the files (`inputs`), pin the model (`pinned`), score what is not in the output yet
 on Beam (`beam_scoring`; `scoring` is the work on one row group, `assembly` makes one output file of its parts), and cut the
-ranked rows at what reviewers can look at (`ranking`). `output` says what lies where in the output folder.
+ranked rows at what reviewers can look at (`ranking`), or let the project decide on all of them together (`decisions`). `output` says what lies where in the output folder.
 """

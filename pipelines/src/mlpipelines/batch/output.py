@@ -5,6 +5,8 @@
 <output>/_rejected/<name>      the rows of it that could not be scored, each with its reason; absent where there are none
 <output>/cases.parquet         with a ranking: what the last run delivered to reviewers
 <output>/_cases/<run>.parquet  what each run delivered; who has been delivered already is read from here
+<output>/decisions.parquet     where the project has a decisions.py: what the last run decided
+<output>/_decisions/<run>.parquet  what each run decided
 <output>/_batch.json           the manifest: for each input file its hash, its rows, the model's version, when and by which code
 <output>/_state/               the lock, the run that is open, and the parts of files that are not finished
 ```
@@ -124,6 +126,15 @@ class Output:
     def delivery(self, run: str) -> Path:
         """What one run delivered."""
         return self.deliveries / f"{run}.parquet"
+
+    @property
+    def decisions(self) -> Path:
+        """What the project decided in the last run."""
+        return self.root / "decisions.parquet"
+
+    def decided(self, run: str) -> Path:
+        """What the project decided in one run."""
+        return self.root / "_decisions" / f"{run}.parquet"
 
     @property
     def state(self) -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mlpipelines.batch.columns import refuse_our_names
+from mlpipelines.batch.decisions import Decisions, decisions_of
 from mlpipelines.batch.delivery import refuse_case_names
 from mlpipelines.batch.inputs import root_of
 from mlpipelines.batch.output import Output
@@ -58,6 +59,7 @@ class Understood:
     keep: tuple[str, ...]
     log: Log
     rule: Rule | None
+    decisions: Decisions | None
 
     def as_asked(self, request: BatchRequest) -> dict[str, Any]:
         """What a run must have in common with the one before to go on with it, as JSON."""
@@ -93,11 +95,13 @@ def understand(request: BatchRequest) -> Understood:
         rule = rule_of(request.project, rank_by=request.rank_by, top=request.top, per=request.per, once_per=request.once_per or None)
     wanted = [*request.keep, *([rule.once_per] if rule and rule.once_per else [])]
     wanted += [request.project.time] if rule and rule.per != "run" and request.project.time else []
+    decisions = decisions_of(request.project_dir)
+    wanted += decisions.columns if decisions else ()
     refuse_our_names(wanted)
     if rule:
         refuse_case_names(wanted)
     log = log_settings(request.project, share=request.log_share, features=request.log_features)
-    return Understood(keep=tuple(dict.fromkeys(wanted)), log=log, rule=rule)
+    return Understood(keep=tuple(dict.fromkeys(wanted)), log=log, rule=rule, decisions=decisions)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +165,8 @@ class BatchOutcome:
     failed: Mapping[str, str] = field(default_factory=dict)
     """Files that could not be scored, and why."""
     cases: int | None = None
+    decisions: int | None = None
+    """Rows that the project's `decisions.py` made of them."""
     seconds: float = 0.0
 
 

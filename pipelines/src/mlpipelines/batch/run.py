@@ -18,6 +18,7 @@ from mlpipelines.batch.asking import output_types, require_inputs
 from mlpipelines.batch.assembly import Finished, drop, finished, tidy
 from mlpipelines.batch.beam_scoring import SharedModel, score_files
 from mlpipelines.batch.columns import columns_of, scalar_output
+from mlpipelines.batch.decisions import decided
 from mlpipelines.batch.delivery import deliver
 from mlpipelines.batch.inputs import Content, InputFile, content_of, find_inputs, refuse_overlap
 from mlpipelines.batch.output import FileRecord, Manifest, Output, alone_in
@@ -61,7 +62,7 @@ def run_batch(request: BatchRequest, say: Say = lambda _: None) -> BatchOutcome:
     with alone_in(output):
         manifest = Manifest.read(output.manifest)
         if not request.input:
-            files = [stage_window(request, output)]
+            files = [stage_window(request, understood.keep, output)]
         opened = open_run(output, understood.as_asked(request))
         call = _begin(request, understood, output, opened)
         if not opened.resumed:
@@ -70,11 +71,12 @@ def run_batch(request: BatchRequest, say: Say = lambda _: None) -> BatchOutcome:
         call = replace(call, opened=_written_down(call, plan))
         say(_announcement(call, plan))
         manifest = _scored(call, plan, manifest)
-        cases = _delivered(call, manifest)
+        decisions = _decided(call, manifest)
+        cases = _delivered(call, manifest)  # last: what is there says that a run was delivered
         output.open_run.unlink(missing_ok=True)
         drop(output.work)
         drop(output.staged)
-        return replace(_outcome(call, plan, manifest), cases=cases, seconds=round(time.monotonic() - began, 2))
+        return replace(_outcome(call, plan, manifest), cases=cases, decisions=decisions, seconds=round(time.monotonic() - began, 2))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,8 +138,11 @@ def _inputs(request: BatchRequest, understood: Understood, output: Output) -> li
         return []
     files = find_inputs(request.input)
     refuse_overlap(request.input, files, output.root)
-    if understood.rule is not None and any(output.root / file.name == output.cases for file in files):
-        raise ConfigError(f"--input {request.input} has a file {output.cases.name}, and so will --output with --rank-by. Rename the file.")
+    ours = [(output.cases, "with --rank-by")] if understood.rule else []
+    ours += [(output.decisions, f"by the project's {understood.decisions.file.name}")] if understood.decisions else []
+    for place, why in ours:
+        if any(output.root / file.name == place for file in files):
+            raise ConfigError(f"--input {request.input} has a file {place.name}, and so will --output {why}. Rename the file.")
     return files
 
 
@@ -245,6 +250,13 @@ def _record(call: _Call, task: FileTask, done: Finished) -> FileRecord:
         code=hash_millrace(),
         reasons=done.reasons,
     )
+
+
+def _decided(call: _Call, manifest: Manifest) -> int | None:
+    """The number of rows that the project made; None where it decides nothing, or there was nothing to decide on."""
+    mine = {name: call.output.root / name for name in _mine(call, manifest)}
+    decisions = call.understood.decisions
+    return decided(decisions, call.output, call.opened.run, mine) if decisions and mine else None
 
 
 def _delivered(call: _Call, manifest: Manifest) -> int | None:

@@ -7,6 +7,7 @@ scored have none yet. Rows are sorted by key, so the same rows are the same file
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlpipelines.artifacts import KEY
@@ -24,15 +25,20 @@ if TYPE_CHECKING:
 _ROW_GROUP = 65_536
 
 
-def stage_window(request: BatchRequest, output: Output) -> InputFile:
+def stage_window(request: BatchRequest, keep: Sequence[str], output: Output) -> InputFile:
     """Read the window and write it where only this call looks; its name tells the window.
+
+    Args:
+        request: its project and window.
+        keep: columns that are carried along.
+        output: the folder.
 
     Raises:
         ConfigError: the project has no time column, or a column that is carried along is not the project's.
         DataRejected: the source's rows cannot be read.
         Unavailable: the source does not answer.
     """
-    project = _without_label(request.project, [*request.keep, request.once_per])
+    project = _without_label(request.project, keep)
     since, until = moments(request.since, request.until)
     window = window_of(project, since, until)
     rows = read_source(open_source(project.source, request.project_dir), project, window).rows.sort_by(KEY).drop_columns([KEY])
@@ -43,7 +49,7 @@ def stage_window(request: BatchRequest, output: Output) -> InputFile:
     return InputFile(name=path.name, path=path)
 
 
-def _without_label(project: Project, keep: list[str]) -> Project:
+def _without_label(project: Project, keep: Sequence[str]) -> Project:
     """The project with only the columns that scoring needs."""
     known = project.column_types
     for name in keep:

@@ -78,6 +78,8 @@ def _print_outcome(outcome: BatchOutcome) -> None:
         f"({outcome.seconds:.1f} s); {outcome.rejected:,} rejected, {outcome.logged:,} in the prediction log.",
         soft_wrap=True,
     )
+    if outcome.decisions is not None:
+        out.print(f"{outcome.decisions:,} rows decided: {outcome.output}/decisions.parquet", soft_wrap=True)
     if outcome.cases is not None:
         out.print(f"{outcome.cases:,} cases for reviewers: {outcome.output}/cases.parquet", soft_wrap=True)
 
