@@ -22,7 +22,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 from ledger import DAY, Ledger
 
 Keys = npt.NDArray[np.void]

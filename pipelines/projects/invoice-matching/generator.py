@@ -183,15 +183,20 @@ def _book(books: _Books, transfer: tuple[Any, ...]) -> str:
 
 def _tables(written: Sequence[Invoice], books: _Books) -> Ledger:
     invoices = [
-        (i.number, i.number, str(i.customer.number), i.customer.name, i.issued, i.due, i.amount, i.customer.currency)
-        + (round(i.amount * RATES[i.customer.currency], 2), books.closed.get(i.number))
-        for i in written
+        (*_written_down(invoice), round(invoice.amount * RATES[invoice.customer.currency], 2), books.closed.get(invoice.number))
+        for invoice in written
     ]
     return Ledger(
         invoices=_table(invoices, INVOICES),
         transfers=_table(sorted(books.transfers, key=lambda row: (row[1], row[0])), TRANSFERS),
         matches=_table(books.matches, MATCHES),
     )
+
+
+def _written_down(invoice: Invoice) -> tuple[Any, ...]:
+    customer = invoice.customer
+    head = (invoice.number, invoice.number, str(customer.number), customer.name)
+    return (*head, invoice.issued, invoice.due, invoice.amount, customer.currency)
 
 
 def _table(rows: Sequence[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
