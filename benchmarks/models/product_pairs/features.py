@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import comparing
+import comparing  # type: ignore[import-not-found]  # put beside this file before it is run
 import tensorflow as tf
 import tensorflow_transform as tft
 
