@@ -27,9 +27,9 @@ def evaluate(workspace: Path) -> dict[str, Any]:
     """A run and three months; figures by name."""
     ran = run(PROJECT, "--until", TRAINED_UNTIL, workspace=workspace)
     with project_code(PROJECT):
-        import blocking
-        import generator
-        import quality
+        import blocking  # type: ignore[import-not-found]  # the project's own, like the two below
+        import generator  # type: ignore[import-not-found]
+        import quality  # type: ignore[import-not-found]
     ledger = generator.ledger(**load_project(PROJECTS / PROJECT).source.options["generated"])
     truth, answers = quality.truth_of(ledger.matches.to_pylist()), []
     for since, until in pairwise(MONTHS):
