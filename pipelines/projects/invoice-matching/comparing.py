@@ -143,14 +143,15 @@ def _edited(pattern: tf.Tensor, text: tf.Tensor, *, whole: bool) -> tf.Tensor:
         letter = pattern[:, at : at + 1]
         replaced = row[:, :-1] + tf.cast(letter != text, tf.float32)
         came = tf.concat([row[:, :1] + 1.0, tf.minimum(replaced, row[:, 1:] + 1.0)], axis=1)
-        row = tf.where(letter > 0, _lowest_so_far(came - places) + places, row)
+        longest = text.shape[1] if whole else at  # from anywhere, at most as many letters of the text are left over as the pattern has so far
+        row = tf.where(letter > 0, _lowest_before(came - places, longest) + places, row)
     return row
 
 
-def _lowest_so_far(values: tf.Tensor) -> tf.Tensor:
-    """The running minimum along the second axis, in as many steps as its length has binary digits."""
+def _lowest_before(values: tf.Tensor, places: int) -> tf.Tensor:
+    """The minimum of each value and of (at least) so many before it along the second axis, in as many steps as `places` has binary digits."""
     step = 1
-    while step < values.shape[1]:
+    while step <= places:
         values = tf.minimum(values, tf.pad(values[:, :-step], [[0, 0], [step, 0]], constant_values=_FAR))
         step *= 2
     return values
