@@ -138,14 +138,17 @@ def letters(text: tf.Tensor, length: int) -> tf.Tensor:
 def _edited(pattern: tf.Tensor, text: tf.Tensor, *, whole: bool) -> tf.Tensor:
     """[batch, length + 1]: the distance of the whole pattern to the text up to each place, from its start (`whole`) or from anywhere."""
     places = tf.range(text.shape[1] + 1, dtype=tf.float32)[None, :]
-    row = tf.zeros_like(text[:, :1], tf.float32) + (places if whole else 0.0 * places)
-    for at in range(pattern.shape[1]):
-        letter = pattern[:, at : at + 1]
+    nothing = tf.zeros_like(text[:, :1], tf.float32) + (places if whole else 0.0 * places)
+    longest = text.shape[1] if whole else pattern.shape[1]  # from anywhere, a text is never passed over for longer than the pattern
+
+    def one_letter_more(at: tf.Tensor, row: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        letter = tf.gather(pattern, at[None], axis=1)
         replaced = row[:, :-1] + tf.cast(letter != text, tf.float32)
         came = tf.concat([row[:, :1] + 1.0, tf.minimum(replaced, row[:, 1:] + 1.0)], axis=1)
-        longest = text.shape[1] if whole else at  # from anywhere, at most as many letters of the text are left over as the pattern has so far
-        row = tf.where(letter > 0, _lowest_before(came - places, longest) + places, row)
-    return row
+        return at + 1, tf.where(letter > 0, _lowest_before(came - places, longest) + places, row)
+
+    # a loop and not its letters side by side: the graph is traced, written and loaded by every step and every server
+    return tf.while_loop(lambda at, _: at < pattern.shape[1], one_letter_more, (tf.constant(0), nothing))[1]
 
 
 def _lowest_before(values: tf.Tensor, places: int) -> tf.Tensor:
