@@ -68,7 +68,9 @@ def decided(decisions: Decisions, output: Output, run: str, scored: Mapping[str,
     if not target.is_file():
         found = decisions.decide(_rows(decisions, [path for _, path in sorted(scored.items())]))
         if not isinstance(found, pa.Table):
-            raise ConfigError(f"{decisions.file}: decide must return a pyarrow.Table, not {type(found).__name__}. Correct it and run again.")
+            raise ConfigError(
+                f"{decisions.file}: decide must return a pyarrow.Table, not {type(found).__name__}. Correct it and run again."
+            )
         with written_whole(target, found.schema) as writer:
             writer.write_table(found)
     with open_parquet(target) as file:

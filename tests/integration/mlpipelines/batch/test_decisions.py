@@ -48,9 +48,10 @@ def test_what_is_decided_once_is_not_decided_again_by_whoever_goes_on_with_the_r
 ) -> None:
     (world / "payments" / "decisions.py").write_text(RICHEST)
     write(world / "in" / "a.parquet", payments(50))
-    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as killed:
         killed.setattr("mlpipelines.batch.run._delivered", _interrupted)
-        score()
+        with pytest.raises(KeyboardInterrupt):
+            score()
     first = (world / "out" / "decisions.parquet").read_bytes()
     (world / "payments" / "decisions.py").write_text(RICHEST.replace('"max"', '"min"'))
     outcome = score()
@@ -66,8 +67,8 @@ def _interrupted(*_: object) -> int:
     ("text", "said"),
     [
         ("COLUMNS = ()\n", "a function decide"),
-        ("COLUMNS = ('nobody',)\n\ndef decide(rows):\n    return rows\n", "'nobody'"),
-        ("COLUMNS = ('score/',)\n\ndef decide(rows):\n    return 3\n", "'score/'"),
+        ("COLUMNS = 'account'\n\ndef decide(rows):\n    return rows\n", "COLUMNS, a tuple"),
+        ("COLUMNS = ('output/score',)\n\ndef decide(rows):\n    return rows\n", "output/score"),
         ("COLUMNS = ()\n\ndef decide(rows):\n    return 3\n", "must return a pyarrow.Table, not int"),
         ("import nothing_of_that_name\n", "fails on import"),
     ],
@@ -75,11 +76,16 @@ def _interrupted(*_: object) -> int:
 def test_what_is_wrong_with_it_is_said_with_its_name(world: Path, score: Score, text: str, said: str) -> None:
     (world / "payments" / "decisions.py").write_text(text)
     write(world / "in" / "a.parquet", payments(10))
-    try:
-        failed = score().failed
-        assert said in str(failed), "a column that a file lacks is that file's fault"
-    except ConfigError as error:
-        assert said in str(error)
+    with pytest.raises(ConfigError, match=said):
+        score()
+
+
+def test_a_file_that_lacks_a_column_that_it_reads_is_named_with_the_column(world: Path, score: Score) -> None:
+    (world / "payments" / "decisions.py").write_text(RICHEST.replace('"amount"', '"nobody"'))
+    write(world / "in" / "a.parquet", payments(10))
+    outcome = score()
+    assert "'nobody'" in outcome.failed["a.parquet"]
+    assert outcome.decisions is None
 
 
 def test_an_input_that_is_called_like_the_decisions_is_refused(world: Path, score: Score) -> None:

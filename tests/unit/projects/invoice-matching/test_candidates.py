@@ -100,8 +100,8 @@ def test_your_own_tables_take_the_same_way_and_nobody_is_labelled_who_was_not_lo
     known = set(looked_at["transfer_id"].to_pylist())
     for row in pa.Table.from_batches(code("pairs").rows(files=files)).to_pylist():
         assert (row["matched"] is not None) == (row["transfer_id"] in known)
+    pq.write_table(ledger.transfers.drop_columns(["payer"]), files["transfers"])
     with pytest.raises(ValueError, match="no column 'payer'"):
-        pq.write_table(ledger.transfers.drop_columns(["payer"]), files["transfers"])
         list(code("pairs").rows(files=files))
     with pytest.raises(ValueError, match="takes invoices, transfers"):
         list(code("pairs").rows(files={"invoices": files["invoices"]}))
