@@ -25,6 +25,8 @@ SETTINGS = [f"source.options.generated.{name}={value}" for name, value in LEDGER
     "training.batch_size=128",
     "split.test=0.3",
     "evaluation.budget.latency_ms=2000",
+    "evaluation.resamples=200",
+    "deployment.warmup_requests=5",
 ]
 
 
