@@ -102,7 +102,7 @@ def select_test(rows: SplitRows, split: Split) -> Mask:
         return rows.seconds >= _cutoff(rows.seconds, split)
     if split.by == "column":
         assert rows.said is not None
-        return rows.said == SIDES.index("test")
+        return np.asarray(rows.said == SIDES.index("test"))
     units = _units(rows, split, purpose="test")
     if split.by == "group" or units.strata is not None:
         chosen = _lowest(units, np.full(len(units.hashes), split.test), carried=split.by != "group")
@@ -119,7 +119,7 @@ def select_validation(rows: SplitRows, split: Split) -> Mask:
     """
     if split.by == "column":
         assert rows.said is not None
-        said = rows.said == SIDES.index("validation")
+        said = np.asarray(rows.said == SIDES.index("validation"))
         _require_minimum(int(said.sum()), len(rows), split)
         return said
     units = _units(rows, split, purpose="validation")
