@@ -205,16 +205,16 @@ class Trigger:
         found: list[dict[str, Any]] = json.loads(said)["rollouts"]
         return found
 
-    def comes_into(self, *phases: str, seconds: float = 400) -> dict[str, Any]:
-        """The newest rollout, once it is in one of these phases."""
+    def comes_into(self, version: int, *phases: str, seconds: float = 400) -> dict[str, Any]:
+        """The rollout of a version, the newest, once it is in one of these phases."""
         seen: list[dict[str, Any]] = []
 
         def there() -> bool:
             seen[:] = self.rollouts()[:1]
-            return bool(seen) and seen[0]["phase"] in phases
+            return bool(seen) and seen[0]["version"] == version and seen[0]["phase"] in phases
 
         try:
-            eventually(f"the rollout is {' or '.join(phases)}", there, seconds)
+            eventually(f"the rollout of version {version} is {' or '.join(phases)}", there, seconds)
         except AssertionError as error:
             raise AssertionError(f"{error}: {seen}\n{self.said()}") from error
         return seen[0]
@@ -301,9 +301,9 @@ def test_what_an_alert_brought_answers_everything_though_the_trigger_s_pods_are_
 ) -> None:
     with Steady(release, "promoted") as steady:
         train(trigger, around, registered, 2)
-        begun = trigger.comes_into("canary", "promoting")
+        begun = trigger.comes_into(2, "canary", "promoting")
         trigger.kill()
-        ended = trigger.comes_into("done", "aborted")
+        ended = trigger.comes_into(2, "done", "aborted")
     assert (ended["run"], ended["phase"], ended["version"]) == (begun["run"], "done", 2), ended["text"]
     assert not steady.failures
     assert steady.versions == {"1", "2"}
@@ -318,7 +318,7 @@ def test_what_predicts_otherwise_is_taken_back_by_itself_and_nobody_notices(
 ) -> None:
     with Steady(release, "aborted") as steady:
         train(trigger, around, registered, 3)
-        ended = trigger.comes_into("done", "aborted")
+        ended = trigger.comes_into(3, "done", "aborted")
     assert (ended["phase"], ended["version"]) == ("aborted", 3)
     assert "classes" in ended["text"]
     assert not steady.failures
