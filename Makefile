@@ -99,6 +99,7 @@ lock: | $(UV) ## resolve again and write requirements/*.txt
 export: | $(UV)
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --all-packages --all-extras --all-groups -o requirements/dev.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlpipelines --extra steps --no-default-groups -o requirements/steps.txt
+	@$(PYTHON) tools/gpu_requirements.py $(UV)
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlpipelines --no-default-groups -o requirements/pipelines.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlpipelines --extra trigger --no-default-groups -o requirements/trigger.txt
 	@$(UV) export --quiet --frozen --no-annotate --no-header --no-emit-workspace --format requirements-txt --package mlserving --extra server --no-default-groups -o requirements/serving.txt

@@ -22,6 +22,7 @@ class Kubeflow(Closed):
 
     url: Address
     image: StepsImage
+    gpuImage: StepsImage  # noqa: N815  # Helm's way of writing
     namespace: OptionalName
 
 

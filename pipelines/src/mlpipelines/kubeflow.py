@@ -154,7 +154,7 @@ class Kubeflow:
 
 
 def start_run(
-    kubeflow: Kubeflow, project: Project, folder: Path, *, image: str, name: str, reason: str, experiment: str = ""
+    kubeflow: Kubeflow, project: Project, folder: Path, *, image: str, name: str, reason: str, gpu_image: str = "", experiment: str = ""
 ) -> ClusterRun:
     """Compile a project for a cluster and start a run of it.
 
@@ -165,19 +165,20 @@ def start_run(
         image: the steps image, by digest.
         name: of the run.
         reason: why, for the record.
+        gpu_image: the steps image for GPUs, by digest, for a project that asks for any. It is made from the same commit: the record goes by `image`.
         experiment: another experiment.
 
     Raises:
-        ConfigError: the image has no digest, or the pipeline is refused.
+        ConfigError: an image has no digest or is missing, or the pipeline is refused.
         Unavailable: it is not known whether it was started.
     """
-    from mlpipelines.pipeline import Target, compile_pipeline, require_digest
+    from mlpipelines.pipeline import compile_pipeline, gpu_steps, target_of
     from mlpipelines.run import lineage_of
 
-    require_digest(image)
+    target = target_of(project, image, gpu_image)
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "pipeline.yaml"
-        compile_pipeline(project, folder, file, Target(image=image))
+        compile_pipeline(project, folder, file, target)
         return kubeflow.create(
             experiment=experiment or project.name,
             name=name,
@@ -190,6 +191,7 @@ def start_run(
                 "lineage": {
                     **lineage_of(folder),
                     "image": image,
+                    **({"gpu_image": gpu_image} if gpu_steps(project) else {}),
                     "reason": reason,
                     "files": mark_of_files(project.source, folder),
                     "work": mark_of_work(project, folder, image),

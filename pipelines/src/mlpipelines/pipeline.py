@@ -34,6 +34,8 @@ class Target:
 
     image: str = "millrace/steps-python:unreleased"
     """The steps image. `submit` refuses one that is not named by digest."""
+    gpu_image: str = "millrace/steps-gpu-python:unreleased"
+    """The same for steps that ask for an accelerator: its TensorFlow runs on GPUs, and everything else in it is alike."""
     projects_dir: str = "/projects"
     """The folder of the projects in the image."""
     workspace: str = "/millrace"
@@ -42,6 +44,10 @@ class Target:
     """The PersistentVolumeClaim (a bucket through gcsfuse, or a shared file system) behind it."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment variables of every step, for example MLFLOW_TRACKING_URI."""
+
+    def image_for(self, resources: Resources) -> str:
+        """What a step that asks for these runs in."""
+        return self.image if resources.accelerator is None else self.gpu_image
 
 
 def compile_pipeline(project: Project, project_dir: Path, destination: Path, target: Target | None = None) -> None:
@@ -142,9 +148,10 @@ class ComponentFactory:
 
     def __call__(self, step: Step, **arguments: Any) -> Any:
         """The task of a step, with its place in the cluster."""
-        component = dsl.component(base_image=self._target.image, install_kfp_package=False)(getattr(components, step))
+        resources = self._project.resources_of(step)
+        component = dsl.component(base_image=self._target.image_for(resources), install_kfp_package=False)(getattr(components, step))
         task = component(project=to_json(self._project.scoped(step)), **arguments)
-        _place(task, step, self._project.resources_of(step))
+        _place(task, step, resources)
         for name, value in self._target.environment.items():
             task.set_env_variable(name, value)
         kubernetes.use_field_path_as_env(task, env_name="MILLRACE_RUN_ID", field_path="metadata.labels['pipeline/runid']")
@@ -177,7 +184,7 @@ def secrets_in(url: str) -> list[str]:
     return re.findall(r"\$\{(\w+)\}", url)
 
 
-def require_digest(image: str) -> None:
+def require_digest(image: str, option: str = "--image") -> None:
     """Refuse an image that is named by a tag: a pushed-over tag would make KFP's cache answer for other code.
 
     Raises:
@@ -185,5 +192,33 @@ def require_digest(image: str) -> None:
     """
     if not re.search(r"@sha256:[0-9a-f]{64}$", image):
         raise ConfigError(
-            f"the image {image!r} is not named by digest. Use --image REPOSITORY@sha256:…; `docker push` and `crane digest` print it."
+            f"the image {image!r} is not named by digest. Use {option} REPOSITORY@sha256:…; `docker push` and `crane digest` print it."
         )
+
+
+def target_of(project: Project, image: str, gpu_image: str = "") -> Target:
+    """A project's steps in these images.
+
+    Args:
+        project: the parsed project.
+        image: the steps image, by digest.
+        gpu_image: the one for GPUs, by digest; empty: there is none.
+
+    Raises:
+        ConfigError: an image has no digest, or a step asks for GPUs and there is no image for it.
+    """
+    require_digest(image)
+    if gpu_image:
+        require_digest(gpu_image, "--gpu-image")
+        return Target(image=image, gpu_image=gpu_image)
+    if asking := gpu_steps(project):
+        raise ConfigError(
+            f"{project.name}: resources.{asking[0]}.accelerator asks for GPUs, and the steps image is for processors. "
+            "Name the image for GPUs too: --gpu-image REGISTRY/steps-gpu@sha256:… (make images IMAGES=steps-gpu)"
+        )
+    return Target(image=image)
+
+
+def gpu_steps(project: Project) -> list[str]:
+    """Steps that ask for GPUs."""
+    return [step for step, resources in project.resources.items() if resources.accelerator is not None]

@@ -268,7 +268,7 @@ class Evaluation(Section):
 
 
 class Accelerator(Section):
-    """GPUs of one step."""
+    """GPUs of one step, which then runs in the image `steps-gpu`."""
 
     type: str
     """As the node label has it: `nvidia-tesla-t4`, `nvidia-l4`, …"""

@@ -231,6 +231,8 @@ def _serious(environment: Environment) -> Iterator[str]:
             yield f"cloud.network.private_nodes: nodes with public addresses are for stage development, and this is {stage}"
         if not environment.cloud.deletion_protection:
             yield f"cloud.deletion_protection: {stage} keeps it"
+    if environment.versions.millrace is None:
+        yield f"versions.millrace: {stage} names the release that it is at: see platform/release.yaml"
     for field, text in _texts(environment):
         if any(word in text.lower() for word in _SPELLED):
             yield f"{field}: {text!r} looks like a placeholder; {stage} needs the real one"
@@ -248,7 +250,7 @@ def unready(environment: Environment) -> Iterator[str]:
     if environment.cloud is not None and environment.cloud.billing_account == "000000-000000-000000":
         yield "cloud.billing_account: write yours: gcloud billing accounts list"
     if environment.stage == "production":
-        bare = [name for name in Deployable if not environment.images.digests.get(name)]
+        bare = [name for name in environment.deployables() if not environment.images.digests.get(name)]
         yield from (f"images.digests.{name}: production runs what was tested: write its sha256 digest" for name in bare)
 
 

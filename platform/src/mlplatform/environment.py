@@ -22,6 +22,7 @@ from mlplatform.errors import ConfigError
 from mlplatform.services import (
     Access,
     Database,
+    Deployable,
     Images,
     Monitoring,
     Prices,
@@ -80,6 +81,10 @@ class Environment(Strict):
             if pool.gpu is not None:
                 found[pool.gpu.type] += pool.most_gpus
         return dict(found)
+
+    def deployables(self) -> list[Deployable]:
+        """Of our images, those that it has a use for: the large one for GPUs only where there are any."""
+        return [one for one in Deployable if one is not Deployable.STEPS_GPU or self.gpus()]
 
     def spot_pools(self) -> list[str]:
         """Pools whose nodes may be taken away."""

@@ -26,10 +26,12 @@ def make(arguments: argparse.Namespace) -> int:
         ConfigError: a name, the builder or the environment is wrong, or what would be pushed is no commit.
         Unavailable: the builder or the registry said no.
     """
-    chosen = _chosen(arguments.images)
     source, builder = source_of(REPOSITORY), builder_here(REPOSITORY, arguments.builder)
     file = REPOSITORY / FOLDER / f"{arguments.environment}.yaml" if arguments.environment else None
-    registry = read_environment(file).images.registry if file else LOCAL
+    environment = read_environment(file) if file else None
+    registry = environment.images.registry if environment else LOCAL
+    usual = environment.deployables() if environment else [one for one in Deployable if one is not Deployable.STEPS_GPU]
+    chosen = _chosen(arguments.images) or usual
     if arguments.push and file is None:
         raise ConfigError("--push needs to know where to: --environment NAME, a file in platform/environments.")
     if arguments.push and source.dirty:
@@ -50,7 +52,7 @@ def _chosen(names: Sequence[str]) -> list[Deployable]:
     unknown = sorted(set(names) - set(Deployable))
     if unknown:
         raise ConfigError(f"There is no image {', '.join(unknown)}. Images: {', '.join(Deployable)}")
-    return [Deployable(name) for name in names] or list(Deployable)
+    return [Deployable(name) for name in names]
 
 
 def _build(builder: Builder, deployable: Deployable, name: str, source: Source, base: str) -> None:

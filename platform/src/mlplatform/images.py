@@ -19,7 +19,7 @@ SMALL_RUN = (
     *("run", "/projects/transactions", "--workspace=/tmp/millrace", "--accept-schema"),
     *("--set=source.options.rows=6000", "--set=training.epochs=1", "--set=evaluation.baseline.kind=majority", "--set=evaluation.baseline.column="),
 )  # fmt: skip
-"""A whole pipeline on a few generated rows: everything that steps import is used once. How good the model is does not matter."""
+"""A whole pipeline on a few generated rows, on processors: everything that steps import is used once. How good the model is does not matter."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +42,7 @@ RECIPES: Mapping[Deployable, Recipe] = {
     Deployable.MODEL_SERVER: Recipe(dockerfile="serving/Dockerfile", arguments={"LIBRARIES": "serving"}),
     Deployable.TRIGGER: Recipe(dockerfile="pipelines/Dockerfile", programs=("helm", "kubectl")),
     Deployable.STEPS: Recipe(dockerfile="pipelines/Dockerfile", arguments={"LIBRARIES": "steps"}, check=SMALL_RUN),
+    Deployable.STEPS_GPU: Recipe(dockerfile="pipelines/Dockerfile", arguments={"LIBRARIES": "steps-gpu"}, check=SMALL_RUN),
     Deployable.MLFLOW: Recipe(dockerfile="platform/mlflow/Dockerfile"),
 }
 

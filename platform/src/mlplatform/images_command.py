@@ -32,7 +32,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="millrace images", description=DESCRIPTION, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("images", nargs="*", metavar="IMAGE", help="default: all")
+    parser.add_argument("images", nargs="*", metavar="IMAGE", help="default: all that the environment uses; without one, all but steps-gpu")
     parser.add_argument("--environment", metavar="NAME", default="", help="whose registry and file; without it images are for this machine")
     parser.add_argument("--push", action="store_true", help="to the registry, and the digests into the environment's file")
     parser.add_argument("--base", metavar="IMAGE", default="", help="in place of debian:trixie-slim, best by digest")

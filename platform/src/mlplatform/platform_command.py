@@ -32,6 +32,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--context", default="", help="of the kubeconfig (default: the environment's GKE cluster, or the current one)")
         verb.add_argument("--without", action="append", default=[], metavar="STEP", help="leave a step alone; may be repeated")
         verb.set_defaults(verb=run)
+        if name in {"plan", "deploy"}:
+            verb.add_argument("--back", action="store_true", help="this repository is an older release than the cluster, and that is meant: docs/platform.md, Going back")  # fmt: skip
         if name == "deploy":
             verb.add_argument("--take-over", type=float, default=120, metavar="SECONDS", help="after so long, an operation of helm that has not ended is nobody's any more (default: %(default)s)")  # fmt: skip
             verb.add_argument("--remove-orphans", action="store_true", help="uninstall releases of teams and models that the environment has no more; volumes stay")  # fmt: skip

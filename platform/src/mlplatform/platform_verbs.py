@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
-from mlplatform.cluster.kubectl import Change, Cluster
+from mlplatform.cluster.kubectl import Cluster
 from mlplatform.cluster.lock import Lock
 from mlplatform.cluster.programs import Programs
 from mlplatform.cluster.releases import Release
@@ -16,12 +17,14 @@ from mlplatform.contradictions import unready
 from mlplatform.deploy import ground
 from mlplatform.deploy.deploying import THEIRS, Deployment, Progress
 from mlplatform.deploy.destroying import Destruction
+from mlplatform.deploy.outlook import Outlook, outlooks, require_possible
 from mlplatform.deploy.screen import DeployScreen, cut, what_goes
 from mlplatform.environment import FOLDER, Environment, read_environment
 from mlplatform.errors import ConfigError, Unavailable
 from mlplatform.plan.order import plan
-from mlplatform.plan.report import as_json, report
+from mlplatform.plan.report import Releases, as_json, report
 from mlplatform.plan.steps import Step
+from mlplatform.release import PlatformRelease, Way, arrived, read_release, require_pinned, under_way, way
 from mlplatform.screen import console, plan_page
 
 
@@ -31,7 +34,8 @@ def _read(options: argparse.Namespace) -> tuple[Environment, tuple[Step, ...]]:
     if not (options.root / "helm").is_dir():
         raise ConfigError(f"{options.root.resolve()} holds no helm/: go to the repository, or name it with --root")
     environment = read_environment(file)
-    options.file = file
+    options.file, options.release = file, read_release(options.root)
+    require_pinned(environment.versions.millrace, options.release, str(file))
     steps = plan(environment)
     if unknown := sorted(set(options.without) - {step.name for step in steps}):
         raise ConfigError(f"--without: no such step: {', '.join(unknown)}. There are: {', '.join(step.name for step in steps)}")
@@ -46,25 +50,27 @@ def _deployment(options: argparse.Namespace, environment: Environment, progress:
 
 
 def show_plan(options: argparse.Namespace) -> int:
-    """Print what would be done, against what is there."""
+    """Print what would be done, against what is there; returns 2 if the cluster would refuse any of it."""
     environment, steps = _read(options)
     drawn = console()
-    changes: dict[str, Change] = {}
+    found: dict[str, Outlook] = {}
+    releases = Releases(here=options.release.version)
     if options.offline:
         renderer = Renderer(root=options.root, kubernetes=environment.versions.kubernetes, offline=True)
     else:
         deployment = _deployment(options, environment, DeployScreen(drawn, len(steps)))
         ground.require(deployment.cluster, environment)
-        renderer = deployment.renderer
-        changes = {step.name: deployment.change(step) for step in steps}
-    found = report(environment, list(rendered(renderer, steps)), {name: str(change) for name, change in changes.items()})
+        there, renderer = ground.standing(deployment.cluster), deployment.renderer
+        releases = Releases(here=options.release.version, there=there, way=way(options.release, there, back=options.back))
+        found = {one.step.name: one for one in outlooks(deployment, steps)}
+    told = report(environment, list(rendered(renderer, steps)), {name: one.difference for name, one in found.items()}, releases)
     if options.json:
-        print(json.dumps(as_json(found), indent=1))
-        return 0
-    drawn.print(plan_page(found))
+        print(json.dumps(as_json(told), indent=1))
+    else:
+        drawn.print(plan_page(told))
     if options.diff:
-        print("\n".join(change.text for change in changes.values() if change.text))
-    return 0
+        print("\n".join(one.change.text for one in found.values() if one.change.text))
+    return ConfigError.exit_code if told.refused else 0
 
 
 def deploy(options: argparse.Namespace) -> int:
@@ -73,9 +79,14 @@ def deploy(options: argparse.Namespace) -> int:
     if missing := list(unready(environment)):
         raise ConfigError(f"{options.file} is not ready to be deployed:\n  " + "\n  ".join(missing))
     deployment = _deployment(options, environment, DeployScreen(console(), len(steps)))
-    ground.prepare(deployment.cluster, environment)
+    ground.require(deployment.cluster, environment)
+    ground.require_kubernetes(deployment.cluster, environment)
+    there = ground.standing(deployment.cluster)
+    way(options.release, there, back=options.back)
+    if there.nothing:  # the lock needs its namespace
+        ground.note(deployment.cluster, environment, under_way(options.release, there, _now()))
     with Lock(cluster=deployment.cluster).held():
-        deployment.run(steps)
+        _run(options, deployment, steps)
         orphans = deployment.orphans(plan(environment))
         for release in orphans if options.remove_orphans else []:
             print(f"removed  {_of_nobody(release)}; what it keeps, such as volumes, stays")
@@ -83,6 +94,29 @@ def deploy(options: argparse.Namespace) -> int:
     _tell_orphans(environment, [] if options.remove_orphans else orphans)
     print(f"{environment.name} is ready. Look at it any time: make status-platform ENV={environment.name}")
     return 0
+
+
+def _run(options: argparse.Namespace, deployment: Deployment, steps: Sequence[Step]) -> None:
+    """All steps, from the release that is there to ours, which is noted before the first and after the last."""
+    ours: PlatformRelease = options.release
+    cluster, environment = deployment.cluster, deployment.environment
+    there = ground.standing(cluster)
+    how = way(ours, there, back=options.back)
+    if how is not Way.INSTALL:
+        require_possible(outlooks(deployment, steps), str(options.file))
+    if how in {Way.UPGRADE, Way.BACK}:
+        there = under_way(ours, there, _now())
+        print(f"{how} from {there.version} to {ours.version}, under way since {there.since}")
+        ground.note(cluster, environment, there)
+    deployment.run(steps)
+    done = {step.name for step in steps}
+    omitted = [step for step in plan(environment) if step.name not in done]
+    left = [step.name for step in omitted if step.name in there.left or (how in {Way.UPGRADE, Way.BACK} and deployment.is_there(step))]
+    ground.note(cluster, environment, arrived(ours, there, _now(), tuple(left)))
+
+
+def _now() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _tell_orphans(environment: Environment, orphans: Sequence[Release]) -> None:
@@ -99,6 +133,8 @@ def status(options: argparse.Namespace) -> int:
     environment, steps = _read(options)
     deployment = _deployment(options, environment, DeployScreen(console(), len(steps)))
     ground.require(deployment.cluster, environment)
+    there = ground.standing(deployment.cluster)
+    print(f"{'release':<24} {there}")
     unhealthy = 0
     for step in steps:
         change = deployment.change(step)

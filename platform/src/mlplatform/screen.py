@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from mlplatform.plan.cost import Estimate
-from mlplatform.plan.report import Report, Row
+from mlplatform.plan.report import Difference, Report, Row
 
 
 def console() -> Console:
@@ -27,7 +27,8 @@ def plan_page(report: Report) -> RenderableType:
 def _parts(report: Report) -> Iterator[RenderableType]:
     environment = report.environment
     where = f"{environment.cloud.project}, {environment.cloud.region}" if environment.cloud else "a cluster that is there"
-    yield Text.assemble((f"{environment.name}", "bold"), f": {environment.stage}, {where}, {len(report.rows)} steps\n")
+    yield Text.assemble((f"{environment.name}", "bold"), f": {environment.stage}, {where}, {len(report.rows)} steps")
+    yield Text(f"{report.releases}\n" if report.releases else "", style="bold")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=False)
     table.add_column("", justify="right", style="dim")
     table.add_column("step", no_wrap=True, style="bold")
@@ -35,12 +36,15 @@ def _parts(report: Report) -> Iterator[RenderableType]:
     if any(row.difference for row in report.rows):
         table.add_column("on the cluster", overflow="fold")
     for number, row in enumerate(report.rows, 1):
-        more = [row.difference] if len(table.columns) > 3 else []  # noqa: PLR2004  # the fourth column
+        more = [_against(row.difference)] if len(table.columns) > 3 else []  # noqa: PLR2004  # the fourth column
         table.add_row(str(number), row.step.name, _about(row), *more)
     yield table
     yield _gpus(report)
     if report.cost:
         yield _cost(report.cost)
+    if report.refused:
+        yield Text("\nThe cluster refuses", style="bold red")
+        yield from (Text(f"  {text}", overflow="fold") for text in report.refused)
     if report.missing:
         yield Text("\nBefore it can be deployed", style="bold")
         yield from (Text(f"  {text}", overflow="fold") for text in report.missing)
@@ -55,6 +59,17 @@ def _about(row: Row) -> Text:
         kinds = ", ".join(f"{count} {kind}" for kind, count in row.objects.items())
         text.append(f"\n{kinds or 'nothing to write'}", style="dim")
     text.append(f"\nready when {row.step.ready}", style="dim")
+    return text
+
+
+def _against(difference: Difference | None) -> Text:
+    if difference is None:
+        return Text("")
+    text = Text(difference.words)
+    text.append(f"\n{difference.chart}" if difference.chart else "", style="dim")
+    for restarted in difference.restarts:
+        text.append(f"\nrestarts {restarted}", style="yellow")
+    text.append("\nrefused, see below" if difference.refused else "", style="red")
     return text
 
 

@@ -121,8 +121,10 @@ class Access(Strict):
 
 
 class Versions(Strict):
-    """What other people release, pinned. A change here is an upgrade."""
+    """What is released, by us and by others, pinned. A change here is an upgrade."""
 
+    millrace: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")] | None = None
+    """The release that this environment is to be at: a repository that is another one refuses to touch it. Null, for stage development, takes what comes."""
     kubernetes: Annotated[str, Field(pattern=r"^1\.[0-9]{2}$")] = "1.36"
     """The minor version that charts are rendered for and the cluster must have at least."""
     kubeflow_pipelines: Literal["2.17.0"] = "2.17.0"
@@ -196,6 +198,7 @@ class Deployable(StrEnum):
     MODEL_SERVER = "model-server"
     TRIGGER = "trigger"
     STEPS = "steps"
+    STEPS_GPU = "steps-gpu"
     MLFLOW = "mlflow"
 
 

@@ -184,7 +184,8 @@ def test_an_upgrade_from_the_chart_before_changes_only_the_pods_limit_and_what_i
     def spec() -> Any:
         return api.request("GET", "/apis/apps/v1/namespaces/upgraded/deployments/retraining")["spec"]["template"]["spec"]
 
-    helm("install", "retraining", str(BEFORE), "--values", str(cases("retraining")["smallest"]))
+    # The image is named, for by default it is another one with each release.
+    helm("install", "retraining", str(BEFORE), "--values", str(cases("retraining")["smallest"]), "--set-string", "image.tag=1")
     before = spec()
     helm("upgrade", "retraining", str(CHART), "--reset-then-reuse-values")
     after = spec()

@@ -5,75 +5,22 @@ Kubeflow Pipelines is left out: its release is fetched from where tests do not r
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from api_client import Refused
 from control_plane import ControlPlane
+from platform_things import but_for_releases, things, written
 from typed_platform import ROOT, command, surroundings, typed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 WITHOUT = "--without=kubeflow-pipelines"
-OWN = {"default", "kube-system", "kube-public", "kube-node-lease"}
-"""Namespaces that the cluster fills by itself."""
-KINDS = [
-    "/api/v1/namespaces",
-    "/api/v1/configmaps",
-    "/api/v1/secrets",
-    "/api/v1/serviceaccounts",
-    "/api/v1/services",
-    "/api/v1/persistentvolumeclaims",
-    "/api/v1/limitranges",
-    "/api/v1/resourcequotas",
-    "/apis/apps/v1/deployments",
-    "/apis/apps/v1/statefulsets",
-    "/apis/batch/v1/cronjobs",
-    "/apis/networking.k8s.io/v1/networkpolicies",
-    "/apis/policy/v1/poddisruptionbudgets",
-    "/apis/rbac.authorization.k8s.io/v1/clusterroles",
-    "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-    "/apis/rbac.authorization.k8s.io/v1/roles",
-    "/apis/rbac.authorization.k8s.io/v1/rolebindings",
-    "/apis/apiextensions.k8s.io/v1/customresourcedefinitions",
-    "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolicies",
-    "/apis/admissionregistration.k8s.io/v1/mutatingadmissionpolicies",
-    "/apis/gpu-queue.dev/v1/gpuqueues",
-]
-
-
-def things(plane: ControlPlane) -> dict[tuple[str, str, str], Any]:
-    """What is there, without what time alone changes."""
-    found = {}
-    for kind in KINDS:
-        with contextlib.suppress(Refused):  # a kind that is not there has no objects
-            for thing in plane.client.request("GET", kind)["items"]:
-                about = thing["metadata"]
-                if about.get("namespace", "") in OWN or about["name"] in OWN or "kubernetes.io/bootstrapping" in about.get("labels", {}):
-                    continue
-                found[kind, about.get("namespace", ""), about["name"]] = thing
-    return found
-
-
-def written(plane: ControlPlane) -> dict[tuple[str, str, str], Any]:
-    """What was written of each: its spec, data, rules, labels."""
-    passing = {"resourceVersion", "managedFields", "generation", "uid", "creationTimestamp"}
-    return {
-        name: {k: ({a: b for a, b in v.items() if a not in passing} if k == "metadata" else v) for k, v in thing.items() if k != "status"}
-        for name, thing in things(plane).items()
-    }
-
-
-def but_for_releases(found: dict[tuple[str, str, str], Any]) -> dict[tuple[str, str, str], Any]:
-    """Without helm's own records, of which every upgrade makes one more."""
-    return {name: thing for name, thing in found.items() if not name[2].startswith("sh.helm.release")}
 
 
 def test_a_platform_from_nothing_to_nothing(plane: ControlPlane, laptop: Path) -> None:
@@ -89,7 +36,7 @@ def planned_and_deployed(plane: ControlPlane, laptop: Path) -> None:
     before = set(things(plane))
     planned = typed(plane, "plan", str(laptop), WITHOUT)
     assert planned.returncode == 0, planned.stderr
-    assert "34 new" in planned.stdout
+    assert "35 new" in planned.stdout
     assert set(things(plane)) == before
     assert list(laptop.parent.iterdir()) == [laptop]
 

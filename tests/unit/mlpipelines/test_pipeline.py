@@ -10,7 +10,7 @@ import yaml
 
 from mlpipelines.errors import ConfigError
 from mlpipelines.own_code import hash_code
-from mlpipelines.pipeline import Target, compile_pipeline, require_digest, secrets_in
+from mlpipelines.pipeline import Target, compile_pipeline, require_digest, secrets_in, target_of
 from mlpipelines.project import Project
 from mlpipelines.project_file import parse_project
 
@@ -111,6 +111,25 @@ def test_artifacts_have_types_that_the_page_can_show(tmp_path: Path) -> None:
 def test_every_pod_runs_the_image_that_was_named(tmp_path: Path) -> None:
     spec = compiled(tmp_path, Target(image=DIGEST))[0]
     assert {executor["container"]["image"] for executor in spec["deploymentSpec"]["executors"].values()} == {DIGEST}
+
+
+GPUS = "registry.example.com/steps-gpu@sha256:" + "b" * 64
+ON_GPUS: dict[str, Any] = {"resources": {"train": {"accelerator": {"type": "nvidia-l4"}}}}
+
+
+def test_only_a_step_that_asks_for_gpus_runs_in_the_image_for_them(tmp_path: Path) -> None:
+    spec = compiled(tmp_path, target_of(project(**ON_GPUS), DIGEST, GPUS), **ON_GPUS)[0]
+    images = {name: executor["container"]["image"] for name, executor in spec["deploymentSpec"]["executors"].items()}
+    assert {name for name, image in images.items() if image == GPUS} == {"exec-train"}
+    assert set(images.values()) == {DIGEST, GPUS}
+
+
+def test_a_step_that_asks_for_gpus_is_refused_without_an_image_for_them() -> None:
+    with pytest.raises(ConfigError, match=r"churn: resources\.train\.accelerator asks for GPUs.*--gpu-image"):
+        target_of(project(**ON_GPUS), DIGEST)
+    with pytest.raises(ConfigError, match=r"steps-gpu:1' is not named by digest. Use --gpu-image"):
+        target_of(project(**ON_GPUS), DIGEST, "registry.example.com/steps-gpu:1")
+    assert target_of(project(), DIGEST).image == DIGEST, "who asks for none needs none"
 
 
 def test_the_secrets_of_a_database_reach_only_the_step_that_reads_it(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 
 from mlplatform.cluster.credential_files import CredentialFiles
 from mlplatform.cluster.lock import is_free, refusal
+from mlplatform.cluster.objects import parsed, written
 from mlplatform.cluster.programs import complaint
 from mlplatform.cluster.releases import laid_over
 from mlplatform.environment import Environment, read_environment
@@ -43,6 +45,17 @@ def test_a_lock_is_held_for_a_minute_after_the_last_word_and_ends_with_its_proce
     assert not is_free(lease(59), NOW)
     assert is_free(lease(61), NOW)
     assert is_free(lease(1), NOW, alive=lambda _: False)
+
+
+def test_what_is_written_for_other_programs_is_read_by_them_as_it_was() -> None:
+    things = [
+        {"metadata": {"labels": {"answer": "y", "off": "no", "number": "0123", "time": "1e3", "text": "a: b\n#c"}}},
+        {"spec": {"count": 3}},
+    ]
+    assert parsed(written(things)) == things
+    assert all(json.loads(document) for document in written(things).split("---\n") if document), (
+        "JSON, of which YAML 1.1 makes nothing else"
+    )
 
 
 def test_who_finds_the_lock_held_is_told_by_whom_since_when_and_until_when() -> None:
@@ -114,6 +127,12 @@ def test_every_credential_of_a_secret_is_used_in_it(name: str) -> None:
         ("The connection to the server localhost:8080 was refused", Unavailable, "The cluster does not answer"),
         ('deployments.apps is forbidden: User "x" cannot patch', ConfigError, "access.admins"),
         ("admission webhook denied request: forbidden: namespace is in queue", Unavailable, "A guard of the cluster refused"),
+        (
+            'persistentvolumeclaims "x" is forbidden: only dynamically provisioned pvc can be resized',
+            Unavailable,
+            "A guard of the cluster refused",
+        ),
+        ('The StatefulSet "x" is invalid: spec: Forbidden: updates to statefulset spec', Unavailable, "The API server refuses it"),
         ("another operation (install/upgrade/rollback) is in progress", Conflict, "Somebody else"),
         ("E1129 03:47:51 memcache.go:265] noise\nsomething new", Unavailable, "failed: something new"),
     ],

@@ -13,6 +13,7 @@ from mlplatform.environment import parse_environment
 from mlplatform.errors import ConfigError
 from mlplatform.image_builder import Builder
 from mlplatform.images import RECIPES, Source, build_options, reference, with_digests
+from mlplatform.plan import values_of_teams
 from mlplatform.services import Deployable
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -89,3 +90,24 @@ def test_digests_that_are_there_stay_unless_they_are_written_anew() -> None:
 def test_a_file_without_images_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"mine\.yaml: images: there is no such section"):
         with_digests("name: mine\n", NEW, "mine.yaml")
+
+
+def test_the_image_for_gpus_is_for_environments_that_have_any() -> None:
+    values = yaml.safe_load(STAGING.read_text())
+    assert Deployable.STEPS_GPU in parse_environment(yaml.safe_dump(values), "gke-staging.yaml").deployables()
+    for name in ("l4-flex", "l4-spot"):
+        del values["node_pools"][name]
+    for team in values["teams"].values():
+        del team["lanes"]
+    del values["compute_classes"]
+    without = parse_environment(yaml.safe_dump(values), "gke-staging.yaml").deployables()
+    assert set(without) == set(Deployable) - {Deployable.STEPS_GPU}
+
+
+def test_a_trigger_knows_the_image_for_gpus_once_it_has_a_digest() -> None:
+    def given(text: str) -> object:
+        return values_of_teams.retraining(parse_environment(text, "gke-staging.yaml"), "fraud")["kubeflow"].get("gpuImage")
+
+    digest = f"sha256:{'9' * 64}"
+    assert given(STAGING.read_text()) is None
+    assert str(given(with_digests(STAGING.read_text(), {Deployable.STEPS_GPU: digest}, ""))).endswith(f"/steps-gpu@{digest}")

@@ -27,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--pipeline", choices=["training", "batch"], default="training", help="which one --output is (default training)")
     parser.add_argument("--image", help="the steps image, by digest")
+    parser.add_argument("--gpu-image", help="the steps image for GPUs, by digest, where a step asks for an accelerator")
     arguments = parser.parse_args(argv)
     if arguments.output and len(arguments.projects) > 1:
         parser.error("--output goes with a single project")
@@ -34,7 +35,8 @@ def main(argv: Sequence[str]) -> int:
     from mlpipelines.pipeline import Target, compile_pipeline
     from mlpipelines.project_file import load_project
 
-    target = Target(image=arguments.image) if arguments.image else Target()
+    named = {"image": arguments.image, "gpu_image": arguments.gpu_image}
+    target = Target(**{field: image for field, image in named.items() if image})
     for folder in arguments.projects:
         project = load_project(folder)
         files = (

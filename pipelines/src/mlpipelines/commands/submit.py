@@ -18,6 +18,7 @@ def main(argv: Sequence[str]) -> int:
     options.add_project(parser)
     parser.add_argument("--host", required=True, help="the address of the Kubeflow Pipelines API")
     parser.add_argument("--image", required=True, help="the steps image, by digest")
+    parser.add_argument("--gpu-image", default="", help="the steps image for GPUs, by digest, where a step asks for an accelerator")
     parser.add_argument("--experiment", help="default: the project's name")
     parser.add_argument("--namespace", help="the team's namespace, on a multi-user installation")
     parser.add_argument("--reason", default="started by hand", help="why, for the record")
@@ -31,6 +32,7 @@ def main(argv: Sequence[str]) -> int:
         project,
         arguments.project_dir,
         image=arguments.image,
+        gpu_image=arguments.gpu_image,
         name=f"{project.name} · {arguments.reason}",
         reason=arguments.reason,
         experiment=arguments.experiment or "",

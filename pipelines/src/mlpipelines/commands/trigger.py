@@ -43,6 +43,7 @@ def _place_arguments(parser: argparse.ArgumentParser) -> None:
     options.add_workspace(parser)
     parser.add_argument("--kubeflow", metavar="URL", help="start runs on this Kubeflow Pipelines (default: on this machine)")
     parser.add_argument("--image", metavar="IMAGE", help="with --kubeflow: the steps image, by digest")
+    parser.add_argument("--gpu-image", default="", metavar="IMAGE", help="the one for GPUs, by digest, where a project's step asks for any")
     parser.add_argument("--notify", type=Path, metavar="FILE", help="YAML: the ways on which people are told (docs/retraining.md)")
     parser.add_argument("--namespace", help="with --kubeflow: the team's namespace, on a multi-user installation")
 
@@ -233,4 +234,7 @@ def _runs(arguments: argparse.Namespace, projects: Any) -> Any:
     from mlpipelines.triggers.kubeflow_runs import KubeflowRuns
 
     require_digest(arguments.image)
-    return KubeflowRuns(Kubeflow(arguments.kubeflow, arguments.namespace), projects, arguments.image, options.workspace_of(arguments))
+    if arguments.gpu_image:
+        require_digest(arguments.gpu_image, "--gpu-image")
+    kubeflow = Kubeflow(arguments.kubeflow, arguments.namespace)
+    return KubeflowRuns(kubeflow, projects, arguments.image, options.workspace_of(arguments), gpu_image=arguments.gpu_image)

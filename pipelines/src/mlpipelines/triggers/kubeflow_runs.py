@@ -23,9 +23,10 @@ log = structlog.get_logger()
 class KubeflowRuns:
     """Runs on one installation; a project's runs are in the experiment of its name."""
 
-    def __init__(self, kubeflow: Kubeflow, projects: Projects, image: str, workspace: Workspace) -> None:
-        """`image` is the steps image, by digest; `workspace` the volume of their pods, where it can be seen from here."""
+    def __init__(self, kubeflow: Kubeflow, projects: Projects, image: str, workspace: Workspace, *, gpu_image: str = "") -> None:
+        """`image` is the steps image, by digest, `gpu_image` the one for GPUs; `workspace` the volume of their pods, where it can be seen from here."""
         self._kubeflow, self._projects, self._image, self._workspace = kubeflow, projects, image, workspace
+        self._gpu_image = gpu_image
 
     @property
     def code(self) -> str:
@@ -37,7 +38,8 @@ class KubeflowRuns:
         trained = self._projects.require(run.model)
         found = self._only(self._kubeflow.named(trained.project.name, run.name))
         if found is None:
-            found = start_run(self._kubeflow, trained.project, trained.folder, image=self._image, name=run.name, reason=run.reason)
+            images = {"image": self._image, "gpu_image": self._gpu_image}
+            found = start_run(self._kubeflow, trained.project, trained.folder, name=run.name, reason=run.reason, **images)
         return self._kubeflow.address(found)
 
     def ended(self, name: str, model: str) -> Ended | None:

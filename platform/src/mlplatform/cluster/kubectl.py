@@ -5,6 +5,7 @@ Everything is applied server-side under one field manager, so that the API serve
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +40,12 @@ class Change:
         """Whether everything is as it should be."""
         return not (self.new or self.changed or self.gone)
 
+    def __add__(self, other: Change) -> Change:
+        """Both."""
+        return Change(
+            new=self.new + other.new, changed=self.changed + other.changed, gone=self.gone + other.gone, text=self.text + other.text
+        )
+
     def __str__(self) -> str:
         """In a few words."""
         parts = [(len(self.new), "new"), (len(self.changed), "changed"), (len(self.gone), "to remove")]
@@ -46,10 +53,25 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Writing:
+    """What one field manager is about to write for a step."""
+
+    things: Sequence[Object]
+    manager: str = MANAGER
+    before: Sequence[Name] = ()
+    """What it wrote the last time: what of it is not among `things` goes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
     """The cluster of a kubeconfig's context."""
 
     programs: Programs
+
+    def kubernetes(self) -> str:
+        """The version of its API server, as `1.36`."""
+        told = json.loads(self.programs.kubectl("version", "--output", "json").stdout)["serverVersion"]
+        return f"{told['major']}.{re.sub(r'[^0-9].*', '', told['minor'])}"
 
     def live(self, things: Sequence[Object]) -> dict[Name, Object]:
         """Those of the objects that are there, as they are."""
@@ -61,7 +83,11 @@ class Cluster:
         return {_meant(thing, things): thing for thing in listed(done.stdout)}
 
     def change(self, things: Sequence[Object], *, manager: str = MANAGER, before: Iterable[Name] = ()) -> Change:
-        """What applying `things` would change; `before` is what was applied last time."""
+        """What applying `things` would change; `before` is what was applied last time.
+
+        Raises:
+            PlatformFailure: the API server would not take it, for example because nobody may change such a field.
+        """
         there = self.live(things)
         wanted = [Name.of(thing) for thing in things]
         known = [thing for thing in things if Name.of(thing) in there]
@@ -79,6 +105,14 @@ class Cluster:
         if done.returncode > 1:
             raise complaint("kubectl", arguments, done.stderr)
         return done.stdout
+
+    def foreseen(self, things: Sequence[Object], *, manager: str = MANAGER) -> dict[Name, Object]:
+        """What they would be if they were applied, as the API server would keep them. Nothing is written."""
+        if not things:
+            return {}
+        arguments = ["apply", "--server-side", "--dry-run=server", "--force-conflicts", f"--field-manager={manager}", "--filename", "-"]
+        done = self.programs.kubectl(*arguments, "--output", "json", text=written(things))
+        return {_meant(thing, things): thing for thing in listed(done.stdout)}
 
     def apply(self, things: Sequence[Object]) -> None:
         """Make them so."""

@@ -65,8 +65,8 @@ def listed(text: str) -> list[Object]:
 
 
 def written(things: Iterable[Object]) -> str:
-    """The inverse of `parsed`."""
-    return yaml.dump_all(things, Dumper=_DUMPER, sort_keys=False)
+    """The inverse of `parsed`: documents in JSON, which is YAML. In plain YAML a text such as `y` would be one to Python and a truth value to kubectl and helm."""
+    return "".join(f"---\n{json.dumps(thing)}\n" for thing in things)
 
 
 def _ours(thing: Object) -> Object:
@@ -75,4 +75,3 @@ def _ours(thing: Object) -> Object:
 
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_DUMPER: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)

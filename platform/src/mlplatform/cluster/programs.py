@@ -32,7 +32,12 @@ _SILENT = (
     "eof",
     "was refused",
 )
-_FORBIDDEN = ("forbidden",)
+_LONG = 800
+"""Characters of a complaint that people are shown."""
+_RIGHTS = ("forbidden: user ",)
+"""Somebody has no right. `forbidden` alone is also what guards say (pod security, quotas, sizes of volumes) and the API server of fields that nobody may change."""
+_GUARDED = ("denied request", "is forbidden: ")
+_INVALID = ("is invalid:", "invalid value:")
 _LOG = re.compile(r"^(?:[EWI][0-9]{4} .*|level=WARN .*)\n?", re.MULTILINE)
 """Lines of a program's log among what it says to people."""
 _BUSY = ("another operation", "has been modified", "already exists")
@@ -88,8 +93,8 @@ def found(program: str) -> str:
 
 def complaint(program: str, arguments: Sequence[str], said: str) -> PlatformError:
     """What a program complains about, as the error that tells the reader what to do."""
-    last = _LOG.sub("", said).strip()[-1500:] or "it said nothing"
-    low = last.lower()
+    whole = _LOG.sub("", said).strip() or "it said nothing"
+    last, low = _shortened(whole), whole.lower()
     if any(words in low for words in _SIGN_IN):
         return ConfigError(
             f"The cluster does not know you any more: {last}\nSign in again: gcloud auth login, then gcloud container clusters get-credentials CLUSTER"
@@ -98,16 +103,33 @@ def complaint(program: str, arguments: Sequence[str], said: str) -> PlatformErro
         return Unavailable(
             f"The cluster does not answer: {last}\nLook: kubectl cluster-info. What was done stays done; type the same command again."
         )
-    if "denied request" in low:
-        return PlatformFailure(f"A guard of the cluster refused: {last}")
-    if any(words in low for words in _FORBIDDEN):
+    if any(words in low for words in _RIGHTS):
         return ConfigError(f"You may not do that: {last}\nWho may stands in the environment, under access.admins. See: kubectl auth whoami")
+    if refusal := _refusal(low):
+        return PlatformFailure(f"{refusal}: {last}\nWhat cannot be changed in place: docs/platform.md", said=last)
     if any(words in low for words in _BUSY):
         return Conflict(f"Somebody else changes the same thing: {last}\nType the same command again.")
     return PlatformFailure(
-        f"{program} {' '.join(arguments[:4])} failed: {last}\nMend that, and type the same command again: it goes on where it stopped."
+        f"{program} {' '.join(arguments[:4])} failed: {last}\nMend that, and type the same command again: it goes on where it stopped.",
+        said=last,
     )
 
 
+def _shortened(text: str) -> str:
+    """Of a long text both ends: the API server quotes whole objects between the name of what it refuses and the reason."""
+    return text if len(text) <= _LONG else f"{text[: _LONG // 2]} … {text[-_LONG // 2 :]}"
+
+
+def _refusal(low: str) -> str:
+    """How to say that the cluster looked at what it was given and would not take it; empty where it is something else."""
+    if any(words in low for words in _INVALID):
+        return "The API server refuses it"
+    return "A guard of the cluster refused" if any(words in low for words in _GUARDED) else ""
+
+
 class PlatformFailure(Unavailable):
-    """A program refused what it was given; its words are in the text."""
+    """A program refused what it was given; `said` are its own words, which are in the text too."""
+
+    def __init__(self, text: str, *, said: str) -> None:
+        super().__init__(text)
+        self.said = said

@@ -11,10 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlplatform.cluster.kubectl import ENVIRONMENT, STEP, Cluster
-from mlplatform.cluster.objects import Name, parsed
+from mlplatform.cluster.objects import Name, parsed, written
 from mlplatform.plan.steps import Chart, RemoteChart
 
 HELM = "helm"
@@ -31,6 +29,8 @@ class Release:
     revision: int
     status: str
     updated: datetime
+    chart: str = ""
+    """With its version: `mlflow-0.3.0`."""
 
     @property
     def unfinished(self) -> bool:
@@ -89,7 +89,7 @@ class Releases:
             else [chart.chart, "--repo", chart.repository, "--version", chart.version]
         )
         with tempfile.NamedTemporaryFile("w", suffix=".yaml", encoding="utf-8") as file:
-            yaml.safe_dump(dict(chart.values), file, sort_keys=False)
+            file.write(written([chart.values]))
             file.flush()
             self.cluster.programs.helm(
                 "upgrade", chart.release, *source, "--install", "--namespace", chart.namespace, "--values", file.name,
@@ -127,4 +127,11 @@ def _release(said: Mapping[str, Any]) -> Release:
     # helm writes 2026-11-29 03:43:12.123456789 +0000 UTC
     day, clock, zone = str(said["updated"]).split()[:3]
     updated = datetime.strptime(f"{day} {clock.partition('.')[0]} {zone}", "%Y-%m-%d %H:%M:%S %z")
-    return Release(name=said["name"], namespace=said["namespace"], revision=int(said["revision"]), status=said["status"], updated=updated)
+    return Release(
+        name=said["name"],
+        namespace=said["namespace"],
+        revision=int(said["revision"]),
+        status=said["status"],
+        updated=updated,
+        chart=str(said.get("chart", "")),
+    )

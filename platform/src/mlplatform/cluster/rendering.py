@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import yaml
 
-from mlplatform.cluster.objects import Object, parsed
+from mlplatform.cluster.objects import Object, parsed, written
 from mlplatform.cluster.programs import Programs
 from mlplatform.plan.steps import Chart, Manifests, RemoteChart, SecretObject, Secrets, Step
 
@@ -62,8 +63,15 @@ class Renderer:
             thing for file in sorted((self.root / chart.path / "crds").glob("*.yaml")) for thing in parsed(file.read_text(encoding="utf-8"))
         ]
 
+    def version(self, chart: Chart | RemoteChart) -> str:
+        """With its name, as helm tells that of a release: `mlflow-0.3.0`."""
+        if isinstance(chart, RemoteChart):
+            return f"{chart.chart}-{chart.version}"
+        told = yaml.safe_load((self.root / chart.path / "Chart.yaml").read_text(encoding="utf-8"))
+        return f"{told['name']}-{told['version']}"
+
     def _template(self, chart: str, release: Chart | RemoteChart, *more: str) -> list[Object]:
-        told = yaml.safe_dump(dict(release.values), sort_keys=False)
+        told = written([release.values])
         arguments = ["template", release.release, chart, "--namespace", release.namespace, "--kube-version", self.kubernetes]
         return parsed(self.programs.helm(*arguments, "--no-hooks", "--skip-tests", "--values", "-", *more, text=told).stdout)
 
@@ -76,7 +84,7 @@ class Renderer:
                 "kind": "Kustomization",
                 "resources": [os.path.relpath(self.root / manifests.path, overlay.resolve())],
                 "patches": [
-                    {"target": {"kind": "ConfigMap", "name": name}, "patch": yaml.safe_dump(_settings(name, data))}
+                    {"target": {"kind": "ConfigMap", "name": name}, "patch": json.dumps(_settings(name, data))}
                     for name, data in manifests.settings.items()
                 ],
             }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlplatform.cluster.kubectl import ENVIRONMENT, Change, Cluster, marked
+from mlplatform.cluster.kubectl import ENVIRONMENT, Cluster, Writing, marked
 from mlplatform.cluster.objects import Name, Object
 from mlplatform.plan.steps import SYSTEM
 
@@ -34,9 +34,9 @@ class Applied:
         kept = self.cluster.get(self.name)
         return [Name.read(line) for line in (kept or {}).get("data", {}).get("objects", "").splitlines()]
 
-    def change(self, things: Sequence[Object]) -> Change:
-        """What applying would do."""
-        return self.cluster.change(self._marked(things), before=self.names())
+    def writing(self, things: Sequence[Object]) -> Writing:
+        """What applying would write."""
+        return Writing(things=self._marked(things), before=self.names())
 
     def apply(self, things: Sequence[Object]) -> None:
         """Apply, and remove what the last time had beyond it. What is about to be applied is noted before: killed in between, nothing is forgotten."""

@@ -1,7 +1,7 @@
 """`make deploy-platform`: each step in its order, only where something differs, and not on before it is ready.
 
 There is no state beside the cluster: a deployment that was interrupted, whenever and however, is gone on with by typing the command again.
-Steps that are as they should be are passed by.
+Steps that are as they should be are passed by. `outlook` asks beforehand what all of it would do, and whether it may.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mlplatform.cluster.credential_files import CredentialFiles
-from mlplatform.cluster.kubectl import Change, Cluster
+from mlplatform.cluster.kubectl import Change, Cluster, Writing
 from mlplatform.cluster.objects import Name, Object
 from mlplatform.cluster.releases import HELM, Release, Releases
 from mlplatform.cluster.rendering import Renderer, shape
@@ -97,13 +97,32 @@ class Deployment:
 
     def change(self, step: Step) -> Change:
         """What a step would change. Nothing is written, here or there: credentials that would be made by chance count as new."""
+        if isinstance(step.source, Secrets) and not self._known(step.source):
+            return Change(new=tuple(self.wanted(step)))
+        return self.change_by(self.writings(step))
+
+    def change_by(self, writings: Sequence[Writing]) -> Change:
+        """What these would change."""
+        found = Change()
+        for writing in writings:
+            found += self.cluster.change(writing.things, manager=writing.manager, before=writing.before)
+        return found
+
+    def writings(self, step: Step) -> list[Writing]:
+        """What a step would write; nothing where that is not known yet."""
         match step.source:
             case Chart() | RemoteChart() as chart:
-                return self._chart_change(step, chart, self.releases.find(chart))[1]
-            case Secrets() as secrets if secrets.made_here and not self._credentials.complete(secrets.objects):
-                return Change(new=tuple(self.wanted(step)))
+                return self._chart_writings(step, chart, self.releases.find(chart))[1]
+            case Secrets() as secrets if not self._known(secrets):
+                return []
             case _:
-                return self._applied(step).change(self._objects(step))
+                return [self._applied(step).writing(self._objects(step))]
+
+    def is_there(self, step: Step) -> bool:
+        """Whether anything of a step has ever been deployed."""
+        if isinstance(step.source, Chart | RemoteChart):
+            return self.releases.find(step.source) is not None
+        return bool(self._applied(step).names())
 
     def wanted(self, step: Step) -> list[Name]:
         """What it makes."""
@@ -123,7 +142,7 @@ class Deployment:
                 return self._release(step, chart)
             case _:
                 things, applied = self._objects(step), self._applied(step)
-                change = applied.change(things)
+                change = self.change_by([applied.writing(things)])
                 if not change.nothing:
                     self.progress.change(change)
                     applied.apply(things)
@@ -160,27 +179,30 @@ class Deployment:
         if release is not None and release.unfinished:
             self._mend(chart, release)
             release = self.releases.find(chart)
-        chart, change = self._chart_change(step, chart, release)
-        kinds = self.renderer.kinds(chart) if isinstance(chart, Chart) else []
-        applied = self._applied(step)
-        new_kinds = bool(kinds) and not applied.change(kinds).nothing
-        if change.nothing and not new_kinds and release is not None and release.status == "deployed":
+        chart, writings = self._chart_writings(step, chart, release)
+        change = self.change_by(writings)
+        if change.nothing and release is not None and release.status == "deployed":
             return False
         self.progress.change(change)
-        if new_kinds:
-            applied.apply(kinds)
+        if isinstance(chart, Chart) and (kinds := self.renderer.kinds(chart)):
+            applied = self._applied(step)
+            if not self.change_by([applied.writing(kinds)]).nothing:
+                applied.apply(kinds)
             self._await(step, only=[Name.of(kind) for kind in kinds])
         self.releases.upgrade(chart, step=step.name, seconds=step.patience)
         return True
 
-    def _chart_change(self, step: Step, chart: Chart | RemoteChart, release: Release | None) -> tuple[Chart | RemoteChart, Change]:
+    def _chart_writings(self, step: Step, chart: Chart | RemoteChart, release: Release | None) -> tuple[Chart | RemoteChart, list[Writing]]:
+        """The chart as it would be deployed, and what that writes: its kinds, which are ours to write, and what is helm's."""
+        kinds: list[Object] = []
         if isinstance(chart, Chart):
             chart = self.releases.kept(chart) if release is not None else chart
-            things = self.renderer.templates(chart)
+            things, kinds = self.renderer.templates(chart), self.renderer.kinds(chart)
         else:
             things = self.renderer.objects(step) or []
         before = self.releases.objects(release) if release is not None and release.status == "deployed" else []
-        return chart, self.cluster.change([_helmed(thing, chart) for thing in things], manager=HELM, before=before)
+        helms = Writing(things=[_helmed(thing, chart) for thing in things], manager=HELM, before=before)
+        return chart, [*([self._applied(step).writing(kinds)] if kinds else []), helms]
 
     def _mend(self, chart: Chart | RemoteChart, release: Release) -> None:
         """An operation has begun and not ended: somebody is at it, or somebody was killed."""
@@ -215,6 +237,10 @@ class Deployment:
         places = sorted({one.name.namespace for one in bad if one.name.kind in {"Deployment", "StatefulSet", "DaemonSet"}})
         pods = [pod for namespace in places for pod in self.cluster.list("pods", namespace=namespace)]
         return [f"Pod {pod['metadata']['namespace']}/{pod['metadata']['name']} {why}" for pod in pods if (why := pod_trouble(pod))]
+
+    def _known(self, secrets: Secrets) -> bool:
+        """Whether every value of theirs is there already, or is nobody's business here."""
+        return not secrets.made_here or self._credentials.complete(secrets.objects)
 
     @property
     def _credentials(self) -> CredentialFiles:

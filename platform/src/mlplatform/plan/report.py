@@ -11,6 +11,50 @@ from mlplatform.contradictions import unready
 from mlplatform.environment import Environment
 from mlplatform.plan.cost import Estimate, estimate
 from mlplatform.plan.steps import Step
+from mlplatform.release import Standing, Way
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """Of a step against the cluster."""
+
+    words: str
+    """How much is new, changed or to remove."""
+    charts: tuple[str, str] = ("", "")
+    """Name and version of its chart, there and here, where it has one."""
+    restarts: tuple[str, ...] = ()
+    """Whose pods start anew."""
+    refused: tuple[str, ...] = ()
+    """What the cluster would not take, or what would take data with it."""
+
+    @property
+    def chart(self) -> str:
+        """How its chart changes; empty where it does not."""
+        before, after = self.charts
+        return f"{before} → {after.rpartition('-')[2]}" if before and before != after else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Releases:
+    """Which release the plan is of, and which one the cluster is at."""
+
+    here: str
+    there: Standing | None = None
+    """None where nobody was asked."""
+    way: Way | None = None
+
+    def __str__(self) -> str:
+        """In a few words."""
+        if self.there is None or self.way is None:
+            return f"release {self.here}"
+        match self.way:
+            case Way.SAME:
+                return f"release {self.here}, as on the cluster"
+            case Way.INSTALL:
+                return f"{self.way} of release {self.here}"
+            case _:
+                begun = f", under way since {self.there.since}" if self.there.next else ""
+                return f"{self.way} of the cluster from release {self.there.version} to {self.here}{begun}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,8 +64,8 @@ class Row:
     step: Step
     objects: Mapping[str, int] | None
     """How many of each kind; None where they are fetched and we are offline."""
-    difference: str = ""
-    """Against the cluster, in a few words."""
+    difference: Difference | None = None
+    """None where nobody was asked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,27 +77,38 @@ class Report:
     cost: Estimate | None
     missing: tuple[str, ...]
     """What must be written before it can be deployed."""
+    releases: Releases | None = None
+
+    @property
+    def refused(self) -> list[str]:
+        """What of it the cluster would not take, each with its step."""
+        return [f"{row.step.name}: {text}" for row in self.rows if row.difference for text in row.difference.refused]
 
 
 def report(
-    environment: Environment, found: Sequence[tuple[Step, Sequence[Mapping[str, Any]] | None]], differences: Mapping[str, str] | None = None
+    environment: Environment,
+    found: Sequence[tuple[Step, Sequence[Mapping[str, Any]] | None]],
+    differences: Mapping[str, Difference] | None = None,
+    releases: Releases | None = None,
 ) -> Report:
     """Of what was rendered; `differences` by the step's name."""
     rows = tuple(
         Row(
             step=step,
             objects=None if objects is None else dict(sorted(Counter(str(thing["kind"]) for thing in objects).items())),
-            difference=(differences or {}).get(step.name, ""),
+            difference=(differences or {}).get(step.name),
         )
         for step, objects in found
     )
-    return Report(environment=environment, rows=rows, cost=estimate(environment), missing=tuple(unready(environment)))
+    missing = tuple(unready(environment))
+    return Report(environment=environment, rows=rows, cost=estimate(environment), missing=missing, releases=releases)
 
 
 def as_json(report: Report) -> dict[str, Any]:
     """For machines."""
     return {
         "environment": report.environment.name,
+        "release": _release(report.releases) if report.releases else None,
         "steps": [
             {
                 "name": row.step.name,
@@ -63,7 +118,7 @@ def as_json(report: Report) -> dict[str, Any]:
                 "ready": row.step.ready,
                 "fetched": row.step.fetched or None,
                 "objects": row.objects,
-                "difference": row.difference or None,
+                **_difference(row.difference),
             }
             for row in report.rows
         ],
@@ -74,3 +129,16 @@ def as_json(report: Report) -> dict[str, Any]:
         "cost": asdict(report.cost) | {"least": report.cost.least, "most": report.cost.most} if report.cost else None,
         "missing": list(report.missing),
     }
+
+
+def _release(found: Releases) -> dict[str, Any]:
+    there = found.there
+    return {"here": found.here, "there": there.version if there else None, "under_way_to": (there and there.next) or None, "way": found.way}
+
+
+def _difference(found: Difference | None) -> dict[str, Any]:
+    if found is None:
+        return {"difference": None}
+    before, after = found.charts
+    chart = {"from": before or None, "to": after} if after else None
+    return {"difference": found.words, "chart": chart, "restarts": list(found.restarts), "refused": list(found.refused)}

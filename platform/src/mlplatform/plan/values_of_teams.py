@@ -52,9 +52,14 @@ def retraining(environment: Environment, team_name: str) -> Values:
     """A team's trigger."""
     home = environment.teams[team_name].namespaces[0]
     images = environment.images
+    for_gpus = images.digests.get(Deployable.STEPS_GPU)
     found: Values = {
         "image": image(environment, Deployable.TRIGGER),
-        "kubeflow": {"image": f"{images.registry}/steps@{images.digests.get(Deployable.STEPS) or _UNKNOWN_DIGEST}", "namespace": home},
+        "kubeflow": {
+            "image": f"{images.registry}/steps@{images.digests.get(Deployable.STEPS) or _UNKNOWN_DIGEST}",
+            **({"gpuImage": f"{images.registry}/steps-gpu@{for_gpus}"} if for_gpus else {}),
+            "namespace": home,
+        },
         "projects": {"claim": environment.retraining.projects_claim},
         "workspace": {"claim": ""},
         "database": {"secretName": "retraining-database"},

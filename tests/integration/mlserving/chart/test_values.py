@@ -171,7 +171,7 @@ def test_tensorflow_serving_and_our_server_are_given_the_same_models(objects: Ob
     theirs, ours = pod(objects, "stable"), pod(objects, "stable", "--set", "server.kind=millrace")
     assert theirs["metadata"]["annotations"]["millrace.dev/models.config"] == ours["metadata"]["annotations"]["millrace.dev/models.config"]
     assert theirs["spec"]["containers"][0]["image"] == "tensorflow/serving:2.20.0"
-    assert ours["spec"]["containers"][0]["image"] == "model-server:0.1.0"
+    assert ours["spec"]["containers"][0]["image"] == f"model-server:{yaml.safe_load((CHART / 'Chart.yaml').read_text())['appVersion']}"
     for probe in ("startupProbe", "readinessProbe", "livenessProbe"):
         assert theirs["spec"]["containers"][0][probe] == ours["spec"]["containers"][0][probe]
 
