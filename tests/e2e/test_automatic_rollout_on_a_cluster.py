@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -237,6 +238,7 @@ class Trigger:
 def _project_folder(scratch: Path) -> str:
     """A project of the model's name that rolls out by itself, beside the store; where nodes see it."""
     ours, nodes = (f"{side}-projects" for side in serving_release.STORE.split("=", 1))
+    shutil.rmtree(Path(ours) / NAME, ignore_errors=True)  # a test before this one may have been killed
     millrace("new", NAME, "--team", "web", "--into", ours, workspace=scratch / "workspace")
     file = Path(ours) / NAME / "project.yaml"
     project = yaml.safe_load(file.read_text())
