@@ -11,6 +11,7 @@ to compare with: what a transformer costs should come back in its verdict.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -28,6 +29,18 @@ def backbone(settings: Mapping[str, Any]) -> keras.Model:
     if settings["architecture"] not in ARCHITECTURES:
         raise ValueError(f"training.parameters.architecture is {settings['architecture']!r}; there are {', '.join(ARCHITECTURES)}")
     return ARCHITECTURES[settings["architecture"]](settings)
+
+
+def side(settings: Mapping[str, Any]) -> int:
+    """Pixels of a side of the images that it looks at."""
+    return _side_of_preset(str(settings["preset"])) if settings["preset"] else int(settings["image_size"])
+
+
+@functools.cache
+def _side_of_preset(preset: str) -> int:
+    import keras_hub
+
+    return int(keras_hub.models.ViTBackbone.from_preset(preset, load_weights=False).image_shape[0])
 
 
 def _pretrained(preset: str, settings: Mapping[str, Any]) -> keras.Model:

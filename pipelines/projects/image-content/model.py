@@ -16,7 +16,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from augmentation import Changes, changed
-from backbones import backbone
+from backbones import backbone, side
 from image_layers import Decoded, decoded, readable
 from thresholds import best_cuts, shifts
 
@@ -66,7 +66,7 @@ def build(context: ModelContext) -> keras.Model:
 def batches(dataset: tf.data.Dataset, context: ModelContext) -> tf.data.Dataset:
     """Decode the files of each batch and change the pictures: `image`, bytes [batch], becomes `pixels`."""
     settings = _settings(context)
-    size = backbone(settings).input_shape[1] if settings["preset"] else int(settings["image_size"])
+    size = side(settings)
     changes = Changes(**{name: settings[name] for name in ("crop", "shift", "flip", "colour", "erase")})
 
     def seen(number: tf.Tensor, batch: tuple[Any, ...]) -> tuple[Any, ...]:  # what a batch looks like after `number` others

@@ -167,6 +167,17 @@ def test_a_preset_from_a_folder_brings_its_weights_and_its_image_size(model_code
     assert features["pixels"].shape == (1, 24, 24, 3)
 
 
+def test_in_mixed_precision_the_inside_is_small_and_the_answer_is_not(model_code: ModuleType) -> None:
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = model_code.build(context())
+    finally:
+        keras.config.set_dtype_policy(before)
+    assert model.eye.layers[-1].compute_dtype == "bfloat16"
+    assert model({"image": tf.constant([file()])}).dtype == tf.float32
+
+
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
