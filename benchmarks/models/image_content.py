@@ -1,8 +1,8 @@
 """`image-content` on 12,000 small photos of ten classes, from scratch: the compact transformer, and what it is held against.
 
-All three networks are the project's own and cost about as much for each image, so that as many epochs are about as much time: the
-compact transformer first, then a plain convolutional network and the plain Vision Transformer, judged against it on the same sealed rows.
-None of them was trained on other images before; a pre-trained one is `training.parameters.preset`.
+All three networks are the project's own. The compact transformer comes first; a small convolutional network and the plain Vision Transformer are
+judged against it on the same sealed rows after as many epochs. What each cost is told in seconds of a core. None of them was
+trained on other images before; a pre-trained one is `training.parameters.preset`.
 """
 
 from __future__ import annotations
