@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,3 +39,19 @@ def versions(model: str, workspace: Path) -> list[dict[str, Any]]:
     """`millrace models MODEL --json`: its versions."""
     found: list[dict[str, Any]] = json.loads(millrace("models", model, "--json", workspace=workspace).stdout)
     return found
+
+
+@contextlib.contextmanager
+def served(model: str, workspace: Path, ready: Path) -> Iterator[str]:
+    """The REST address of `millrace serve MODEL`; the file `ready` is written by it."""
+    words = ["serve", model, "--grpc-port", "0", "--rest-port", "0", "--ready-file", str(ready), "--implementation", "python"]
+    with subprocess.Popen([MILLRACE, *words], env=environment(workspace), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
+        try:
+            deadline = time.monotonic() + 300
+            while not ready.exists():
+                assert server.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.1)
+            yield json.loads(ready.read_text())["rest"]
+        finally:
+            server.terminate()

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from mlpipelines.batch.output import Output, alone_in
-from typed_commands import MILLRACE, environment, millrace, run
+from typed_commands import MILLRACE, environment, millrace, run, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,22 +31,6 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     record = run(PROJECT, "--accept-schema", *(f"--set={each}" for each in settings), workspace=folder)
     assert record["status"] == "blessed", record["failure"]
     return folder
-
-
-@contextlib.contextmanager
-def serving(workspace: Path, ready: Path) -> Iterator[str]:
-    """The REST address of `millrace serve`."""
-    words = ["serve", "transactions", "--grpc-port", "0", "--rest-port", "0", "--ready-file", str(ready), "--implementation", "python"]
-    with subprocess.Popen([MILLRACE, *words], env=environment(workspace), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            deadline = time.monotonic() + 300
-            while not ready.exists():
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            yield json.loads(ready.read_text())["rest"]
-        finally:
-            server.terminate()
 
 
 def batch(workspace: Path, *words: str | Path, code: int = 0) -> dict[str, Any]:
@@ -104,14 +86,14 @@ def test_batch_predictions_are_those_that_a_server_gives_and_a_killed_call_is_go
     lines = [{**row, "booked_at": int(row["booked_at"].timestamp())} for row in asked]
     questions = tmp_path / "rows.jsonl"
     questions.write_text("\n".join(json.dumps({name: value for name, value in row.items() if value is not None}) for row in lines))
-    with serving(workspace, tmp_path / "ready.json") as address:
+    with served("transactions", workspace, tmp_path / "ready.json") as address:
         said = millrace("predict", "transactions", "--address", address, "--file", questions, "--json", workspace=workspace).stdout
-    served = [json.loads(line) for line in said.splitlines()]
+    answers = [json.loads(line) for line in said.splitlines()]
     scored = pq.read_table(scores / "seed 1.parquet", partitioning=None).slice(0, 50)
     assert scored["transaction_id"].to_pylist() == rows["transaction_id"].to_pylist()[:50]
-    assert scored["output/label"].to_pylist() == [answer["label"] for answer in served]
-    assert scored["output/confidence"].to_pylist() == pytest.approx([answer["confidence"] for answer in served], abs=1e-5)
-    assert scored["output/scores"].to_pylist()[0] == pytest.approx(served[0]["scores"], abs=1e-5)
+    assert scored["output/label"].to_pylist() == [answer["label"] for answer in answers]
+    assert scored["output/confidence"].to_pylist() == pytest.approx([answer["confidence"] for answer in answers], abs=1e-5)
+    assert scored["output/scores"].to_pylist()[0] == pytest.approx(answers[0]["scores"], abs=1e-5)
 
 
 def test_the_projects_own_source_is_scored_for_a_window(workspace: Path, tmp_path: Path) -> None:

@@ -62,6 +62,9 @@ class Source(Section):
     """Read again this far behind the watermark, for rows that arrive late. Needs `key`, which tells them apart."""
     span: Literal["day", "week", "month", "none"] = "month"
     """Rows are kept in one folder for each span of `time`; a span that did not change is not analysed again."""
+    images: list[str] = []
+    """Columns of type `bytes` that are images (JPEG, PNG, GIF, BMP). Each is decoded once at ingest: a row whose image is broken is left out
+    and named, and more than one in a hundred refuse the run. Without it, a broken image fails the training that meets it."""
     learn_from: list[Literal["reviewers", "labels"]] = ["reviewers"]
     """Predictions that become rows to learn from, beside the source's, once somebody told what they should have been: `reviewers` on the review
     page, `labels` that came by other ways. Only where every feature is logged (`deployment.log.features`). None of them is ever in the test set."""
@@ -469,6 +472,7 @@ class Project(Section):
             **{f"evaluation.slices.{i}.column": s.column for i, s in enumerate(self.evaluation.slices)},
             **{f"monitor.slices.{i}": c for i, c in enumerate(self.monitor.slices)},
             **{f"split.near_duplicates.{i}": c for i, c in enumerate(self.split.near_duplicates)},
+            **{f"source.images.{i}": c for i, c in enumerate(self.source.images)},
         }
         for field, column in mentioned.items():
             if column is not None and column not in known:
@@ -493,6 +497,13 @@ class Project(Section):
     def _baseline_answers_as_the_task_does(self) -> Project:
         if self.evaluation.baseline.kind == "isolation_forest" and self.task != "detection":
             raise ValueError(f"evaluation.baseline.kind isolation_forest scores rows, which a project of task {self.task!r} does not")
+        return self
+
+    @model_validator(mode="after")
+    def _images_are_bytes(self) -> Project:
+        for column in self.source.images:
+            if self.column_types[column] != "bytes":
+                raise ValueError(f"source.images names {column!r}, whose type must be 'bytes'")
         return self
 
     @model_validator(mode="after")

@@ -50,13 +50,19 @@ class ModelContext:
 
     features: Mapping[str, FeatureSpec]
     """The transformed features."""
+    task: str = ""
+    """The project's task."""
     classes: tuple[str, ...] = ()
     """Class names in the order of their ids; empty without classes."""
+    class_rows: tuple[int, ...] = ()
+    """Training rows that have each class, for a label of the kinds `class` and `classes`: what a loss may weigh classes by."""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     """`training.parameters` of project.yaml."""
     train_rows: int = 0
     batch_size: int = 0
     epochs: int = 0
+    seed: int = 0
+    """`training.seed`, for whatever `batches` draws."""
     vocabularies: Mapping[str, int] = field(default_factory=dict)
     """Size of each vocabulary that `features.py` made with a `vocab_filename`, out-of-vocabulary buckets not counted."""
     capacity_share: float | None = None

@@ -399,6 +399,23 @@ OTHER_TASKS = {
 }
 
 
+KNOWING = """
+def finish(model, context, examples):
+    assert (context.task, context.seed) == ("classification", 17)
+    counted = [0] * len(context.classes)
+    for _, label in examples():
+        for of_row in label.numpy():
+            counted[of_row] += 1
+    assert tuple(counted) == context.class_rows
+    assert sum(len(label) for _, label in examples("validation")) == 300
+    return model
+"""
+
+
+def test_model_py_knows_its_task_and_its_classes_and_gets_the_rows_of_both_splits_to_finish_with(shops: Made, tmp_path: Path) -> None:
+    assert shops.with_model(tmp_path / "code", MODEL + KNOWING).train(tmp_path / "model", epochs=1).epochs_run == 1
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("task", sorted(OTHER_TASKS))
 def test_every_kind_of_model_is_trained_and_answers_rows(task: str, tmp_path: Path) -> None:

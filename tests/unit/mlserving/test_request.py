@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import math
 
 import pytest
@@ -30,17 +32,34 @@ CARDS = Signature(
 )
 
 
+def no_file(path: str) -> bytes:
+    raise AssertionError(path)
+
+
 def values(rows: list[dict[str, object]]) -> dict[str, object]:
     return {name: tensor.nested() for name, tensor in tensors(rows, CARDS).items()}
 
 
 def test_typed_values_get_the_types_of_the_signature() -> None:
-    row = row_of_arguments(["merchant=007", "amount=12", "month=3", "refund=yes", 'tags=["a"]', "lags=[1, 2, 3]"], CARDS)
+    row = row_of_arguments(["merchant=007", "amount=12", "month=3", "refund=yes", 'tags=["a"]', "lags=[1, 2, 3]"], CARDS, no_file)
     assert row == {"merchant": "007", "amount": 12.0, "month": 3, "refund": True, "tags": ["a"], "lags": [1, 2, 3]}
 
 
-def test_a_value_may_contain_equal_signs() -> None:
-    assert row_of_arguments(["merchant=a=b"], CARDS) == {"merchant": "a=b"}
+def test_a_value_may_contain_equal_signs_and_what_looks_like_a_file() -> None:
+    assert row_of_arguments(["merchant=a=b@c"], CARDS, no_file) == {"merchant": "a=b@c"}
+
+
+def test_the_bytes_of_a_file_and_bytes_in_json_reach_the_model_as_they_are() -> None:
+    photo = b"\xff\xd8\xff=@"
+    assert row_of_arguments(["merchant@a=b.jpg"], CARDS, {"a=b.jpg": photo}.__getitem__) == {"merchant": photo}
+    assert values(rows_of_lines([json.dumps({"merchant": {"b64": base64.b64encode(photo).decode()}})], CARDS, "-"))["merchant"] == [photo]
+
+
+def test_only_text_takes_a_file_and_what_is_no_base64_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"amount: float.*takes no file: write amount=1.5"):
+        row_of_arguments(["amount@a.jpg"], CARDS, no_file)
+    with pytest.raises(ConfigError, match="no base64"):
+        tensors([{"merchant": {"b64": "?"}}], CARDS)
 
 
 def test_what_is_left_out_is_missing_in_the_way_that_models_expect() -> None:
@@ -70,7 +89,7 @@ def test_lists_of_different_rows_are_padded_to_the_longest() -> None:
 )
 def test_a_wrong_argument_is_told_with_what_would_be_right(argument: str, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
-        row_of_arguments([argument], CARDS)
+        row_of_arguments([argument], CARDS, no_file)
 
 
 def test_a_list_that_is_too_long_is_refused() -> None:

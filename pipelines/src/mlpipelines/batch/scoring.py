@@ -26,14 +26,13 @@ from mlpipelines.batch.pinned import PinnedModel
 from mlpipelines.batch.prediction_log import log_schema, logged_rows
 from mlpipelines.batch.rows import Reasons, judge_rows, prediction_ids, rejected_rows, rejected_schema
 from mlpipelines.errors import DataRejected
-from mlpipelines.evaluation.served_model import ServedModel
+from mlpipelines.evaluation.served_model import BATCH_WITH_BYTES, ServedModel
 from mlpipelines.project import Project
 from mlpipelines.workspace import read_json, write_json
 from mlserving.gateway.settings import Log
 from mlserving.predictions.records import TIME
 
 _ROWS = 8192
-_ROWS_WITH_BYTES = 256  # an image becomes many times its size
 _BUFFER = 1 << 20
 PARTS = ("scored", "rejected", "logged")
 Places = npt.NDArray[np.int64]
@@ -166,7 +165,7 @@ def _score(job: Job, model: ServedModel, group: RowGroup) -> Part:
             for kind in PARTS
         }
         row, counts = group.first_row, Counter[str]()
-        size = _ROWS_WITH_BYTES if "bytes" in columns.types.values() else _ROWS
+        size = BATCH_WITH_BYTES if "bytes" in columns.types.values() else _ROWS
         for batch in file.iter_batches(batch_size=size, row_groups=[group.index], columns=columns.read):
             for kind, rows in scorer.score(batch, np.arange(row, row + batch.num_rows)).items():
                 counts[kind] += rows.num_rows

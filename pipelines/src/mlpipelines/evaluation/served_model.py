@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from mlserving.server.servable import Servable
 
 BATCH = 2048
+BATCH_WITH_BYTES = 256
+"""Rows that hold images or the like: inside the graph each becomes many times its size."""
 _WARM_UP_CALLS = 10
 _MEGABYTE = 1_000_000
 
@@ -108,10 +110,11 @@ def answer_rows(
     """
     readable = project_for(model, project, rows)
     parts: list[dict[str, npt.NDArray[Any]]] = []
-    for start in range(0, len(rows), BATCH):
-        (batch,) = rows.slice(start, BATCH).combine_chunks().to_batches() or [None]
+    size = BATCH_WITH_BYTES if "bytes" in readable.features.values() else BATCH
+    for start in range(0, len(rows), size):
+        (batch,) = rows.slice(start, size).combine_chunks().to_batches() or [None]
         parts.append(model.ask(to_tensors(readable, batch)))
-        progress(min(1.0, (start + BATCH) / len(rows)))
+        progress(min(1.0, (start + size) / len(rows)))
     return {name: np.concatenate([part[name] for part in parts]) for name in model.signature.outputs} if parts else {}
 
 

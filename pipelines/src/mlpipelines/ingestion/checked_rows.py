@@ -1,4 +1,4 @@
-"""What rows must have before anything is drawn from them: some rows, a label, and a word about whatever is odd. Pure."""
+"""What rows must have before anything is drawn from them: some rows, a label, images that decode, and a word about whatever is odd."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 import pyarrow as pa
 
 from mlpipelines.errors import DataRejected
-from mlpipelines.ingestion import labels
+from mlpipelines.ingestion import images, labels
 from mlpipelines.ingestion.incremental import Pending, WindowRows
 from mlpipelines.ingestion.manifest import mended
 from mlpipelines.ingestion.reading import Reading, utc
@@ -28,10 +28,10 @@ class CheckedRows:
 
 
 def checked(window: WindowRows, project: Project, asked: Window) -> CheckedRows:
-    """Drop rows without a label, and bring a flag into one spelling.
+    """Drop rows without a label and rows whose image does not decode, and bring a flag into one spelling.
 
     Raises:
-        DataRejected: there is no row, or too many of them have no label, or a flag is neither 0 nor 1.
+        DataRejected: there is no row, or too many of them have no label or a broken image, or a flag is neither 0 nor 1.
     """
     reading, rows, pending = window.reading, window.rows, window.pending
     _require_rows(reading, rows, project, asked)
@@ -50,6 +50,10 @@ def checked(window: WindowRows, project: Project, asked: Window) -> CheckedRows:
             rows = rows.filter(pa.array(~missing))
         if project.label.kind == "flag":
             rows = labels.with_column(rows, column, labels.canonical_flags(rows[column].combine_chunks(), project.label))
+    whole, broken = images.without_broken(rows, project.source.images)
+    if broken:
+        dropped["image_broken"] = rows.num_rows - whole.num_rows
+    rows, warnings = whole, [*warnings, *broken]
     return CheckedRows(table=rows.combine_chunks(), reading=reading, pending=pending, dropped=dropped, warnings=tuple(warnings))
 
 

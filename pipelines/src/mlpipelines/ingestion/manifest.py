@@ -55,7 +55,7 @@ class DataManifest:
     classes: Mapping[str, int] = field(default_factory=dict)
     """Label value → training rows; empty for a number or without a label."""
     dropped: Mapping[str, int] = field(default_factory=dict)
-    """Rows left out: `label_missing`, `time_missing`, `outside_window`, `sealed` (kept for the test set), `sealed_group` (of
+    """Rows left out: `label_missing`, `image_broken`, `time_missing`, `outside_window`, `sealed` (kept for the test set), `sealed_group` (of
     a sealed group, or said to be for the test after the set was sealed), `near_sealed`."""
     repaired: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     """Column → `broken_utf8`, `nul` (values), `null_items` (list items)."""

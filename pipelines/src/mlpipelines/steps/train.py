@@ -200,6 +200,14 @@ def _export(job: TrainingJob, fitted: _Fitted) -> None:
     classes, task = job.context.classes, job.project.task
 
     def answer(features: Columns) -> Columns:
+        """In batches that are known to fit: rows may be images."""
+        rows, size = len(next(iter(features.values()))), job.context.batch_size
+        parts = [
+            answer_few({name: array[start : start + size] for name, array in features.items()}) for start in range(0, max(1, rows), size)
+        ]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def answer_few(features: Columns) -> Columns:
         tensors = {name: tf.constant(array, job.training.features[name].dtype) for name, array in features.items()}
         return answers_in_memory(finished, tensors, task=task, classes=classes)
 

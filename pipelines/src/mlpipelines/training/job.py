@@ -126,11 +126,14 @@ def prepare_job(
     _hold_rows(source, placement, train=training, validation=validation)
     context = ModelContext(
         features=features,
+        task=project.task,
         classes=tuple(classes),
+        class_rows=tuple(label_counts(training).tolist()) if classes else (),
         parameters=project.training.parameters,
         train_rows=training.rows,
         batch_size=_replica_batch(project.training.batch_size, training.rows, placement),
         epochs=project.training.epochs,
+        seed=project.training.seed,
         vocabularies=manifest.get("vocabularies", {}),
         capacity_share=_capacity_share(project, data),
     )

@@ -211,14 +211,15 @@ def non_finite_features(split: Split) -> dict[str, int]:
 
 
 def label_counts(split: Split) -> np.ndarray:
-    """Rows of each class id, for the labels `class` (as many as there are classes) and `flag` (two)."""
+    """Rows that have each class id, for the labels `class` and `classes` (as many as there are classes) and `flag` (two)."""
     if split.label is None:
         raise ValueError("there is no label to count")
-    size = split.label.classes if split.label.kind == "class" else 2
+    size = 2 if split.label.kind == "flag" else split.label.classes
     counts = np.zeros(size, np.int64)
     with RowReader(Split(groups=split.groups, features={}, label=split.label, bytes_per_row=0)) as reader:
         for group in split.groups:
-            counts += np.bincount(reader.read([Piece(group=group, start=0, stop=group.rows)])[LABEL], minlength=size)
+            labels = reader.read([Piece(group=group, start=0, stop=group.rows)])[LABEL]
+            counts += labels.sum(axis=0, dtype=np.int64) if split.label.kind == "classes" else np.bincount(labels, minlength=size)
     return counts
 
 

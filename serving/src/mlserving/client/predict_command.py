@@ -32,6 +32,7 @@ examples:
   millrace predict transactions --version 3 --json merchant=ACME
   millrace predict transactions --explain merchant=ACME amount=900
                                                       and how much of its score each feature makes
+  millrace predict image-content image@photo.jpg      the bytes of a file
   millrace predict transactions --grpc --file rows.jsonl
                                                       one JSON object a line; - reads standard input
 
@@ -59,8 +60,10 @@ def _parser() -> argparse.ArgumentParser:
         prog="millrace predict", description=_DESCRIPTION, epilog=_EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("model", metavar="MODEL", help="the model's name")
-    parser.add_argument("values", nargs="*", metavar="NAME=VALUE", help="an input's value; a list is written as JSON")
-    parser.add_argument("--file", metavar="FILE", help="rows as JSON, one object a line; - is standard input")
+    parser.add_argument(
+        "values", nargs="*", metavar="NAME=VALUE", help="an input's value; a list is written as JSON; NAME@FILE: what a file holds"
+    )
+    parser.add_argument("--file", metavar="FILE", help='rows as JSON, one object a line; bytes are {"b64": "…"}; - is standard input')
     parser.add_argument("--address", metavar="HOST:PORT", help=f"the server (default: {DEFAULT_REST}, with --grpc {DEFAULT_GRPC})")
     protocol = parser.add_mutually_exclusive_group()
     protocol.add_argument("--grpc", action="store_true", help="ask over gRPC")
@@ -92,13 +95,22 @@ def _signature(client: Client, model: ModelSpec, name: str) -> Signature:
 
 def _rows(arguments: argparse.Namespace, signature: Signature) -> list[dict[str, Any]]:
     if not arguments.file:
-        return [request.row_of_arguments(arguments.values, signature)]
+        return [request.row_of_arguments(arguments.values, signature, _bytes_of)]
     if arguments.values:
         raise ConfigError("Give values by NAME=VALUE or by --file, not both.")
     rows = request.rows_of_lines(_lines(arguments.file), signature, arguments.file)
     if not rows:
         raise ConfigError(f"{arguments.file} has no rows. Write one object a line, such as {request.example_line(signature)}")
     return rows
+
+
+def _bytes_of(file: str) -> bytes:
+    try:
+        return Path(file).read_bytes()
+    except OSError as error:
+        raise ConfigError(
+            f"{file} cannot be read: {error.strerror or error}. After @ comes the path of a file; a text is NAME=TEXT."
+        ) from error
 
 
 def _lines(file: str) -> list[str]:

@@ -1,15 +1,17 @@
 """Building a predict request from what a person types or a file holds: pure, and driven by the model's signature.
 
-The signature tells each value's type, so `amount=12` becomes a float and `code=007` stays a string. What is left out counts as
-missing, spelled as the models of this platform expect it: "" for a string, NaN for a float, -1 for an integer, no for a bool.
+The signature tells each value's type, so `amount=12` becomes a float and `code=007` stays a string. Bytes that cannot be typed come
+from a file, `image@photo.jpg`, or in JSON as TensorFlow Serving has them, `{"b64": …}`. What is left out counts as missing, spelled as the models of this platform expect it: "" for a string, NaN for a float, -1 for an integer, no for a bool.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import difflib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from mlserving.client.signature import FLOATS, INTEGERS, Signature, Tensor, TensorSpec
@@ -20,19 +22,37 @@ _FALSE = frozenset({"false", "no", "0"})
 _LIST_RANK = 2
 
 
-def row_of_arguments(arguments: Sequence[str], signature: Signature) -> dict[str, Any]:
-    """One row from `name=value` arguments. A list is written as JSON: `tags=["a", "b"]`.
+def row_of_arguments(arguments: Sequence[str], signature: Signature, read: Callable[[str], bytes]) -> dict[str, Any]:
+    """One row from `name=value` and `name@file` arguments. A list is written as JSON: `tags=["a", "b"]`.
+
+    Args:
+        arguments: as typed.
+        signature: of the model.
+        read: gives the bytes of a file that is named.
 
     Raises:
-        ConfigError: no `=`, an unknown name, or a value that is not of its input's type.
+        ConfigError: neither `=` nor `@`, an unknown name, or a value that is not of its input's type; and what `read` raises.
     """
     row: dict[str, Any] = {}
     for argument in arguments:
-        name, equals, text = argument.partition("=")
-        if not equals:
+        name, sign, text = _taken_apart(argument)
+        if not sign:
             raise ConfigError(f"{argument!r} is not name=value. {_expected(signature)}")
-        row[name] = _parsed(text, _known(name, signature))
+        spec = _known(name, signature)
+        row[name] = _parsed(text, spec) if sign == "=" else _from_file(text, spec, read)
     return row
+
+
+def _taken_apart(argument: str) -> tuple[str, str, str]:
+    """Name, `=` or `@` (whichever comes first; empty where there is neither), and the rest."""
+    signs = [sign for sign in "=@" if sign in argument]
+    return argument.partition(min(signs, key=argument.index)) if signs else (argument, "", "")
+
+
+def _from_file(path: str, spec: TensorSpec, read: Callable[[str], bytes]) -> bytes:
+    if spec.dtype != "DT_STRING" or _is_list(spec):
+        raise ConfigError(f"Input {spec} takes no file: write {spec.name}={json.dumps(_sample(spec))}.")
+    return read(path)
 
 
 def rows_of_lines(lines: Sequence[str], signature: Signature, where: str) -> list[dict[str, Any]]:
@@ -104,6 +124,8 @@ def _checked(value: Any, spec: TensorSpec) -> Any:
         return _missing(spec)
     if spec.dtype == "DT_STRING" and isinstance(value, str | bytes):
         return value
+    if spec.dtype == "DT_STRING" and isinstance(value, dict) and value.keys() == {"b64"}:
+        return _decoded(value["b64"], spec)
     if spec.dtype in FLOATS and isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if spec.dtype in INTEGERS and isinstance(value, int) and not isinstance(value, bool):
@@ -111,6 +133,13 @@ def _checked(value: Any, spec: TensorSpec) -> Any:
     if spec.dtype == "DT_BOOL" and isinstance(value, bool):
         return value
     raise ConfigError(f"Input {spec} cannot be {value!r}.")
+
+
+def _decoded(text: Any, spec: TensorSpec) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except (TypeError, ValueError, binascii.Error) as error:
+        raise ConfigError(f"Input {spec}: what stands under b64 is no base64 ({error}).") from error
 
 
 def _missing(spec: TensorSpec) -> Any:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import UTC, date, datetime
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from ingested_payments import DAY, Place, payments, project
 from mlpipelines.artifacts import KEY
@@ -257,6 +259,39 @@ def test_a_feature_without_any_value_is_told_and_a_few_missing_labels_are_droppe
     manifest = place.ingest(rows)
     assert "column 'amount' has no value in any row" in manifest.warnings
     assert manifest.dropped["label_missing"] == 30
+
+
+def with_photos(broken: int) -> tuple[pa.Table, Project]:
+    """Payments with a photo each, `broken` of which end in the middle."""
+    whole = BytesIO()
+    Image.new("RGB", (4, 4)).save(whole, "JPEG")
+    photos = [whole.getvalue()[: 200 if n < broken else None] for n in range(1000)]
+    source = {"kind": "parquet", "path": "rows.parquet", "images": ["photo"]}
+    return payments().append_column("photo", pa.array(photos, pa.binary())), project(source=source, features={"photo": "bytes"})
+
+
+def test_a_few_broken_images_cost_their_own_rows_and_are_named(place: Place) -> None:
+    manifest = place.ingest(*with_photos(broken=4))
+    assert manifest.dropped["image_broken"] == 4
+    assert sum(manifest.rows.values()) == 996
+    assert any("'photo': 4 rows hold no image" in warning and "p0, p1, p2, …" in warning for warning in manifest.warnings)
+
+
+def test_many_broken_images_refuse_the_run_before_anything_is_sealed(place: Place) -> None:
+    with pytest.raises(DataRejected, match=r"11 of 1,000 values of the column 'photo' are no images that decode \(1.1%\).*'p0'"):
+        place.ingest(*with_photos(broken=11))
+    assert not place.state.sealed.exists()
+
+
+def test_a_missing_image_is_not_a_broken_one(place: Place) -> None:
+    rows, of = with_photos(broken=0)
+    rows = rows.set_column(8, "photo", pa.array([None, *rows["photo"].to_pylist()[1:]], pa.binary()))
+    assert "image_broken" not in place.ingest(rows, of).dropped
+
+
+def test_only_a_column_of_bytes_can_hold_images() -> None:
+    with pytest.raises(ConfigError, match=r"source.images names 'merchant', whose type must be 'bytes'"):
+        project(source={"kind": "parquet", "path": "rows.parquet", "images": ["merchant"]})
 
 
 def test_a_label_that_only_judges_may_be_missing_in_training_but_not_in_the_test_set(place: Place) -> None:

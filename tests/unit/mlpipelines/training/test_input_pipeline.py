@@ -157,6 +157,7 @@ def test_lists_of_classes_become_zeros_and_ones(tmp_path: Path) -> None:
     split = open_ids(tmp_path, LabelSpec(kind="classes", classes=3))
     ((_, label),) = list(ordered_batches(split, batch_size=9))
     assert label.numpy().tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert label_counts(split).tolist() == [1, 1, 1]
 
 
 def test_a_row_weighs_as_much_as_its_class_says(folder: Path) -> None:

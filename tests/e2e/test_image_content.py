@@ -1,0 +1,84 @@
+"""From generated images to a served model that is asked about a file, through the commands that a person types."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from PIL import Image
+
+from mlpipelines.project_code import load_code
+from typed_commands import millrace, run, served
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+PROJECT = Path(__file__).resolve().parents[2] / "pipelines" / "projects" / "image-content"
+SMALL = {
+    "source.options": "{rows: 1000, seed: 7, size: 16, broken: 0.005}",
+    "training.epochs": "5",
+    "training.batch_size": "32",
+    "training.parameters": "{image_size: 16, stem: 16, width: 32, layers: 1, heads: 2, crop: 0.9, learning_rate: 0.004}",
+}
+
+
+@pytest.fixture(scope="module")
+def generator() -> Iterator[ModuleType]:
+    before = list(sys.path)
+    yield load_code(PROJECT, "generator")
+    sys.path[:] = before
+
+
+def photo(generator: ModuleType) -> bytes:
+    """An image that no model has seen, of another size and kind than those that it learned from."""
+    (batch,) = generator.rows(rows=1, seed=99, size=48)
+    to = io.BytesIO()
+    Image.open(io.BytesIO(batch["image"][0].as_py())).save(to, "PNG")
+    return to.getvalue()
+
+
+def test_images_become_a_model_that_is_asked_about_a_file(generator: ModuleType, tmp_path: Path) -> None:
+    workspace = tmp_path / "w"
+    record = run(PROJECT, *(f"--set={name}={value}" for name, value in SMALL.items()), workspace=workspace)
+    assert record["status"] == "blessed", record
+    (manifest,) = workspace.glob("projects/*/runs/*/artifacts/*/ingest/data/manifest.json")
+    told = json.loads(manifest.read_text())
+    assert told["dropped"]["image_broken"] > 0
+    assert any("hold no image that decodes" in warning for warning in told["warnings"])
+    (verdict,) = workspace.glob("projects/*/runs/*/artifacts/*/evaluate/evaluation/verdict.json")
+    of_classes = {each["name"]: each for each in json.loads(verdict.read_text())["classes"]}
+    assert {"person", "lettering"} <= {name for name, each in of_classes.items() if each["precision"] and each["recall"]}
+
+    files = {"photo.png": photo(generator), "notes.txt": b"no image", "half.png": photo(generator)[:500]}
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    with served("image-content", workspace, tmp_path / "ready.json") as address:
+
+        def predict(*words: str | Path, code: int = 0) -> tuple[list[dict[str, object]], str]:
+            said = millrace("predict", "image-content", "--address", address, "--json", *words, workspace=workspace, code=code)
+            return [json.loads(line) for line in said.stdout.splitlines()], said.stderr
+
+        ((answer,), _) = predict(f"image@{tmp_path / 'photo.png'}")
+        assert answer["readable"] == 1.0
+        scores = answer["scores"]
+        assert isinstance(scores, list)
+        assert len(scores) == 6
+        assert all(0 < score < 1 for score in scores)
+        ((nothing,), _) = predict(f"image@{tmp_path / 'notes.txt'}")
+        assert nothing == {"readable": 0.0, "scores": [0.0] * 6}
+        assert "Invalid PNG data" in predict(f"image@{tmp_path / 'half.png'}", code=2)[1]
+
+        coded = {"image": {"b64": base64.b64encode(files["photo.png"]).decode()}}
+        (tmp_path / "rows.jsonl").write_text(f"{json.dumps(coded)}\n{{}}\n")
+        ((again, left_out), _) = predict("--file", tmp_path / "rows.jsonl")
+        assert again["scores"] == pytest.approx(scores, abs=1e-6)
+        assert left_out == nothing
+        body = json.dumps({"instances": [coded]}).encode()
+        with urllib.request.urlopen(f"http://{address}/v1/models/image-content:predict", body, timeout=60) as response:
+            (row,) = json.load(response)["predictions"]
+        assert row["scores"] == pytest.approx(scores, abs=1e-6)
