@@ -1,7 +1,8 @@
 """`make export`: requirements/steps-gpu.txt, which is requirements/steps.txt with the TensorFlow that runs on GPUs, and the CUDA libraries that it loads.
 
 One resolution decides on every other library, so that a model that was trained on a GPU is evaluated and published by the same code on a processor. Here each
-pin of steps.txt is a requirement and an override at once: only what TensorFlow brings along for GPUs is left to resolve.
+pin of steps.txt is a requirement and an override at once: only what TensorFlow brings along for GPUs is left to resolve. What pyproject.toml leaves out
+of every environment is left out here too.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -30,6 +32,7 @@ environments = ["sys_platform == 'linux' and platform_machine == 'x86_64'"]
 override-dependencies = [
 {pins}
 "{CPU} ; sys_platform == 'never'",
+{left_out}
 ]
 """
 
@@ -51,15 +54,26 @@ def on_gpus(found: Sequence[str]) -> list[str]:
     return [pin.replace(f"{CPU}==", f"{GPU}==", 1) for pin in found]
 
 
+def left_out(settings: str) -> list[str]:
+    """Libraries that pyproject.toml keeps out of every environment, though others ask for them; TensorFlow is not one of them on GPUs."""
+    overrides: list[str] = tomllib.loads(settings)["tool"]["uv"]["override-dependencies"]
+    return [each for each in overrides if each.endswith("; sys_platform == 'never'") and not each.startswith("tensorflow ")]
+
+
 def main(uv: str) -> int:
     """Write the file."""
     wanted = on_gpus(pins(FROM.read_text(encoding="utf-8")))
     with tempfile.TemporaryDirectory() as folder:
-        told = SETTINGS.format(pins="\n".join(f'"{pin}",' for pin in wanted), CPU=CPU)
+        without = left_out((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+        told = SETTINGS.format(pins=_lines(wanted), CPU=CPU, left_out=_lines(without))
         (Path(folder) / "pyproject.toml").write_text(told, encoding="utf-8")
         subprocess.run([uv, "lock", "--quiet", "--project", folder], check=True)
         subprocess.run([uv, "export", "--quiet", "--frozen", "--no-annotate", "--no-header", "--no-emit-project", "--format", "requirements-txt", "--project", folder, "-o", TO], check=True)  # fmt: skip
     return 0
+
+
+def _lines(texts: Sequence[str]) -> str:
+    return "\n".join(f'"{text}",' for text in texts)
 
 
 if __name__ == "__main__":
