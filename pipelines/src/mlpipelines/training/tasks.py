@@ -36,11 +36,17 @@ def answers(task: str, output: Any, classes: Sequence[str]) -> Answers:
     """What is served for a model's `output` (a tensor, or a dict of them): floats as float32, `label` as text.
 
     What a dict holds beside what the task is about (reasons for a score, a place in an index) is served under its own name.
+
+    Raises:
+        ConfigError: an output `label` is no text, as reviewers, logs and verdicts take it to be.
     """
     row = TASKS[task]
     given = dict(output) if isinstance(output, Mapping) else {row.output: output}
     served = {name: _served(value) for name, value in given.items()}
-    return {**served, **row.answers(served, classes)}
+    found = {**served, **row.answers(served, classes)}
+    if "label" in found and found["label"].dtype != tf.string:
+        raise ConfigError(f"The model's output 'label' is {found['label'].dtype.name}; a label is text. Answer with a tensor of strings in finish().")
+    return found
 
 
 def explained_score(task: str, given: Answers, chosen: tf.Tensor | None) -> tf.Tensor:
