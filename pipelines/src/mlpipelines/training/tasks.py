@@ -45,7 +45,9 @@ def answers(task: str, output: Any, classes: Sequence[str]) -> Answers:
     served = {name: _served(value) for name, value in given.items()}
     found = {**served, **row.answers(served, classes)}
     if "label" in found and found["label"].dtype != tf.string:
-        raise ConfigError(f"The model's output 'label' is {found['label'].dtype.name}; a label is text. Answer with a tensor of strings in finish().")
+        raise ConfigError(
+            f"The model's output 'label' is {found['label'].dtype.name}; a label is text. Answer with a tensor of strings in finish()."
+        )
     return found
 
 
