@@ -135,6 +135,13 @@ class SecretName(Closed):
     secret_name: OptionalName
 
 
+class Auth(Closed):
+    """Who is let in, and who reads whose password."""
+
+    secret_name: OptionalName
+    people: dict[Name, list[Object]]
+
+
 class Artifacts(Closed):
     """Where artifacts lie."""
 
@@ -165,7 +172,7 @@ class Mlflow(Chart, kw_only=True):
     node_selector: Texts
     tolerations: list[Object]
     database: SecretName
-    auth: SecretName
+    auth: Auth
     artifacts: Artifacts
     hosts: list[str]
     service: Service

@@ -60,13 +60,12 @@ class Registry(Closed):
 
 
 class Rollouts(Closed):
-    """What is rolled out by itself: the file of --rollouts, and the registry."""
+    """What is rolled out by itself: the file of --rollouts."""
 
     releases: dict[str, Served]
     prometheus: OptionalAddress
     by_namespace: bool
     chart: str
-    registry: Registry
 
 
 class Service(Closed):
@@ -115,6 +114,7 @@ class Values(Pods, kw_only=True):
     workspace: Workspace
     database: Secret
     token: Secret
+    registry: Registry
     notify: Secret
     rollouts: Rollouts
     tls: Secret

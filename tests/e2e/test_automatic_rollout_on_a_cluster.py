@@ -105,8 +105,8 @@ def around(release: ServingRelease, tmp_path_factory: pytest.TempPathFactory) ->
             "rollouts": {
                 "releases": {NAME: {"release": NAME, "namespace": NAME}},
                 "prometheus": f"http://{HERE}:{port['prometheus']}",
-                "registry": {"url": f"http://{HERE}:{port['registry']}"},
             },
+            "registry": {"url": f"http://{HERE}:{port['registry']}"},
         }
         url = url_of(database).replace(f"127.0.0.1:{database}", f"{HERE}:{port['database']}")
         yield Surroundings(kubeflow=kubeflow, registry=f"http://127.0.0.1:{registry}", values=values, database=url)

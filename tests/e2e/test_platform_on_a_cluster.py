@@ -43,6 +43,7 @@ CLAIMS = {
     "search-dev": ["models", "predictions"],
 }
 ACCELERATOR = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
+SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}}
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(1200),
@@ -105,9 +106,9 @@ def laptop(disks: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pa
 def test_every_pod_is_ready_and_the_second_deployment_writes_nothing(laptop: Path) -> None:
     again = platform("deploy", str(laptop), WITHOUT)
     assert again.returncode == 0, again.stderr
-    assert again.stdout.count("as it should be") == 9
+    assert again.stdout.count("as it should be") == 10
     looked = platform("status", str(laptop), WITHOUT)
-    assert (looked.returncode, looked.stdout.count(" healthy"), looked.stdout.count("NOT")) == (0, 9, 0)
+    assert (looked.returncode, looked.stdout.count(" healthy"), looked.stdout.count("NOT")) == (0, 10, 0)
 
 
 def test_a_prediction_is_answered_through_the_service(laptop: Path) -> None:
@@ -123,6 +124,60 @@ def test_the_registry_knows_who_asks(laptop: Path) -> None:
     assert kubectl(*inside, ask.format("health")).strip() == "200"
     with pytest.raises(AssertionError, match="401"):
         kubectl(*inside, ask.format("api/2.0/mlflow/registered-models/search"))
+
+
+ASK = """
+import base64, json, os, urllib.error, urllib.request, uuid
+who = base64.b64encode('{username}:{password}'.format(**os.environ).encode()).decode()
+headers = {'Authorization': 'Basic ' + who, 'Content-Type': 'application/json', 'X-MLFLOW-WORKSPACE': os.environ['asked']}
+body = json.dumps({'name': str(uuid.uuid4())}).encode()
+asked = urllib.request.Request(os.environ['url'] + '/api/2.0/mlflow/experiments/create', data=body, headers=headers)
+try: print(urllib.request.urlopen(asked).status)
+except urllib.error.HTTPError as error: print(error.code)
+"""
+
+
+def makes_an_experiment(namespace: str, workspace: str) -> str:
+    """What the registry says to a pod of a team's that wants to make one in a workspace, with the keys that a step of a pipeline has."""
+    pod = restricted_pod("asks", namespace, f"{REGISTRY}/serving:{TAG}", command=["/usr/bin/python3", "-c", ASK], resources=SMALL)
+    kept = {key: {"secretKeyRef": {"name": "registry-account", "key": key}} for key in ("url", "username", "password")}
+    told = [{"name": key, "valueFrom": source} for key, source in kept.items()]
+    pod["spec"]["containers"][0]["env"] = [*told, {"name": "asked", "value": workspace}]
+
+    def phase() -> str:
+        return str(json.loads(kubectl("get", "pod", "asks", f"--namespace={namespace}", "--output=json"))["status"]["phase"])
+
+    kubectl("apply", "-f-", given=pod)
+    try:
+        eventually("the pod has asked", lambda: phase() in {"Succeeded", "Failed"}, 90)
+        return str(kubectl("logs", "asks", f"--namespace={namespace}")).strip()
+    finally:
+        kubectl("delete", "pod", "asks", f"--namespace={namespace}", "--grace-period=0", "--force")
+
+
+def test_pods_of_a_team_write_their_teams_part_of_the_registry_and_no_others(laptop: Path) -> None:
+    teams = {"fraud": "fraud", "search": "search", "search-dev": "search"}
+    said = {(place, asked): makes_an_experiment(place, asked) for place in teams for asked in ("fraud", "search")}
+    assert said == {(place, asked): "200" if team == asked else "403" for place, team in teams.items() for asked in ("fraud", "search")}
+
+
+def test_an_account_of_the_registry_gets_another_password_and_nothing_is_restarted_for_it(laptop: Path) -> None:
+    file = laptop.parent / ".secrets-laptop" / "mlflow-fraud-runs"
+    file.write_text("another0word0for0the0pods0of0fraud")
+    told = platform("deploy", str(laptop), WITHOUT)
+    assert "set the password of fraud.runs" in told.stdout, told.stdout + told.stderr
+    assert makes_an_experiment("fraud", "fraud") == "200"
+
+
+def test_the_administrators_password_is_taken_up_by_a_restart(laptop: Path) -> None:
+    file = laptop.parent / ".secrets-laptop" / "mlflow-admin"
+    file.write_text("another0word0for0the0administrator")
+    refused = platform("deploy", str(laptop), WITHOUT)
+    assert (refused.returncode, "kubectl --namespace mlflow rollout restart deployment/mlflow" in refused.stderr) == (2, True)
+    kubectl("rollout", "restart", "--namespace=mlflow", "deployment/mlflow")
+    kubectl("rollout", "status", "--namespace=mlflow", "deployment/mlflow", "--timeout=240s")
+    assert platform("deploy", str(laptop), WITHOUT).returncode == 0
+    assert platform("status", str(laptop), WITHOUT).returncode == 0
 
 
 def test_a_password_is_changed_as_the_handbook_says(laptop: Path) -> None:

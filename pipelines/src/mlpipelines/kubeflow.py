@@ -13,7 +13,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -154,7 +154,16 @@ class Kubeflow:
 
 
 def start_run(
-    kubeflow: Kubeflow, project: Project, folder: Path, *, image: str, name: str, reason: str, gpu_image: str = "", experiment: str = ""
+    kubeflow: Kubeflow,
+    project: Project,
+    folder: Path,
+    *,
+    image: str,
+    name: str,
+    reason: str,
+    gpu_image: str = "",
+    experiment: str = "",
+    registry: str = "",
 ) -> ClusterRun:
     """Compile a project for a cluster and start a run of it.
 
@@ -167,6 +176,7 @@ def start_run(
         reason: why, for the record.
         gpu_image: the steps image for GPUs, by digest, for a project that asks for any. It is made from the same commit: the record goes by `image`.
         experiment: another experiment.
+        registry: the Secret with the team's account in the registry, in the namespace of the run.
 
     Raises:
         ConfigError: an image has no digest or is missing, or the pipeline is refused.
@@ -175,7 +185,7 @@ def start_run(
     from mlpipelines.pipeline import compile_pipeline, gpu_steps, target_of
     from mlpipelines.run import lineage_of
 
-    target = target_of(project, image, gpu_image)
+    target = replace(target_of(project, image, gpu_image), registry=registry)
     with tempfile.TemporaryDirectory() as temporary:
         file = Path(temporary) / "pipeline.yaml"
         compile_pipeline(project, folder, file, target)

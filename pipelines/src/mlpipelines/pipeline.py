@@ -26,6 +26,15 @@ GPU_RESOURCE = "nvidia.com/gpu"
 ALWAYS_RUN: frozenset[Step] = frozenset({"validate", "evaluate", "register", "publish", "report", "batch"})
 """Steps that read or change what lies outside their inputs (the last accepted data, the champion, the registry, the store):
 never from a cache."""
+ASK_THE_REGISTRY: frozenset[Step] = frozenset({"evaluate", "register", "publish", "report", "batch"})
+"""Steps that read or write it, and so get the team's account."""
+ACCOUNT: Mapping[str, str] = {
+    "url": "MLFLOW_TRACKING_URI",
+    "username": "MLFLOW_TRACKING_USERNAME",
+    "password": "MLFLOW_TRACKING_PASSWORD",
+    "workspace": "MLFLOW_WORKSPACE",
+}
+"""What a team's Secret for the registry holds, and as which environment variables MLflow's client takes it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +53,8 @@ class Target:
     """The PersistentVolumeClaim (a bucket through gcsfuse, or a shared file system) behind it."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment variables of every step, for example MLFLOW_TRACKING_URI."""
+    registry: str = ""
+    """A Secret with the team's account in the registry, as `ACCOUNT` says. Empty: the registry is in the workspace, or asks nobody who they are."""
 
     def image_for(self, resources: Resources) -> str:
         """What a step that asks for these runs in."""
@@ -156,6 +167,8 @@ class ComponentFactory:
             task.set_env_variable(name, value)
         kubernetes.use_field_path_as_env(task, env_name="MILLRACE_RUN_ID", field_path="metadata.labels['pipeline/runid']")
         kubernetes.mount_pvc(task, pvc_name=self._target.workspace_claim, mount_path=self._target.workspace)
+        if self._target.registry and step in ASK_THE_REGISTRY:
+            kubernetes.use_secret_as_env(task, secret_name=self._target.registry, secret_key_to_env=dict(ACCOUNT))
         if step in ("ingest", "batch"):
             for name in secrets_in(self._project.source.url or ""):
                 kubernetes.use_secret_as_env(task, secret_name=f"{self._project.name}-source", secret_key_to_env={name: name})

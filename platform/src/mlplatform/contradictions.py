@@ -35,6 +35,9 @@ _SYSTEM = frozenset(
     }
 )
 """Namespaces that the platform fills itself."""
+_REGISTRYS = frozenset({"default", "workspaces", "api", "ajax-api", "static-files"})
+"""Names of workspaces that MLflow keeps for itself."""
+_SHORTEST_WORKSPACE = 2
 WINDOW_HOURS = 48
 """Of maintenance, in every 32 days: GKE's own rule."""
 RANGES = ("nodes", "pods", "services", "control_plane", "private_services")
@@ -51,6 +54,7 @@ def contradictions(environment: Environment) -> Iterator[str]:
     yield from _namespaces(environment)
     yield from _quotas(environment)
     yield from _models(environment)
+    yield from _workspaces(environment)
     yield from _services(environment)
     if environment.stage != "development":
         yield from _serious(environment)
@@ -196,6 +200,12 @@ def _models(environment: Environment) -> Iterator[str]:
             yield f"models.{name}.review_audience: IAP's is known once the entrance is there: deploy with review: false, then write it"
 
 
+def _workspaces(environment: Environment) -> Iterator[str]:
+    for name in environment.teams:
+        if name in _REGISTRYS or len(name) < _SHORTEST_WORKSPACE:
+            yield f"teams.{name}: the registry can have no workspace of that name; take a longer or another one"
+
+
 def _undriven(environment: Environment) -> Iterator[str]:
     """Why nobody would roll out by itself here."""
     if not environment.retraining.enabled:
@@ -256,6 +266,7 @@ def unready(environment: Environment) -> Iterator[str]:
 
 def _addresses(environment: Environment) -> Iterator[tuple[str, str]]:
     yield from (("access.admins", admin) for admin in environment.access.admins)
+    yield from (("registry.auditors", auditor) for auditor in environment.registry.auditors)
     for team, about in environment.teams.items():
         yield from ((f"teams.{team}.members.{role}", member) for role, members in about.members.items() for member in members)
 

@@ -26,6 +26,7 @@ from mlplatform.services import (
     Images,
     Monitoring,
     Prices,
+    Registry,
     Retraining,
     Secrets,
     ServedModel,
@@ -60,6 +61,7 @@ class Environment(Strict):
     database: Database
     secrets: Secrets
     access: Access = Access()
+    registry: Registry = Registry()
     versions: Versions = Versions()
     monitoring: Monitoring = Monitoring()
     images: Images

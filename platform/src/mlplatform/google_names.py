@@ -80,8 +80,9 @@ def credentials_command(environment: Environment) -> str:
 
 
 def members(environment: Environment) -> tuple[str, ...]:
-    """Everybody that some team names, once."""
+    """Everybody that some team names, and the auditors, once."""
     found = [member for team in environment.teams.values() for members in team.members.values() for member in members]
+    found += environment.registry.auditors
     return tuple(sorted(set(found) - set(environment.access.admins)))
 
 

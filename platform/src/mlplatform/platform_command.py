@@ -32,6 +32,8 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--context", default="", help="of the kubeconfig (default: the environment's GKE cluster, or the current one)")
         verb.add_argument("--without", action="append", default=[], metavar="STEP", help="leave a step alone; may be repeated")
         verb.set_defaults(verb=run)
+        if name != "destroy":
+            verb.add_argument("--registry", default="", metavar="URL", help="where the registry is reached from here (default: by kubectl's port-forward)")  # fmt: skip
         if name in {"plan", "deploy"}:
             verb.add_argument("--back", action="store_true", help="this repository is an older release than the cluster, and that is meant: docs/platform.md, Going back")  # fmt: skip
         if name == "deploy":

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from mlplatform.cluster.kubectl import Cluster
+from mlplatform.cluster.kubectl import Change, Cluster
 from mlplatform.cluster.lock import Lock
 from mlplatform.cluster.programs import Programs
 from mlplatform.cluster.releases import Release
@@ -22,6 +22,7 @@ from mlplatform.deploy.screen import DeployScreen, cut, what_goes
 from mlplatform.environment import FOLDER, Environment, read_environment
 from mlplatform.errors import ConfigError, Unavailable
 from mlplatform.plan.order import plan
+from mlplatform.plan.registry_rights import RegistryRights
 from mlplatform.plan.report import Releases, as_json, report
 from mlplatform.plan.steps import Step
 from mlplatform.release import PlatformRelease, Way, arrived, read_release, require_pinned, under_way, way
@@ -46,7 +47,15 @@ def _deployment(options: argparse.Namespace, environment: Environment, progress:
     cluster = Cluster(programs=Programs(context=options.context or ground.context(environment)))
     folder = options.file.parent / environment.secrets.folder
     theirs = getattr(options, "take_over", THEIRS)
-    return Deployment(environment=environment, root=options.root, secrets=folder, cluster=cluster, progress=progress, theirs=theirs)
+    return Deployment(
+        environment=environment,
+        root=options.root,
+        secrets=folder,
+        cluster=cluster,
+        progress=progress,
+        theirs=theirs,
+        registry=options.registry,
+    )
 
 
 def show_plan(options: argparse.Namespace) -> int:
@@ -119,9 +128,24 @@ def _now() -> str:
     return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
+def _tell_strangers(users: Sequence[str]) -> None:
+    for user in users:
+        print(
+            f"    the registry knows {user}, whom the environment does not name: somebody made that account by hand, and it stays until somebody removes it"
+        )
+
+
 def _tell_orphans(environment: Environment, orphans: Sequence[Release]) -> None:
     for release in orphans:
         print(f"{_of_nobody(release)} is in no step any more. To remove it: millrace platform deploy {environment.name} --remove-orphans")
+
+
+def _amiss(step: Step, change: Change) -> list[str]:
+    """What differs; of the registry one by one, for it has no objects that anybody could look at."""
+    if change.nothing:
+        return []
+    said = [f"is {change}" if change.unknown else f"is not as it should be: {change}"]
+    return [*said, *change.text.splitlines()] if isinstance(step.source, RegistryRights) else said
 
 
 def _of_nobody(release: Release) -> str:
@@ -138,11 +162,13 @@ def status(options: argparse.Namespace) -> int:
     unhealthy = 0
     for step in steps:
         change = deployment.change(step)
-        trouble = [*deployment.trouble(step), *([f"is not as it should be: {change}"] if not change.nothing else [])]
+        trouble = [*deployment.trouble(step), *_amiss(step, change)]
         unhealthy += bool(trouble)
         print(f"{step.name:<24} {'healthy' if not trouble else 'NOT healthy'}")
         for line in cut(trouble):
             print(f"    {line}")
+        if isinstance(step.source, RegistryRights):
+            _tell_strangers(deployment.rights(step).strangers())
     _tell_orphans(environment, deployment.orphans(plan(environment)))
     if unhealthy:
         print(f"\n{unhealthy} of {len(steps)} steps are not healthy. To bring them back: make deploy-platform ENV={environment.name}")

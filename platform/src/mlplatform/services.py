@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from mlplatform.cloud import Clock, Name
+from mlplatform.teams import Member
 from mlserving.settings_file import Strict
 
 Digest = Annotated[str, Field(pattern=r"^(sha256:[0-9a-f]{64})?$")]
@@ -118,6 +119,15 @@ class Access(Strict):
         if (self.domain is None) != (self.sign_in == "none"):
             raise ValueError("a domain needs a 'sign_in' in front of it, and a sign-in a domain")
         return self
+
+
+class Registry(Strict):
+    """Who sees what in the registry. Each team writes its own models and runs and nobody else's; its people do by their roles (`teams`)."""
+
+    others: Literal["hidden", "read"] = "hidden"
+    """What a team sees of the other teams' models, runs and artifacts: that there is nothing, or all of it."""
+    auditors: tuple[Member, ...] = ()
+    """Who reads every team's, and writes nothing."""
 
 
 class Versions(Strict):

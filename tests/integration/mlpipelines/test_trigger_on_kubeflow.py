@@ -47,7 +47,7 @@ class Room:
         self.now = time.time()
         self.ledger = Ledger(open_database(f"sqlite:///{database}"))
         self.workspace = Workspace(database.parent / "workspace")
-        self.runs = KubeflowRuns(Kubeflow(api.host, seconds=(1.0, 1.0)), Projects(projects), IMAGE, self.workspace)
+        self.runs = KubeflowRuns(Kubeflow(api.host, seconds=(1.0, 1.0)), Projects(projects), IMAGE, self.workspace, "registry-account")
         self.ledger.settle([CAUSE], lambda _: Facts(policy=Policy()), self.now)
 
     def turn(self) -> None:
@@ -73,6 +73,9 @@ def test_a_run_carries_its_name_and_its_reason(api: KubeflowApi, room: Room) -> 
     assert run["display_name"] == CAUSE.run_name
     assert parameters["reason"] == run["description"] == "quality: recall is below its floor"
     assert parameters["lineage"]["image"] == IMAGE
+    executors = run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
+    assert executors["exec-register"]["secretAsEnv"][0]["secretName"] == "registry-account"
+    assert "secretAsEnv" not in executors["exec-train"]
     assert run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]
     assert [each["display_name"] for each in api.experiments] == ["visits"]
     (known,) = room.ledger.runs("visits")

@@ -2,34 +2,21 @@
 
 from __future__ import annotations
 
-import base64
-import contextlib
 import json
 import os
-import signal
 import subprocess
-import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from sqlalchemy import NullPool, create_engine, text
 
 import binaries
-import programs
-from control_plane import free_ports
-from mlplatform.cluster.objects import Object
-from mlplatform.cluster.rendering import Renderer, shape
 from mlplatform.environment import read_environment
-from mlplatform.plan.credentials import databases, secret_objects
-from mlplatform.plan.order import plan
-from mlplatform.plan.steps import Chart
-from mlserving.errors import Unavailable
-from mlserving.rollout.aliases import Registry
+from mlplatform.plan.credentials import databases
 from postgres import PASSWORD, postgres_server, url_of
+from raw_answers import ask, status
+from registry_servers import Databases, mlflow_server, password_of, rendered, secret
 from typed_platform import ROOT
 
 pytestmark = [
@@ -41,30 +28,9 @@ pytestmark = [
 ENVIRONMENT = read_environment(ROOT / "platform" / "environments" / "laptop.yaml")
 
 
-def rendered(step: str, kind: str, name: str = "") -> Any:
-    os.environ["HELM"] = str(binaries.paths(["helm"])["helm"])
-    (source,) = [one.source for one in plan(ENVIRONMENT) if one.name == step]
-    assert isinstance(source, Chart)
-    renderer = Renderer(root=ROOT, kubernetes=ENVIRONMENT.versions.kubernetes, offline=True)
-    return next(thing for thing in renderer.templates(source) if (thing["kind"], thing["metadata"]["name"]) == (kind, name or step))
-
-
-def secret(name: str, port: int) -> Object:
-    """As it would be in the cluster, with the database here."""
-    (wanted,) = [each for each in secret_objects(ENVIRONMENT) if each.name == name]
-    values = {variable: password_of(credential.name) for variable, credential in wanted.sources.items()}
-    text = json.dumps(shape(wanted, values)).replace("postgresql.databases.svc:5432", f"127.0.0.1:{port}")
-    found: Object = json.loads(text)["stringData"]
-    return found
-
-
-def password_of(credential: str) -> str:
-    return f"word{credential.replace('-', '')}0123456789"
-
-
 def make_users(folder: Path, port: int) -> subprocess.CompletedProcess[str]:
     """The script of the chart's second container, in this machine's folders."""
-    script = rendered("postgresql", "ConfigMap", "postgresql-users")["data"]["users.sh"]
+    script = rendered(ENVIRONMENT, "postgresql", "ConfigMap", "postgresql-users")["data"]["users.sh"]
     for there, here in (("/admin/", f"{folder}/admin/"), ("/passwords/", f"{folder}/passwords/"), ("/tmp/done", f"{folder}/done")):
         script = script.replace(there, here)
     script = script.replace("PGUSER=postgres", "PGUSER=owner PGDATABASE=postgres").replace("sleep infinity &", "exit 0")
@@ -74,7 +40,7 @@ def make_users(folder: Path, port: int) -> subprocess.CompletedProcess[str]:
 
 def run_script(name: str, folder: Path, port: int, **settings: str) -> subprocess.CompletedProcess[str]:
     """One of the chart's scripts about backups, in this machine's folders."""
-    script = rendered("postgresql", "ConfigMap", "postgresql-backup")["data"][f"{name}.sh"]
+    script = rendered(ENVIRONMENT, "postgresql", "ConfigMap", "postgresql-backup")["data"][f"{name}.sh"]
     script = (
         script.replace("/admin/", f"{folder}/admin/").replace("/backups", f"{folder}/backups").replace("PGUSER=postgres", "PGUSER=owner")
     )
@@ -101,7 +67,7 @@ def database(place: Path) -> Iterator[int]:
     with postgres_server() as port:
         first = make_users(folder, port)
         assert first.returncode == 0, first.stderr
-        for name, word in secret("postgresql-users", port).items():
+        for name, word in secret(ENVIRONMENT, "postgresql-users").items():
             (folder / "passwords" / name).write_text(word)
         again = make_users(folder, port)  # a changed password is taken up, and what is there stays
         assert again.returncode == 0, again.stderr
@@ -112,47 +78,12 @@ def database(place: Path) -> Iterator[int]:
 @pytest.fixture(scope="module")
 def registry(database: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
     """MLflow's server: its address, and the folder of its artifacts."""
-    folder = tmp_path_factory.mktemp("mlflow")
-    (port,) = free_ports(1)
-    (container,) = rendered("mlflow", "Deployment")["spec"]["template"]["spec"]["containers"]
-    here = {"--host=0.0.0.0": "--host=127.0.0.1", "--port=5000": f"--port={port}", "--artifacts-destination=/artifacts": f"--artifacts-destination={folder / 'artifacts'}"}  # fmt: skip
-    told = secret("mlflow-auth", database)
-    (folder / "basic_auth.ini").write_text(str(told["basic_auth.ini"]))
-    settings = {one["name"]: one["value"] for one in container["env"] if one.get("value") and one["name"] != "HOME"} | {
-        "MLFLOW_BACKEND_STORE_URI": secret("mlflow-database", database)["url"],
-        "MLFLOW_AUTH_CONFIG_PATH": str(folder / "basic_auth.ini"),
-        "MLFLOW_FLASK_SERVER_SECRET_KEY": told["session"],
-    }
-    assert settings.keys() <= {one["name"] for one in container["env"]}
-    log, command = folder / "log", [sys.executable, "-m", "mlflow", "server", *(here.get(word, word) for word in container["args"])]
-    with log.open("w") as said:
-        process = subprocess.Popen(command, env=os.environ | settings, stdout=said, stderr=subprocess.STDOUT, start_new_session=True)
-    address = f"http://127.0.0.1:{port}"
-    try:
-        programs.wait("MLflow", process, log, lambda: status(f"{address}/health") == 200, seconds=300)
-        yield address, folder / "artifacts"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def ask(url: str, body: bytes | None = None, *, user: str = "", method: str = "GET") -> Any:
-    request = urllib.request.Request(url, data=body, method=method)
-    if user:
-        request.add_header("Authorization", "Basic " + base64.b64encode(user.encode()).decode())
-    request.add_header("Content-Type", "application/json")
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return answer.read()
-
-
-def status(url: str, **options: Any) -> int:
-    with contextlib.suppress(OSError):
-        try:
-            ask(url, **options)
-        except urllib.error.HTTPError as error:
-            return error.code
-        return 200
-    return 0
+    place = f"127.0.0.1:{database}"
+    ini = secret(ENVIRONMENT, "mlflow-auth", postgresql=place)["basic_auth.ini"]
+    (permissions,) = [line.partition(" = ")[2] for line in ini.splitlines() if line.startswith("database_uri")]
+    kept = Databases(models=secret(ENVIRONMENT, "mlflow-database", postgresql=place)["url"], permissions=permissions)
+    with mlflow_server(ENVIRONMENT, tmp_path_factory.mktemp("mlflow"), kept) as served:
+        yield served.address, served.artifacts
 
 
 def test_nobody_reads_the_registry_without_saying_who_they_are(registry: tuple[str, Path]) -> None:
@@ -219,32 +150,3 @@ def test_a_dump_that_is_broken_changes_nothing(registry: tuple[str, Path], datab
     with create_engine(url_of(database), poolclass=NullPool).connect() as connection:
         there = set(connection.execute(text("select datname from pg_database")).scalars())
     assert not {name for name in there if "_restored_" in name}
-
-
-def test_a_trigger_s_account_names_champions_of_its_models_and_of_no_others(
-    registry: tuple[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    address, _ = registry
-    admin = f"admin:{password_of('mlflow-admin')}"
-
-    def tell(what: str, api: str = "2.0", **said: object) -> None:
-        ask(f"{address}/api/{api}/mlflow/{what}", json.dumps(said).encode(), user=admin, method="POST")
-
-    for model in ("scam", "churn"):
-        tell("registered-models/create", name=model)
-        tell("model-versions/create", name=model, source="s3://models/1", tags=[{"key": "run_id", "value": "a-run"}])
-        tell("registered-models/alias", name=model, alias="challenger", version="1")
-    # As docs/platform.md says it.
-    tell("users/create", username="retraining-fraud", password="a0word0for0it")
-    granted = {"resource_type": "registered_model", "resource_id": "scam", "permission": "MANAGE"}
-    tell("users/permissions/grant", api="3.0", username="retraining-fraud", **granted)
-    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "retraining-fraud")
-    monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "a0word0for0it")
-    known = Registry(address)
-    for model in ("scam", "churn"):
-        assert known.version_of_run(model, "a-run") == 1
-    known.promote("scam", 1)
-    assert known.aliases("scam") == {"champion": 1}
-    with pytest.raises(Unavailable, match="did not answer"):
-        known.promote("churn", 1)
-    assert known.aliases("churn") == {"challenger": 1}

@@ -35,7 +35,9 @@ from typed_platform import ROOT, command, surroundings, typed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
-WITHOUT = "--without=kubeflow-pipelines"
+WITHOUT_BEFORE = "--without=kubeflow-pipelines"
+WITHOUT = (WITHOUT_BEFORE, "--without=registry-rights")
+"""What is asked of a registry that answers is left out too: pods are played here."""
 OURS = yaml.safe_load((ROOT / "platform" / "release.yaml").read_text())["version"]
 SYSTEM = "/api/v1/namespaces/millrace-system"
 
@@ -112,7 +114,7 @@ def tracks(plane: ControlPlane) -> dict[str, Any]:
 def test_the_release_before_is_upgraded_while_things_go_on_in_it(
     plane: ControlPlane, before: PreviousRelease, environment: Path, controller: None, tmp_path: Path
 ) -> None:
-    first = before.typed(plane, "deploy", str(environment), WITHOUT)
+    first = before.typed(plane, "deploy", str(environment), WITHOUT_BEFORE)
     assert first.returncode == 0, first.stdout + first.stderr
     assert release(plane) == {}
     things_go_on(plane, before)
@@ -163,7 +165,7 @@ def refused_before_anything_runs(plane: ControlPlane, environment: Path, folder:
             file = folder / "laptop.yaml"
             file.write_text(text)
             shutil.copytree(environment.parent / ".secrets-laptop", folder / ".secrets-laptop", dirs_exist_ok=True)
-        done = typed(plane, "deploy", str(file), WITHOUT, *arguments)
+        done = typed(plane, "deploy", str(file), *WITHOUT, *arguments)
         assert done.returncode == 2, done.stdout + done.stderr
         return done.stderr
 
@@ -189,14 +191,14 @@ def refused_before_anything_runs(plane: ControlPlane, environment: Path, folder:
     assert "nothing was written" in said
     # What cannot be changed in place, in the words of the API server.
     (folder / "laptop.yaml").write_text(text.replace("disk_gb: 10", "disk_gb: 20"))
-    steps = json.loads(typed(plane, "plan", str(folder / "laptop.yaml"), WITHOUT, "--json").stdout)["steps"]
+    steps = json.loads(typed(plane, "plan", str(folder / "laptop.yaml"), *WITHOUT, "--json").stdout)["steps"]
     (told,) = [text for step in steps for text in step["refused"]]
     assert told.startswith("StatefulSet databases/postgresql: ")
     assert "Forbidden: updates to statefulset spec" in told
 
 
 def planned(plane: ControlPlane, environment: Path) -> None:
-    told = json.loads(typed(plane, "plan", str(environment), WITHOUT, "--json").stdout)
+    told = json.loads(typed(plane, "plan", str(environment), *WITHOUT, "--json").stdout)
     assert told["release"] == {"here": OURS, "there": VERSION, "under_way_to": None, "way": "upgrade"}
     steps = {step["name"]: step for step in told["steps"]}
     assert steps["mlflow"]["chart"] == {"from": "mlflow-0.1.0", "to": f"mlflow-{OURS}"}
@@ -207,7 +209,7 @@ def planned(plane: ControlPlane, environment: Path) -> None:
 
 
 def killed_in_the_middle_and_gone_on_with(plane: ControlPlane, environment: Path) -> None:
-    deploy = command("deploy", str(environment), WITHOUT, "--take-over=5")
+    deploy = command("deploy", str(environment), *WITHOUT, "--take-over=5")
     for step in ("postgresql", "serving-transactions"):
         with subprocess.Popen(
             deploy, cwd=ROOT, env=surroundings(plane.kubeconfig), stdout=subprocess.PIPE, text=True, start_new_session=True
@@ -220,9 +222,9 @@ def killed_in_the_middle_and_gone_on_with(plane: ControlPlane, environment: Path
             os.killpg(running.pid, signal.SIGKILL)
         noted = release(plane)
         assert (noted.get("", VERSION), noted["-next"]) == (VERSION, OURS)
-    looked = typed(plane, "status", str(environment), WITHOUT)
+    looked = typed(plane, "status", str(environment), *WITHOUT)
     assert f"{VERSION}, under way to {OURS} since" in looked.stdout
-    last = typed(plane, "deploy", str(environment), WITHOUT, "--take-over=5")
+    last = typed(plane, "deploy", str(environment), *WITHOUT, "--take-over=5")
     assert last.returncode == 0, last.stdout + last.stderr
     assert f"upgrade from {VERSION} to {OURS}" in last.stdout
 
@@ -241,11 +243,11 @@ def nothing_precious_changed(plane: ControlPlane, environment: Path, at_first: K
 
 def again_writes_nothing(plane: ControlPlane, environment: Path) -> None:
     once = written(plane)
-    second = typed(plane, "deploy", str(environment), WITHOUT)
+    second = typed(plane, "deploy", str(environment), *WITHOUT)
     assert second.returncode == 0, second.stderr
     assert second.stdout.count("as it should be") == 9
     assert written(plane) == once
-    looked = typed(plane, "status", str(environment), WITHOUT)
+    looked = typed(plane, "status", str(environment), *WITHOUT)
     assert (looked.returncode, looked.stdout.count("NOT")) == (0, 0), looked.stdout
     assert f"{OURS} since" in looked.stdout
 
@@ -254,13 +256,13 @@ def back_and_forth(plane: ControlPlane, before: PreviousRelease, environment: Pa
     # The way back: the release before deploys, with its own environment. The next one upgrades again.
     ours = environment.read_text()
     environment.write_text(before.environment("laptop"))
-    back = before.typed(plane, "deploy", str(environment), WITHOUT)
+    back = before.typed(plane, "deploy", str(environment), WITHOUT_BEFORE)
     assert back.returncode == 0, back.stdout + back.stderr
     assert release(plane) == {}, "it knows no such note, and so the cluster is of that release again"
     nothing_precious_changed(plane, environment, at_first)
     assert ("/api/v1/persistentvolumeclaims", "databases", "postgresql-backup") in things(plane), "what the newer one made of data stays"
     environment.write_text(ours)
-    once_more = typed(plane, "deploy", str(environment), WITHOUT)
+    once_more = typed(plane, "deploy", str(environment), *WITHOUT)
     assert once_more.returncode == 0, once_more.stdout + once_more.stderr
     nothing_precious_changed(plane, environment, at_first)
     assert release(plane)[""] == OURS

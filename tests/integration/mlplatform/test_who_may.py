@@ -20,7 +20,7 @@ AUTOMATIC = {
     "models": {"transactions": {"team": "fraud", "namespace": "fraud", "rollout": "automatic"}},
     "access": {"admins": ["group:ml-infra@example.com"]},
 }
-NEEDED = {"foundation", "roles", "secrets", "gpu-queue", "team-fraud", "team-search", "retraining-fraud"}
+NEEDED = {"foundation", "roles", "secrets", "mlflow", "gpu-queue", "team-fraud", "team-search", "retraining-fraud"}
 
 # what, of which group, verb: who may in the team's namespace
 MATRIX: list[tuple[str, str, str, set[str]]] = [
@@ -92,6 +92,27 @@ def test_nobody_may_in_another_team(api: Client, resource: str, group: str, verb
     assert {who for who in PEOPLE if may(api, who, verb=verb, resource=resource, group=group, namespace="search")} == of_the_cluster | {
         "infra"
     }
+
+
+@pytest.mark.parametrize(
+    ("name", "readers"),
+    [
+        ("registry-fraud-viewer", {"viewer", "runner", "approver", "releaser", "infra"}),
+        ("registry-fraud-approver", {"approver", "infra"}),
+        ("registry-fraud-releaser", {"releaser", "infra"}),
+        ("registry-search-viewer", {"infra"}),
+        ("mlflow-auth", {"infra"}),
+    ],
+)
+def test_who_may_read_the_password_of_an_account_of_the_registry(api: Client, name: str, readers: set[str]) -> None:
+    def may_read(who: str) -> bool:
+        user, groups = PEOPLE[who]
+        asked = {"verb": "get", "resource": "secrets", "name": name, "namespace": "mlflow"}
+        body = {"spec": {"user": user, "groups": [*groups, "system:authenticated"], "resourceAttributes": asked}}
+        return bool(api.request("POST", "/apis/authorization.k8s.io/v1/subjectaccessreviews", body)["status"]["allowed"])
+
+    assert {who for who in PEOPLE if may_read(who)} == readers
+    assert api.request("GET", f"/api/v1/namespaces/mlflow/secrets/{name}")["data"]["password"]
 
 
 def test_a_run_may_do_little_and_read_one_secret(api: Client) -> None:

@@ -53,7 +53,8 @@ def test_a_trigger_for_a_cluster_loads_nothing_that_its_image_does_not_hold(tmp_
     new.write_project("churn", "growth", tmp_path / "projects")
     image = "registry.example/steps@sha256:" + "a" * 64
     place = (
-        f"Namespace(workspace={str(tmp_path)!r}, kubeflow='http://127.0.0.1:1', image={image!r}, gpu_image='', namespace=None, notify=None)"
+        f"Namespace(workspace={str(tmp_path)!r}, kubeflow='http://127.0.0.1:1', image={image!r}, gpu_image='', namespace=None, notify=None,"
+        " registry='')"
     )
     code = f"""
 import sys

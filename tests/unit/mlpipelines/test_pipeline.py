@@ -139,6 +139,16 @@ def test_the_secrets_of_a_database_reach_only_the_step_that_reads_it(tmp_path: P
     assert secrets_in("a${ONE}b${TWO}") == ["ONE", "TWO"]
 
 
+def test_the_account_in_the_registry_reaches_only_the_steps_that_ask_it(tmp_path: Path) -> None:
+    _, platform = compiled(tmp_path, Target(registry="registry-account"))
+    holders = {name.removeprefix("exec-") for name, each in platform.items() if "secretAsEnv" in each}
+    assert holders == {"evaluate", "register", "publish", "report"}
+    (account,) = platform["exec-register"]["secretAsEnv"]
+    assert account["secretName"] == "registry-account"
+    assert {"secretKey": "password", "envVar": "MLFLOW_TRACKING_PASSWORD"} in account["keyToEnv"]
+    assert {"secretKey": "workspace", "envVar": "MLFLOW_WORKSPACE"} in account["keyToEnv"]
+
+
 def test_no_step_installs_packages_when_it_starts(tmp_path: Path) -> None:
     compiled(tmp_path)
     assert "pip install" not in (tmp_path / "pipeline.yaml").read_text()

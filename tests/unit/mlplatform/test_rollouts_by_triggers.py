@@ -27,8 +27,10 @@ def releases(environment: Environment, team: str) -> Any:
     return values_of_teams.retraining(environment, team).get("rollouts", {}).get("releases", {})
 
 
-def registries(environment: Environment) -> set[str]:
-    return {each.namespace for each in secret_objects(environment) if each.name == "retraining-registry"}
+def registry(environment: Environment, team: str) -> Any:
+    """As whom its trigger names champions."""
+    name = values_of_teams.retraining(environment, team)["registry"]["secretName"]
+    return next(each.data["username"] for each in secret_objects(environment) if (each.namespace, each.name) == (team, name))
 
 
 def admitted(environment: Environment) -> list[Any]:
@@ -46,13 +48,13 @@ def test_a_trigger_rolls_out_its_own_team_s_models_that_ask_for_it_and_no_others
     environment = staging(models=models)
     assert releases(environment, "fraud") == {"transactions": {"release": "transactions", "namespace": "fraud"}}
     assert releases(environment, "search") == {"ranking": {"release": "ranking", "namespace": "search"}}
-    assert registries(environment) == {"fraud", "search"}
+    assert registry(environment, "fraud") == "fraud.runs"
+    assert registry(environment, "search") == "search.runs"
 
 
-def test_where_people_roll_out_no_trigger_has_a_release_a_password_or_a_way_to_prometheus() -> None:
+def test_where_people_roll_out_no_trigger_has_a_release_or_a_way_to_prometheus() -> None:
     by_hand = staging(models={"transactions": model()})
     assert releases(by_hand, "fraud") == {}
-    assert registries(by_hand) == set()
     assert admitted(by_hand) == []
 
 

@@ -27,6 +27,7 @@ def main(argv: Sequence[str]) -> int:
     )
     parser.add_argument("--pipeline", choices=["training", "batch"], default="training", help="which one --output is (default training)")
     parser.add_argument("--image", help="the steps image, by digest")
+    options.add_registry(parser)
     parser.add_argument("--gpu-image", help="the steps image for GPUs, by digest, where a step asks for an accelerator")
     arguments = parser.parse_args(argv)
     if arguments.output and len(arguments.projects) > 1:
@@ -35,8 +36,8 @@ def main(argv: Sequence[str]) -> int:
     from mlpipelines.pipeline import Target, compile_pipeline
     from mlpipelines.project_file import load_project
 
-    named = {"image": arguments.image, "gpu_image": arguments.gpu_image}
-    target = Target(**{field: image for field, image in named.items() if image})
+    named = {"image": arguments.image, "gpu_image": arguments.gpu_image, "registry": arguments.registry}
+    target = Target(**{field: name for field, name in named.items() if name})
     for folder in arguments.projects:
         project = load_project(folder)
         files = (

@@ -58,6 +58,16 @@ def add_workspace(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_registry(parser: argparse.ArgumentParser) -> None:
+    """`--registry`."""
+    parser.add_argument(
+        "--registry",
+        default="",
+        metavar="SECRET",
+        help="the Secret with the team's account in the registry, in the namespace of its runs (on our platform: registry-account)",
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """`--json`."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")

@@ -21,6 +21,7 @@ def main(argv: Sequence[str]) -> int:
     parser.add_argument("--gpu-image", default="", help="the steps image for GPUs, by digest, where a step asks for an accelerator")
     parser.add_argument("--experiment", help="default: the project's name")
     parser.add_argument("--namespace", help="the team's namespace, on a multi-user installation")
+    options.add_registry(parser)
     parser.add_argument("--reason", default="started by hand", help="why, for the record")
     options.add_json(parser)
     arguments = parser.parse_args(argv)
@@ -36,6 +37,7 @@ def main(argv: Sequence[str]) -> int:
         name=f"{project.name} · {arguments.reason}",
         reason=arguments.reason,
         experiment=arguments.experiment or "",
+        registry=arguments.registry,
     )
     facts = {"run": run.run_id, "url": kubeflow.address(run)}
     if arguments.json:

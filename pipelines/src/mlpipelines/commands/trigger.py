@@ -46,6 +46,7 @@ def _place_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--gpu-image", default="", metavar="IMAGE", help="the one for GPUs, by digest, where a project's step asks for any")
     parser.add_argument("--notify", type=Path, metavar="FILE", help="YAML: the ways on which people are told (docs/retraining.md)")
     parser.add_argument("--namespace", help="with --kubeflow: the team's namespace, on a multi-user installation")
+    options.add_registry(parser)
 
 
 def _serve_arguments(parser: argparse.ArgumentParser) -> None:
@@ -236,5 +237,5 @@ def _runs(arguments: argparse.Namespace, projects: Any) -> Any:
     require_digest(arguments.image)
     if arguments.gpu_image:
         require_digest(arguments.gpu_image, "--gpu-image")
-    kubeflow = Kubeflow(arguments.kubeflow, arguments.namespace)
-    return KubeflowRuns(kubeflow, projects, arguments.image, options.workspace_of(arguments), gpu_image=arguments.gpu_image)
+    kubeflow, workspace = Kubeflow(arguments.kubeflow, arguments.namespace), options.workspace_of(arguments)
+    return KubeflowRuns(kubeflow, projects, arguments.image, workspace, gpu_image=arguments.gpu_image, registry=arguments.registry)

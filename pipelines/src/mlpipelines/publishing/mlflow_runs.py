@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlpipelines.errors import Unavailable
+from mlpipelines.errors import ConfigError, Unavailable
 from mlpipelines.workspace import Workspace
 from mlserving import errors as serving_errors
 from mlserving.rollout import aliases
@@ -52,12 +52,19 @@ def is_there(workspace: Workspace) -> bool:
 
 @contextlib.contextmanager
 def translated(workspace: Workspace) -> Iterator[None]:
-    """MLflow's errors as ours."""
+    """MLflow's errors as ours.
+
+    Raises:
+        Unavailable: it did not answer, or not to this password.
+        ConfigError: this account may not do that.
+    """
     try:
         with aliases.translated(workspace.registry_uri):
             yield
     except serving_errors.Unavailable as error:
         raise Unavailable(str(error)) from error
+    except serving_errors.ConfigError as error:
+        raise ConfigError(str(error)) from error
 
 
 def _experiment(workspace: Workspace, project: str) -> str:

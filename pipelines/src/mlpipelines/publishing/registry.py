@@ -208,11 +208,12 @@ def _by_alias(workspace: Workspace, model: str, alias: str) -> RegisteredVersion
 
 def _versions(workspace: Workspace, model: str) -> list[RegisteredVersion]:
     """All versions with their aliases (a search leaves them out)."""
-    from_search = client_of(workspace).search_model_versions(f"name='{model}'", max_results=10_000)
-    if not from_search:
-        return []
-    aliases = client_of(workspace).get_registered_model(model).aliases
-    return [_entry(found, aliases) for found in from_search]
+    with translated(workspace):
+        from_search = client_of(workspace).search_model_versions(f"name='{model}'", max_results=10_000)
+        if not from_search:
+            return []
+        named = client_of(workspace).get_registered_model(model).aliases
+        return [_entry(found, named) for found in from_search]
 
 
 def _entry(found: Any, aliases: Mapping[str, Any]) -> RegisteredVersion:

@@ -23,10 +23,14 @@ log = structlog.get_logger()
 class KubeflowRuns:
     """Runs on one installation; a project's runs are in the experiment of its name."""
 
-    def __init__(self, kubeflow: Kubeflow, projects: Projects, image: str, workspace: Workspace, *, gpu_image: str = "") -> None:
-        """`image` is the steps image, by digest, `gpu_image` the one for GPUs; `workspace` the volume of their pods, where it can be seen from here."""
+    def __init__(
+        self, kubeflow: Kubeflow, projects: Projects, image: str, workspace: Workspace, *, gpu_image: str = "", registry: str = ""
+    ) -> None:
+        """`image` is the steps image, by digest, `gpu_image` the one for GPUs; `workspace` the volume of their pods, where it can be seen from here;
+        `registry` as `start_run` says.
+        """
         self._kubeflow, self._projects, self._image, self._workspace = kubeflow, projects, image, workspace
-        self._gpu_image = gpu_image
+        self._gpu_image, self._registry = gpu_image, registry
 
     @property
     def code(self) -> str:
@@ -38,8 +42,8 @@ class KubeflowRuns:
         trained = self._projects.require(run.model)
         found = self._only(self._kubeflow.named(trained.project.name, run.name))
         if found is None:
-            images = {"image": self._image, "gpu_image": self._gpu_image}
-            found = start_run(self._kubeflow, trained.project, trained.folder, name=run.name, reason=run.reason, **images)
+            told = {"image": self._image, "gpu_image": self._gpu_image, "registry": self._registry}
+            found = start_run(self._kubeflow, trained.project, trained.folder, name=run.name, reason=run.reason, **told)
         return self._kubeflow.address(found)
 
     def ended(self, name: str, model: str) -> Ended | None:

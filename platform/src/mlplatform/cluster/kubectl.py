@@ -34,20 +34,28 @@ class Change:
     """What the last time had and this one has not."""
     text: str = ""
     """The difference, line by line; values of Secrets are masked."""
+    unknown: str = ""
+    """Why it could not be compared."""
 
     @property
     def nothing(self) -> bool:
         """Whether everything is as it should be."""
-        return not (self.new or self.changed or self.gone)
+        return not (self.new or self.changed or self.gone or self.unknown)
 
     def __add__(self, other: Change) -> Change:
         """Both."""
         return Change(
-            new=self.new + other.new, changed=self.changed + other.changed, gone=self.gone + other.gone, text=self.text + other.text
+            new=self.new + other.new,
+            changed=self.changed + other.changed,
+            gone=self.gone + other.gone,
+            text=self.text + other.text,
+            unknown=self.unknown or other.unknown,
         )
 
     def __str__(self) -> str:
         """In a few words."""
+        if self.unknown:
+            return f"not compared: {self.unknown}"
         parts = [(len(self.new), "new"), (len(self.changed), "changed"), (len(self.gone), "to remove")]
         return ", ".join(f"{count} {word}" for count, word in parts if count) or "as it should be"
 

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import IO
 
 from mlplatform.errors import ConfigError, Conflict, PlatformError, Unavailable
 
@@ -65,11 +66,19 @@ class Programs:
         chosen = [*(["--kube-context", self.context] if self.context else [])]
         return self._run("helm", [*arguments, *chosen], text=text, seconds=seconds, lenient=lenient)
 
+    def started(self, *arguments: str, errors: IO[str]) -> subprocess.Popen[str]:
+        """kubectl, going on: what it says comes by `stdout`, what it complains about goes to a file."""
+        command = [found("kubectl"), *arguments, *(["--context", self.context] if self.context else [])]
+        return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, env=self._settings)
+
+    @property
+    def _settings(self) -> dict[str, str]:
+        return os.environ | ({"KUBECONFIG": self.kubeconfig} if self.kubeconfig else {})
+
     def _run(self, program: str, arguments: Sequence[str], *, text: str, seconds: float, lenient: bool) -> subprocess.CompletedProcess[str]:
         command = [found(program), *arguments]
-        settings = os.environ | ({"KUBECONFIG": self.kubeconfig} if self.kubeconfig else {})
         try:
-            done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=seconds, env=settings)
+            done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=seconds, env=self._settings)
         except subprocess.TimeoutExpired as error:
             raise Unavailable(
                 f"{program} {arguments[0]} did not end within {seconds:.0f} s. Is the cluster there? kubectl cluster-info"

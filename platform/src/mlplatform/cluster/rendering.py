@@ -13,6 +13,7 @@ import yaml
 
 from mlplatform.cluster.objects import Object, parsed, written
 from mlplatform.cluster.programs import Programs
+from mlplatform.plan.registry_rights import RegistryRights
 from mlplatform.plan.steps import Chart, Manifests, RemoteChart, SecretObject, Secrets, Step
 
 
@@ -48,6 +49,8 @@ class Renderer:
                 return self._kustomized(manifests)
             case Secrets() as secrets:
                 return [shape(each) for each in secrets.objects] if secrets.made_here else []
+            case RegistryRights():
+                return []  # nothing of the cluster's
 
     def chart(self, chart: Chart) -> list[Object]:
         """A chart of ours with its own kinds."""

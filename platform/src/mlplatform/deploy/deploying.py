@@ -20,8 +20,10 @@ from mlplatform.cluster.releases import HELM, Release, Releases
 from mlplatform.cluster.rendering import Renderer, shape
 from mlplatform.deploy.applied import Applied
 from mlplatform.deploy.readiness import Verdict, pod_trouble, verdicts
+from mlplatform.deploy.registry_step import RegistryStep
 from mlplatform.environment import Environment
 from mlplatform.errors import ConfigError, Unavailable
+from mlplatform.plan.registry_rights import RegistryRights
 from mlplatform.plan.steps import Chart, Manifests, RemoteChart, SecretObject, Secrets, Step
 
 _LOOK = 1.0
@@ -60,6 +62,7 @@ class Deployment:
         cluster: where.
         progress: who is told.
         theirs: seconds for which an operation of helm that has not ended is somebody's.
+        registry: the registry's address, where it is not reached by kubectl's port-forward.
     """
 
     environment: Environment
@@ -68,6 +71,7 @@ class Deployment:
     cluster: Cluster
     progress: Progress
     theirs: float = THEIRS
+    registry: str = ""
     renderer: Renderer = field(init=False)
     releases: Releases = field(init=False)
 
@@ -99,6 +103,8 @@ class Deployment:
         """What a step would change. Nothing is written, here or there: credentials that would be made by chance count as new."""
         if isinstance(step.source, Secrets) and not self._known(step.source):
             return Change(new=tuple(self.wanted(step)))
+        if isinstance(step.source, RegistryRights):
+            return self.rights(step).change()
         return self.change_by(self.writings(step))
 
     def change_by(self, writings: Sequence[Writing]) -> Change:
@@ -115,6 +121,8 @@ class Deployment:
                 return self._chart_writings(step, chart, self.releases.find(chart))[1]
             case Secrets() as secrets if not self._known(secrets):
                 return []
+            case RegistryRights():
+                return []  # nothing of the cluster's
             case _:
                 return [self._applied(step).writing(self._objects(step))]
 
@@ -126,6 +134,8 @@ class Deployment:
 
     def wanted(self, step: Step) -> list[Name]:
         """What it makes."""
+        if isinstance(step.source, RegistryRights):
+            return []  # nothing of the cluster's
         if isinstance(step.source, Secrets):
             return [Name.of(shape(each)) for each in step.source.objects]
         return [Name.of(thing) for thing in self.renderer.objects(step) or []]
@@ -134,12 +144,25 @@ class Deployment:
         """What of it is not ready, and why: the objects, then the pods behind them."""
         return self._trouble(self.wanted(step))
 
+    def rights(self, step: Step) -> RegistryStep:
+        """That step, to ask the registry itself."""
+        match step.source:
+            case RegistryRights() as rights:
+                return RegistryStep(cluster=self.cluster, rights=rights, address=self.registry)
+            case _:
+                raise AssertionError(step.name)
+
     # -- one step ---------------------------------------------------------------------------------------------------------
 
     def _step(self, step: Step) -> bool:
         match step.source:
             case Chart() | RemoteChart() as chart:
                 return self._release(step, chart)
+            case RegistryRights():
+                change = self.rights(step).bring(step.patience)
+                if not change.nothing:
+                    self.progress.change(change)
+                return not change.nothing
             case _:
                 things, applied = self._objects(step), self._applied(step)
                 change = self.change_by([applied.writing(things)])

@@ -7,11 +7,14 @@ from collections.abc import Iterator, Mapping
 from mlplatform import google_names
 from mlplatform.environment import Environment
 from mlplatform.google_names import Engine, database_user
-from mlplatform.plan import alerting
+from mlplatform.plan import alerting, registry_rights
 from mlplatform.plan.steps import Credential, SecretObject
 
 STORE = "mlpipeline-minio-artifact"
 """The keys of the object store that speaks S3, by the name that Kubeflow Pipelines knows."""
+
+_OLD_PASSWORDS = 60
+"""Seconds for which the registry may take a password that was changed."""
 
 
 def mysql(environment: Environment) -> str:
@@ -71,18 +74,26 @@ def _registry(environment: Environment) -> Iterator[SecretObject]:
     settings = "\n".join(
         [
             "[mlflow]",
-            "default_permission = READ",
+            # Who has no role in a workspace sees nothing of it; roles are written by the step `registry-rights`.
+            "default_permission = NO_PERMISSIONS",
+            "grant_default_workspace_access = false",
+            # A password is hashed anew for each check, several times a request. So long, another replica still takes one that was changed.
+            f"auth_cache_ttl_seconds = {_OLD_PASSWORDS}",
             f"database_uri = {_url(environment, 'mlflow_auth', 'database')}",
-            "admin_username = admin",
+            f"admin_username = {registry_rights.ADMIN}",
             "admin_password = {{ .admin }}",
             "authorization_function = mlflow.server.auth:authenticate_request_basic_auth",
             "",
         ]
     )
-    data = {"basic_auth.ini": settings, "session": "{{ .session }}"}
+    data = {"basic_auth.ini": settings, "session": "{{ .session }}", "password": "{{ .admin }}"}
     yield _object(
         "mlflow", "mlflow-auth", data, {"database": database_user("mlflow_auth"), "admin": "mlflow-admin", "session": "mlflow-session"}
     )
+    for account in registry_rights.accounts(environment):
+        told = {"url": registry_rights.URL, "username": account.user, "password": "{{ .password }}", "workspace": account.workspace}
+        for kept in account.kept_in:
+            yield _object(kept.namespace, kept.name, told, {"password": account.credential})
 
 
 def _triggers(environment: Environment) -> Iterator[SecretObject]:
@@ -91,9 +102,6 @@ def _triggers(environment: Environment) -> Iterator[SecretObject]:
         url = {"url": _url(environment, database, "password")}
         yield _object(namespace, "retraining-database", url, {"password": database_user(database)})
         yield _object(namespace, "retraining-token", {"token": "{{ .token }}"}, {"token": f"retraining-token-{team}"})
-        if environment.rolled_out_by_trigger(team):
-            asks = {"username": f"retraining-{team}", "password": "{{ .password }}"}
-            yield _object(namespace, "retraining-registry", asks, {"password": f"mlflow-retraining-{team}"})
 
 
 def _review(environment: Environment) -> Iterator[SecretObject]:

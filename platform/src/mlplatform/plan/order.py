@@ -12,6 +12,7 @@ from typing import Any
 from mlplatform.environment import Environment
 from mlplatform.plan import alerting, values, values_of_teams
 from mlplatform.plan.credentials import postgresql, secret_objects
+from mlplatform.plan.registry_rights import registry_rights
 from mlplatform.plan.steps import SYSTEM, Chart, Manifests, RemoteChart, Secrets, Step
 
 KEPT = (
@@ -127,6 +128,15 @@ def _middle(environment: Environment) -> Iterator[Step]:
         patience=900,
     )
     yield _chart("mlflow", "the registry, with authentication and its artifacts behind it", values.mlflow(environment), namespace="mlflow")
+    rights = registry_rights(environment)
+    yield Step(
+        name="registry-rights",
+        what=f"who may do what in the registry: {', '.join(rights.workspaces) or 'no teams'}; others' are {'to be read' if environment.registry.others == 'read' else 'hidden'}",
+        owner="teams of the environment",
+        source=registry_rights(environment),
+        ready="the registry knows each by its password, and grants it no more",
+        patience=120,
+    )
     yield _chart("gpu-queue", "the line in front of GPUs: kind, gate, guards, controller", values.gpu_queue(environment), namespace="gpu-queue", ready="the kind is established and its pods are ready")  # fmt: skip
     if environment.cloud is not None:
         yield _chart("gke", "in which order GPUs are looked for, and the entrance to the pages", values.gke(environment), ready="the entrance is programmed")  # fmt: skip

@@ -10,6 +10,7 @@ from typing import Any
 from mlplatform.contradictions import unready
 from mlplatform.environment import Environment
 from mlplatform.plan.cost import Estimate, estimate
+from mlplatform.plan.registry_rights import RegistryRights
 from mlplatform.plan.steps import Step
 from mlplatform.release import Standing, Way
 
@@ -95,13 +96,19 @@ def report(
     rows = tuple(
         Row(
             step=step,
-            objects=None if objects is None else dict(sorted(Counter(str(thing["kind"]) for thing in objects).items())),
+            objects=_counted(step, objects),
             difference=(differences or {}).get(step.name),
         )
         for step, objects in found
     )
     missing = tuple(unready(environment))
     return Report(environment=environment, rows=rows, cost=estimate(environment), missing=missing, releases=releases)
+
+
+def _counted(step: Step, objects: Sequence[Mapping[str, Any]] | None) -> dict[str, int] | None:
+    if isinstance(step.source, RegistryRights):
+        return step.source.counts
+    return None if objects is None else dict(sorted(Counter(str(thing["kind"]) for thing in objects).items()))
 
 
 def as_json(report: Report) -> dict[str, Any]:

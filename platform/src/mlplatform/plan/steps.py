@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mlplatform.plan.registry_rights import RegistryRights
+
 SYSTEM = "millrace-system"
 """The namespace that is ours alone: the lock, what each step has applied, and the releases that belong to no component."""
 
@@ -84,7 +86,7 @@ class Step:
     """For people: what is there when it is done."""
     owner: str
     """Who alone writes its objects."""
-    source: Chart | RemoteChart | Manifests | Secrets
+    source: Chart | RemoteChart | Manifests | Secrets | RegistryRights
     ready: str = "all its pods are ready"
     """What is waited for, for people."""
     patience: int = 300

@@ -12,6 +12,7 @@ from gpuqueue import labels
 from mlplatform import google_names
 from mlplatform.environment import Environment
 from mlplatform.plan.credentials import databases, mysql, secret_objects
+from mlplatform.plan.registry_rights import accounts
 from mlplatform.services import Database, Deployable
 from mlplatform.teams import Team
 
@@ -154,7 +155,10 @@ def mlflow(environment: Environment) -> Values:
         "image": image(environment, Deployable.MLFLOW),
         "replicas": 2 if buckets else 1,
         "database": {"secretName": "mlflow-database"},
-        "auth": {"secretName": "mlflow-auth"},
+        "auth": {
+            "secretName": "mlflow-auth",
+            "people": {each.kept_in[0].name: [subject(member) for member in each.people] for each in accounts(environment) if each.people},
+        },
         "artifacts": {"destination": f"gs://{buckets.mlflow}"}
         if buckets
         else {"claim": "mlflow-artifacts", "size": environment.storage.claim},

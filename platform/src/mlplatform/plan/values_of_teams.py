@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlplatform.environment import Environment
+from mlplatform.plan.registry_rights import ACCOUNT_SECRET
 from mlplatform.plan.values import Values, entrance_peers, image, named, subject, watched
 from mlplatform.services import Deployable, ServedModel
 from mlplatform.teams import Lane, Role, Team
@@ -64,13 +65,13 @@ def retraining(environment: Environment, team_name: str) -> Values:
         "workspace": {"claim": ""},
         "database": {"secretName": "retraining-database"},
         "token": {"secretName": "retraining-token"},
+        "registry": {"secretName": ACCOUNT_SECRET},
         "monitoring": watched(environment, once=team_name == next(iter(environment.teams))),
     }
     if models := environment.rolled_out_by_trigger(team_name):
         found["rollouts"] = {
             "releases": {name: {"release": name, "namespace": model.namespace} for name, model in models.items()},
             "prometheus": environment.monitoring.asked,
-            "registry": {"secretName": "retraining-registry"},
         }
     return found
 

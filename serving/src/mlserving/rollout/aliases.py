@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mlserving.errors import Unavailable
+from mlserving.errors import ConfigError, Unavailable
 
 CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
 ROLLED_BACK = "rolled_back"
@@ -25,6 +25,8 @@ ROLLED_BACK = "rolled_back"
 RUN = "run_id"
 """Tag of a version: the pipeline run that made it."""
 _MOST_VERSIONS = 10_000
+_WHO, _FORBIDDEN = 401, 403
+_STATUS = {"UNAUTHENTICATED": _WHO, "CUSTOMER_UNAUTHORIZED": _WHO, "PERMISSION_DENIED": _FORBIDDEN}
 
 
 @functools.cache
@@ -45,15 +47,12 @@ def is_there(uri: str) -> bool:
 
 
 def aliases_of(client: Any, model: str) -> dict[str, int]:
-    """Which version carries which alias; empty where the model is not registered."""
-    from mlflow.exceptions import MlflowException
+    """Which version carries which alias; empty where the model is not registered.
 
-    try:
-        return {name: int(version) for name, version in client.get_registered_model(model).aliases.items()}
-    except MlflowException as error:
-        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
-            return {}
-        raise
+    It is searched for: a server with permissions refuses a model that nobody has registered as it refuses one that is somebody else's.
+    """
+    found = client.search_registered_models(f"name='{model}'", max_results=1)
+    return {name: int(version) for each in found for name, version in each.aliases.items()}
 
 
 def promote(client: Any, model: str, version: int) -> None:
@@ -98,7 +97,7 @@ class Registry:
         return max((int(version.version) for version in found if version.tags.get(RUN) == run_id), default=None)
 
     def promote(self, model: str, version: int) -> None:
-        """Make `version` the champion, if it is not. Raises Unavailable."""
+        """Make `version` the champion, if it is not. Raises as `translated` does."""
         found = self.aliases(model)
         if found and found.get(CHAMPION) != version:
             with translated(self._uri):
@@ -114,15 +113,49 @@ class Registry:
 
 @contextlib.contextmanager
 def translated(uri: str) -> Iterator[None]:
-    """MLflow's errors as ours."""
+    """MLflow's errors as ours.
+
+    Raises:
+        Unavailable: it did not answer, or not to this password; a pod that starts again has the new one.
+        ConfigError: this account may not do that.
+    """
     try:
         yield
     except OSError as error:
+        _tell_refusal(uri, error)
         raise Unavailable(
             f"The registry's files could not be written: {error}. Free some space and type the same command again."
         ) from error
     except _foreign_errors() as error:
+        _tell_refusal(uri, error)
         raise Unavailable(f"The registry at {_shown(uri)} did not answer: {error}. Type the same command again.") from error
+
+
+def _tell_refusal(uri: str, error: Exception) -> None:
+    """Raise what a server means that knows whom it lets do what. Artifacts come by plain HTTP, so their errors are those of `requests`."""
+    status = getattr(getattr(error, "response", None), "status_code", None) or _STATUS.get(getattr(error, "error_code", ""))
+    workspace = os.environ.get("MLFLOW_WORKSPACE", "")
+    if status == _WHO:
+        raise Unavailable(
+            f"The registry at {_shown(uri)} does not take the password of {_account()}, which was changed or never made: "
+            "`make status-platform ENV=…` says which; whoever starts again takes the new one."
+        ) from error
+    if status == _FORBIDDEN:
+        place = f" in the workspace {workspace}" if workspace else ""
+        raise ConfigError(
+            f"The registry at {_shown(uri)} does not let {_account()} do that{place}: an account changes what is its own team's, "
+            "and `make status-platform ENV=…` says which grants are missing."
+        ) from error
+    if workspace and f"Workspace '{workspace}' not found" in str(error):
+        raise ConfigError(
+            f"The registry at {_shown(uri)} has no workspace {workspace}: MLFLOW_WORKSPACE names a team, and `make deploy-platform ENV=…` makes its own."
+        ) from error
+
+
+def _account() -> str:
+    from mlflow.utils.credentials import read_mlflow_creds
+
+    return read_mlflow_creds().username or "nobody (MLFLOW_TRACKING_USERNAME names no account)"
 
 
 def _foreign_errors() -> tuple[type[Exception], ...]:
