@@ -64,7 +64,7 @@ def run(project: str, *words: str | Path, workspace: Path) -> Ran:
     started = time.monotonic()
     ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LONGEST)
     record = json.loads(ended.stdout or "{}")
-    found = list(workspace.glob(f"projects/*/runs/{record.get('id')}/artifacts/*/evaluate/evaluation/verdict.json"))
+    found = list(workspace.glob(f"projects/*/runs/{record.get('run')}/artifacts/*/evaluate/evaluation/verdict.json"))
     if len(found) != 1:
         raise SystemExit(f"{' '.join(command)}\nended with {ended.returncode} and no verdict:\n{ended.stderr or ended.stdout}")
     seconds = time.monotonic() - started
