@@ -24,7 +24,7 @@ class BaselineAnswers:
     """A baseline's outputs for the test rows."""
 
     outputs: Outputs
-    """Empty for similarity: chance has no embedding."""
+    """For similarity the label only: there is no embedding, and neighbours are those of chance."""
     classes: tuple[str, ...] = ()
     """What the columns of `scores` stand for."""
 
@@ -69,15 +69,14 @@ def answer(baseline: Baseline, label: Label, train: pa.Table, test: pa.Table, *,
         test: test rows.
         task: the project's task.
     """
-    if task == "similarity":
-        return BaselineAnswers(outputs={})
     if label.column not in train.column_names:
         return BaselineAnswers(outputs={"score": np.zeros(len(test))})
     train = train.filter(pc.is_valid(train[label.column]))
     groups = _groups(train, test, baseline.column)
     column = train[label.column]
     if label.kind == "class":
-        return _most_frequent(column, groups)
+        counted = _most_frequent(column, groups)
+        return BaselineAnswers(outputs={"label": counted.outputs["label"]}) if task == "similarity" else counted
     if label.kind == "classes":
         return _shares(column, groups)
     if label.kind == "flag":

@@ -149,13 +149,13 @@ def _contest(
     labels = _flattened(rows[label.column]) if label.kind == "classes" else rows[label.column]
     named = [labels, *_names_in(side), *([pa.array(side.classes, pa.string())] if side.opponent.kind == "champion" else [])]
     space = space_of(challenger[1], named if label.kind in ("class", "classes") else [], label.other)
-    truth = read_truth(label, rows[label.column], space)
+    truth, embeds = read_truth(label, rows[label.column], space), project.task == "similarity"
     return Contest(
         model=project.model_name,
         task=project.task,
         truth=truth,
-        challenger=read_answers(truth, challenger[0], challenger[1], space, capacity=capacity, who="the challenger"),
-        champion=read_answers(truth, side.outputs, side.classes, space, capacity=capacity, who=side.opponent.name),
+        challenger=read_answers(truth, *challenger, space, capacity=capacity, embeds=embeds, who="the challenger"),
+        champion=read_answers(truth, side.outputs, side.classes, space, capacity=capacity, embeds=embeds, who=side.opponent.name),
         opponent=side.opponent,
         measured=measured,
         columns={wanted.column: rows[wanted.column] for wanted in project.evaluation.slices},
@@ -169,7 +169,7 @@ def _baseline(project: Project, label: Label, rows: pa.Table, data: Path) -> Sid
     wanted = [name for name in baselines.columns_needed(baseline, label) if files and name in pq.read_schema(files[0]).names]
     train = pa.concat_tables([pq.read_table(file, columns=wanted) for file in files]) if files else pa.table({})
     found = baselines.answer(baseline, label, train, rows, task=project.task)
-    name = "chance" if project.task == "similarity" else f"the baseline '{baselines.describe(baseline, label)}'"
+    name = f"the baseline '{baselines.describe(baseline, label)}'" + (", and chance" if project.task == "similarity" else "")
     return Side(opponent=Opponent(kind="baseline", name=name), outputs=found.outputs, classes=found.classes)
 
 
