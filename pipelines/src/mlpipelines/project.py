@@ -89,6 +89,26 @@ class Label(Section):
     other: str = "other"
 
 
+class ValidationHolds(Section):
+    """What the validation set must hold beside a tenth of the training rows. A run whose set does not is refused, with what is short."""
+
+    pairs: float | None = Field(default=None, gt=0, le=1)
+    """Of this share of the labels that are trained on, two rows at least: pairs known to be alike, and pairs known to differ. For text labels."""
+    distinct: dict[str, int] = {}
+    """Variety: by column, how many different values at least."""
+    spread: dict[str, float] = {}
+    """By column (a vertical, an operator): the share that each value of it must have at least; a rare one half of its share of the training rows."""
+    like_newest: dict[str, float] = {}
+    """Production's context: by column, how far the shares of its values may lie from those of the newest rows (total variation distance). Needs `time`."""
+    newest_days: int = Field(default=30, gt=0)
+    """How many days the newest rows are, counted back from the last row that is not sealed."""
+
+    @property
+    def columns(self) -> set[str]:
+        """Every column that is named."""
+        return {*self.distinct, *self.spread, *self.like_newest}
+
+
 class Split(Section):
     """Who is trained on, who watches training, and who judges. The test set is sealed on the first run only."""
 
@@ -105,6 +125,7 @@ class Split(Section):
     """Keep each value's share alike in every split (the label, usually)."""
     balance: str | None = None
     """Give every value of this column (a team, a vertical) the same weight in the validation set as far as rows allow."""
+    validation_holds: ValidationHolds = ValidationHolds()
     near_duplicates: list[str] = []
     """Columns whose normalised text is compared across splits; what agrees is reported in the manifest."""
     seed: int = 17
@@ -430,6 +451,7 @@ class Project(Section):
             **{f"evaluation.slices.{i}.column": s.column for i, s in enumerate(self.evaluation.slices)},
             **{f"monitor.slices.{i}": c for i, c in enumerate(self.monitor.slices)},
             **{f"split.near_duplicates.{i}": c for i, c in enumerate(self.split.near_duplicates)},
+            **{f"split.validation_holds: {c}": c for c in self.split.validation_holds.columns},
         }
         for field, column in mentioned.items():
             if column is not None and column not in known:
@@ -448,6 +470,15 @@ class Project(Section):
             raise ValueError(f"the task {self.task!r} needs 'label'")
         if self.label is not None and self.label.column in self.features:
             raise ValueError(f"the label {self.label.column!r} is also a feature: the model would read the answer")
+        return self
+
+    @model_validator(mode="after")
+    def _validation_set_can_be_checked(self) -> Project:
+        holds = self.split.validation_holds
+        if holds.like_newest and self.time is None:
+            raise ValueError("split.validation_holds.like_newest needs 'time'")
+        if holds.pairs is not None and (self.label is None or self.label.kind != "class"):
+            raise ValueError("split.validation_holds.pairs needs a label of kind 'class'")
         return self
 
     @model_validator(mode="after")
