@@ -21,8 +21,7 @@ from typing import Any
 import yaml
 
 from mlpipelines.errors import ConfigError, Unavailable
-from mlpipelines.freshness import learns_from_predictions, mark_of, mark_of_files
-from mlpipelines.own_code import mark_of_work
+from mlpipelines.freshness import learns_from_predictions, mark_of
 from mlpipelines.project import Project
 
 OPEN = frozenset({"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"})
@@ -172,7 +171,7 @@ def start_run(
         Unavailable: it is not known whether it was started.
     """
     from mlpipelines.pipeline import Target, compile_pipeline, require_digest
-    from mlpipelines.run import lineage_of
+    from mlpipelines.run import lineage_of, marks_of_training
 
     require_digest(image)
     with tempfile.TemporaryDirectory() as temporary:
@@ -187,13 +186,7 @@ def start_run(
                 "reason": reason,
                 "freshness": mark_of(project.source, folder, uuid.uuid4().hex),  # names of runs may be alike
                 "labels": uuid.uuid4().hex if learns_from_predictions(project) else "",  # they lie in the cluster's workspace
-                "lineage": {
-                    **lineage_of(folder),
-                    "image": image,
-                    "reason": reason,
-                    "files": mark_of_files(project.source, folder),
-                    "work": mark_of_work(project, folder, image),
-                },
+                "lineage": {**lineage_of(folder), "image": image, "reason": reason, **marks_of_training(project, folder, image)},
             },
         )
 

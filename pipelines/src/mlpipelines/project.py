@@ -197,6 +197,9 @@ class Training(Section):
     """First and last step of the TF Profiler trace."""
     parameters: dict[str, Any] = {}
     """Handed to `model.py` as `context.parameters`."""
+    reuse: int | None = Field(default=None, ge=1)
+    """A registered version. Nothing is trained: its transform and its trained weights are taken, and `model.finish` builds what is served from them
+    and from today's training rows. `millrace run --reuse champion` sets it."""
 
 
 class Baseline(Section):
@@ -254,6 +257,9 @@ class Evaluation(Section):
     rule: Literal["better", "not_worse"] = "better"
     """`better`: the interval of the difference lies above `margin`; `not_worse`: above minus `margin`."""
     margin: float = Field(default=0.0, ge=0)
+    reuse_margin: float = Field(default=0.005, ge=0)
+    """A version that reuses a training (`training.reuse`) is held to `not_worse` with this margin, whatever `rule` says: what its new labels are
+    for, the sealed rows may not hold."""
     floor: float | None = None
     """Never bless a model below this, whatever the champion does."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
@@ -525,8 +531,10 @@ class Project(Section):
         }
         if "source" not in _SECTIONS_READ[step]:
             neutral["source"] = _ALREADY_READ
-        if step == "ingest" and self.source.learn_from:  # whose predictions
-            neutral["deployment"] = Deployment(model=self.deployment.model)
+        if (step == "ingest" and self.source.learn_from) or (step in ("transform", "train") and self.training.reuse):
+            neutral["deployment"] = Deployment(model=self.deployment.model)  # whose predictions; whose versions
+        if step == "transform" and self.training.reuse:
+            neutral["training"] = Training(reuse=self.training.reuse)
         return self.model_copy(update={**neutral, "description": ""})
 
 

@@ -14,7 +14,8 @@ The contract, the same for every kind of model:
   brings its own loss (`add_loss`).
 - `model.finish(model, context, examples) -> keras.Model`, optional: after fitting, build what is served from the trained
   model and the training examples (an index of neighbours, a calibration, a threshold). `examples()` starts a new
-  iteration over unshuffled training batches.
+  iteration over unshuffled training batches. A run with `training.reuse` calls it without a training before it: on an
+  earlier training's model, with today's examples and classes (`build` gets the context of then).
 """
 
 from __future__ import annotations

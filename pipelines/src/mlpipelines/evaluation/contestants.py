@@ -29,7 +29,7 @@ from mlpipelines.project import Capacity, Label, Project
 from mlpipelines.publishing import registry
 from mlpipelines.publishing.parity import TOLERANCE
 from mlpipelines.publishing.registry import RegisteredVersion
-from mlpipelines.workspace import Workspace
+from mlpipelines.workspace import Workspace, read_json
 
 SECONDS_A_DAY = 86_400
 DAYS_A_WEEK = 7
@@ -107,7 +107,8 @@ def ask_both(
         side = _baseline(project, project.label, rows, data)
     else:
         side = _champion(champion, challenger, outputs) if unchanged else _ask_champion(project, workspace, champion, rows, say)
-        unchanged = unchanged or same_answers(outputs, side.outputs)
+        knows_more = side.classes != challenger.classes or (project.training.reuse is not None and not _same_rows(champion, data))
+        unchanged = unchanged or (not knows_more and same_answers(outputs, side.outputs))
     contest = _contest(project, rows, (outputs, challenger.classes), side, measured, unchanged=unchanged)
     return Asked(contest=contest, outputs=outputs, fingerprint=own)
 
@@ -117,6 +118,12 @@ def is_same(champion: RegisteredVersion, own: str, training: str) -> bool:
     return champion.tags.get(registry.FINGERPRINT) == own or (
         bool(training) and champion.tags.get(registry.TRAINING_FINGERPRINT) == training
     )
+
+
+def _same_rows(champion: RegisteredVersion, data: Path) -> bool:
+    """Whether the champion was made of the rows in `data`. If not, labels were added or taken away, also where the sealed rows' answers stay."""
+    manifest = Data(data).manifest
+    return manifest.is_file() and champion.tags.get("data_hash") == read_json(manifest).get("content_hash")
 
 
 def same_answers(ours: Outputs, theirs: Outputs) -> bool:
