@@ -135,6 +135,33 @@ class Model:
         """TensorBoard logs and the profiler trace."""
         return self.root / "logs"
 
+    @property
+    def trained(self) -> Path:
+        """`Trained`: what a later run builds on that trains nothing. Only where `model.py` has a `finish`."""
+        return self.root / "trained"
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training left for runs that train nothing (`training.reuse`). It is registered beside the SavedModel."""
+
+    root: Path
+
+    @property
+    def facts(self) -> Path:
+        """`TrainedFacts` as JSON: what `build` was told, and which rows and code the weights come from."""
+        return self.root / "trained.json"
+
+    @property
+    def weights(self) -> Path:
+        """The values of the trained model's variables, in their order (.npz)."""
+        return self.root / "weights.npz"
+
+    @property
+    def transform_output(self) -> Path:
+        """The transform that the weights belong to, as `Transformed.transform_output`."""
+        return self.root / "transform_output"
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:

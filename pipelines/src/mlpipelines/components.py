@@ -121,7 +121,14 @@ def transform(
     with step("transform", project=project, project_dir=project_dir, workspace=workspace) as at:
         from mlpipelines.steps.transform import transform as run_step
 
-        run_step(project=at.project, project_dir=at.project_dir, state=at.state, data=Path(data.path), transformed=Path(transformed.path))
+        run_step(
+            project=at.project,
+            project_dir=at.project_dir,
+            state=at.state,
+            data=Path(data.path),
+            transformed=Path(transformed.path),
+            trained=at.trained(),
+        )
 
 
 def train(
@@ -150,6 +157,7 @@ def train(
             data=Path(data.path),
             transformed=Path(transformed.path),
             model=Path(model.path),
+            trained=at.trained(),
         )
         for name, value in report.headline().items():
             metrics.log_metric(name, value)

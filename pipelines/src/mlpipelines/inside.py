@@ -28,6 +28,20 @@ class StepContext:
     workspace: Workspace
     run_id: str
 
+    def trained(self) -> Path | None:
+        """What the version has left that `training.reuse` names, as `artifacts.Trained`; None where a model is to be trained.
+
+        Raises:
+            ConfigError: there is no such version, or it left nothing to build on.
+        """
+        version = self.project.training.reuse
+        if version is None:
+            return None
+        from mlpipelines.publishing.registry import version_of
+        from mlpipelines.publishing.trained_files import trained_files
+
+        return trained_files(self.workspace, version_of(self.workspace, self.project.model_name, version))
+
     @property
     def state(self) -> ProjectState:
         """What the project keeps between runs."""

@@ -21,8 +21,7 @@ from typing import Any
 import yaml
 
 from mlpipelines.errors import ConfigError, Unavailable
-from mlpipelines.freshness import learns_from_predictions, mark_of, mark_of_files
-from mlpipelines.own_code import mark_of_work
+from mlpipelines.freshness import learns_from_predictions, mark_of
 from mlpipelines.project import Project
 
 OPEN = frozenset({"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"})
@@ -183,7 +182,7 @@ def start_run(
         Unavailable: it is not known whether it was started.
     """
     from mlpipelines.pipeline import compile_pipeline, gpu_steps, target_of
-    from mlpipelines.run import lineage_of
+    from mlpipelines.run import lineage_of, marks_of_training
 
     target = replace(target_of(project, image, gpu_image), registry=registry)
     with tempfile.TemporaryDirectory() as temporary:
@@ -203,8 +202,7 @@ def start_run(
                     "image": image,
                     **({"gpu_image": gpu_image} if gpu_steps(project) else {}),
                     "reason": reason,
-                    "files": mark_of_files(project.source, folder),
-                    "work": mark_of_work(project, folder, image),
+                    **marks_of_training(project, folder, image),
                 },
             },
         )

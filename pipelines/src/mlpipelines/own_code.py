@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from mlpipelines.project import Project, Step
 from mlpipelines.project_file import to_json
@@ -52,7 +53,7 @@ def mark_of_work(project: Project, project_dir: Path, code: str) -> str:
         project_dir: its folder.
         code: which Millrace runs the steps: the hash of its source, or its image by digest.
     """
-    neutral = {name: Project.model_fields[name].get_default() for name in _NO_WORK}
+    neutral: dict[str, Any] = {name: Project.model_fields[name].get_default() for name in _NO_WORK}
     said = [code, hash_code(project, project_dir, "ingest"), hash_code(project, project_dir, "train")]
     said.append(to_json(project.model_copy(update=neutral)))
     return hashlib.sha256("\0".join(said).encode()).hexdigest()[:16]

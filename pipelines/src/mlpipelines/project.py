@@ -102,6 +102,26 @@ class Label(Section):
     other: str = "other"
 
 
+class ValidationHolds(Section):
+    """What the validation set must hold beside a tenth of the training rows. A run whose set does not is refused, with what is short."""
+
+    pairs: float | None = Field(default=None, gt=0, le=1)
+    """Of this share of the labels that are trained on, two rows at least: pairs known to be alike, and pairs known to differ. For text labels."""
+    distinct: dict[str, int] = {}
+    """Variety: by column, how many different values at least."""
+    spread: dict[str, float] = {}
+    """By column (a vertical, an operator): the share that each value of it must have at least; a rare one half of its share of the training rows."""
+    like_newest: dict[str, float] = {}
+    """Production's context: by column, how far the shares of its values may lie from those of the newest rows (total variation distance). Needs `time`."""
+    newest_days: int = Field(default=30, gt=0)
+    """How many days the newest rows are, counted back from the last row that is not sealed."""
+
+    @property
+    def columns(self) -> set[str]:
+        """Every column that is named."""
+        return {*self.distinct, *self.spread, *self.like_newest}
+
+
 class Split(Section):
     """Who is trained on, who watches training, and who judges. The test set is sealed on the first run only."""
 
@@ -125,6 +145,7 @@ class Split(Section):
     """Keep each value's share alike in every split (the label, usually)."""
     balance: str | None = None
     """Give every value of this column (a team, a vertical) the same weight in the validation set as far as rows allow."""
+    validation_holds: ValidationHolds = ValidationHolds()
     near_duplicates: list[str] = []
     """Columns whose normalised text is compared across splits; what agrees is reported in the manifest."""
     seed: int = 17
@@ -200,6 +221,9 @@ class Training(Section):
     """First and last step of the TF Profiler trace."""
     parameters: dict[str, Any] = {}
     """Handed to `model.py` as `context.parameters`."""
+    reuse: int | None = Field(default=None, ge=1)
+    """A registered version. Nothing is trained: its transform and its trained weights are taken, and `model.finish` builds what is served from them
+    and from today's training rows. `millrace run --reuse champion` sets it."""
 
 
 class Baseline(Section):
@@ -258,6 +282,9 @@ class Evaluation(Section):
     rule: Literal["better", "not_worse"] = "better"
     """`better`: the interval of the difference lies above `margin`; `not_worse`: above minus `margin`."""
     margin: float = Field(default=0.0, ge=0)
+    reuse_margin: float = Field(default=0.005, ge=0)
+    """A version that reuses a training (`training.reuse`) is held to `not_worse` with this margin, whatever `rule` says: what its new labels are
+    for, the sealed rows may not hold."""
     floor: float | None = None
     """Never bless a model below this, whatever the champion does."""
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
@@ -473,6 +500,7 @@ class Project(Section):
             **{f"monitor.slices.{i}": c for i, c in enumerate(self.monitor.slices)},
             **{f"split.near_duplicates.{i}": c for i, c in enumerate(self.split.near_duplicates)},
             **{f"source.images.{i}": c for i, c in enumerate(self.source.images)},
+            **{f"split.validation_holds: {c}": c for c in self.split.validation_holds.columns},
         }
         for field, column in mentioned.items():
             if column is not None and column not in known:
@@ -504,6 +532,15 @@ class Project(Section):
         for column in self.source.images:
             if self.column_types[column] != "bytes":
                 raise ValueError(f"source.images names {column!r}, whose type must be 'bytes'")
+        return self
+
+    @model_validator(mode="after")
+    def _validation_set_can_be_checked(self) -> Project:
+        holds = self.split.validation_holds
+        if holds.like_newest and self.time is None:
+            raise ValueError("split.validation_holds.like_newest needs 'time'")
+        if holds.pairs is not None and (self.label is None or self.label.kind != "class"):
+            raise ValueError("split.validation_holds.pairs needs a label of kind 'class'")
         return self
 
     @model_validator(mode="after")
@@ -572,8 +609,11 @@ class Project(Section):
         if step == "ingest" and self.source.learn_from:  # whose predictions
             neutral["deployment"] = Deployment(model=self.deployment.model)
         if step == "train":  # what the exported model can be asked, and how many cases people look at
-            neutral["deployment"] = Deployment(explanations=self.deployment.explanations)
+            neutral["deployment"] = Deployment(explanations=self.deployment.explanations, model=self.deployment.model if self.training.reuse else None)
             neutral["evaluation"] = Evaluation(capacity=self.evaluation.capacity)
+        if step == "transform" and self.training.reuse:  # whose versions, and which
+            neutral["deployment"] = Deployment(model=self.deployment.model)
+            neutral["training"] = Training(reuse=self.training.reuse)
         return self.model_copy(update={**neutral, "description": ""})
 
 

@@ -15,7 +15,8 @@ The contract, the same for every kind of model:
 - `model.finish(model, context, examples) -> keras.Model`, optional: after fitting, build what is served from the trained
   model and examples (an index of neighbours, a calibration, a threshold). `examples()` starts a new iteration over
   unshuffled training batches, `examples("validation")` one over the rows that watched training: the model was not fitted to
-  them, so they are what a calibration or a threshold is taken from.
+  them, so they are what a calibration or a threshold is taken from. A run with `training.reuse` calls it without a training before it: on an
+  earlier training's model, with today's examples and classes (`build` gets the context of then).
 - `decisions.decide(rows) -> pyarrow.Table`, optional, in a module of its own: what `millrace batch` decides from the scores of many rows
   together (who is matched with whom, a limit over all). `rows` is one table of all rows that a run scored: the key, the columns of the
   input that `decisions.COLUMNS` (a tuple of names) asks for, as they were, and the model's outputs as `output/<name>`. It depends on

@@ -113,14 +113,16 @@ def _plan(request: RunRequest, run_id: str) -> dict[str, Any]:
             "until": request.until,
             "accept_schema": request.accept_schema,
             "reason": request.reason,
-            "lineage": {
-                **lineage_of(project_dir),
-                "reason": request.reason,
-                "files": mark_of_files(request.project.source, project_dir),
-                "work": mark_of_work(request.project, project_dir, code),
-            },
+            "lineage": {**lineage_of(project_dir), "reason": request.reason, **marks_of_training(request.project, project_dir, code)},
         },
     }
+
+
+def marks_of_training(project: Project, project_dir: Path, code: str) -> dict[str, str]:
+    """Marks of the files and of the work that a training saw. A run that reuses one says so, and has none: nothing learned from its rows."""
+    if project.training.reuse is not None:
+        return {"reused_training": str(project.training.reuse)}
+    return {"files": mark_of_files(project.source, project_dir), "work": mark_of_work(project, project_dir, code)}
 
 
 def lineage_of(project_dir: Path) -> dict[str, str]:

@@ -25,13 +25,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from mlpipelines.artifacts import KEY, Evaluation, Model, Statistics
+from mlpipelines.artifacts import KEY, Evaluation, Model, Statistics, Trained
 from mlpipelines.errors import ConfigError, Conflict, ModelRejected, Unavailable
 from mlpipelines.evaluation.served_model import answer_rows, load_model
 from mlpipelines.evaluation.verdict import Verdict, from_json
 from mlpipelines.project import Project
 from mlpipelines.project_file import parse_project
 from mlpipelines.publishing import registry
+from mlpipelines.publishing.trained_files import trained_files
 from mlpipelines.steps.evaluate import evaluate
 from mlpipelines.steps.publish import publish
 from mlpipelines.steps.register import register
@@ -309,6 +310,52 @@ def test_a_training_run_again_that_answers_the_same_is_unchanged(room: Room) -> 
     export_model(Model(again).saved_model, 0.9)
     (Model(again).saved_model / "fingerprint.pb").write_bytes(b"other bytes, same answers")
     assert room.evaluate(again).outcome == "unchanged"
+
+
+def reusing(room: Room, skill: float) -> Path:
+    """A model that reuses version 1's training, in a room whose project says so."""
+    room.project = room.project.model_copy(update={"training": room.project.training.model_copy(update={"reuse": 1})})
+    folder = room.root / "models" / f"reusing-{skill}"
+    shutil.copytree(room.model(skill), folder)
+    (Model(folder).saved_model / "index.pb").write_bytes(b"other labels are looked up")
+    write_json(Model(folder).training, {"epochs_run": 0, "reused": {"version": 1, "data_hash": "d" * 64}})
+    return folder
+
+
+def test_labels_that_enter_without_training_make_a_version_also_where_no_sealed_answer_changes(room: Room) -> None:
+    room.crown(0.9)
+    same_rows = reusing(room, 0.9)
+    assert room.evaluate(same_rows).outcome == "unchanged"
+    write_json(room.root / "data/manifest.json", {"content_hash": "e" * 64, "rows": {"train": 905, "validation": 100}})
+    verdict = room.evaluate(same_rows)
+    assert verdict.outcome == "blessed"
+    assert verdict.checks[0].rule.startswith("not worse: interval above −0.005")
+    assert verdict.facts["training"] == f"none: that of version 1 (data {'d' * 12}), with the labels of these rows"
+    room.publish(same_rows, room.register(same_rows))
+    newest, oldest = registry.list_versions(room.workspace, "cards")
+    assert (newest["trained as"], oldest["trained as"]) == ("1", "1")
+    assert (newest["data"], oldest["data"]) == ("e" * 12, "d" * 12)
+
+
+def test_labels_that_make_the_answers_worse_are_rejected(room: Room) -> None:
+    room.crown(0.9)
+    worse = reusing(room, 0.8)
+    write_json(room.root / "data/manifest.json", {"content_hash": "e" * 64, "rows": {"train": 905, "validation": 100}})
+    assert room.evaluate(worse).outcome == "rejected"
+
+
+def test_what_a_training_left_is_found_again_in_the_registry_and_its_absence_is_told(room: Room) -> None:
+    room.crown(0.7)
+    first = registry.version_of(room.workspace, "cards", 1)
+    with pytest.raises(ConfigError, match=r"no finish\(\)"):
+        trained_files(room.workspace, first)
+    better = room.model(0.9)
+    Model(better).trained.mkdir()
+    write_json(Trained(Model(better).trained).facts, {"weights": "of the second"})
+    room.evaluate(better)
+    room.register(better)
+    kept = trained_files(room.workspace, registry.version_of(room.workspace, "cards", 2))
+    assert "of the second" in Trained(kept).facts.read_text()
 
 
 def test_a_version_carries_its_lineage_and_the_aliases_move(room: Room) -> None:

@@ -175,7 +175,7 @@ def test_an_embedding_is_judged_by_the_neighbours_that_it_brings_together(tmp_pa
 
     verdict = judged(tmp_path, project, pa.array([f"group {i}" for i in place]), answer)
     assert verdict.outcome == "blessed"
-    assert verdict.opponent.name == "chance"
+    assert verdict.opponent.name == "the baseline 'most frequent class', and chance"
     assert verdict.metrics["recall_at_1"] > 0.95
     assert set(verdict.metrics) >= {"recall_at_5", "knn_accuracy"}
 

@@ -195,3 +195,9 @@ def test_a_run_s_verdict_says_why_it_was_started(room: Room) -> None:
     )
     again = millrace("run", room.file.parent, "--run-id", "first", workspace=room.root, code=5)
     assert "there is a run first already" in again.stderr
+
+
+def test_a_run_that_reused_a_training_is_none_so_that_its_rows_are_still_new() -> None:
+    assert Training.of_run(5.0, {"lineage": {"reason": "labels", "reused_training": "3"}}) is None
+    assert Training.of_run(5.0, {"lineage": {"files": "f", "work": "w"}}) == Training(at=5.0, data="f", work="w")
+    assert Training.of_run(5.0, {}) == Training(at=5.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from mlpipelines.errors import ConfigError
 from mlpipelines.project import Project
 from mlpipelines.project_file import load_project
 from mlpipelines.workspace import Workspace, find_workspace
@@ -86,6 +87,38 @@ def _from_here(setting: str) -> str:
     if field in ("source.path", "schema_file") and value and not Path(value).is_absolute():
         return f"{field}{sign}{Path.cwd() / value}"
     return setting
+
+
+def add_reuse(parser: argparse.ArgumentParser) -> None:
+    """`--reuse`."""
+    parser.add_argument(
+        "--reuse",
+        default="",
+        metavar="VERSION",
+        help="train nothing: build on what trained this version, a number or `champion`, with today's rows as the examples that are looked up",
+    )
+
+
+def reusing(project: Project, version: str, workspace: Workspace) -> Project:
+    """The project with `training.reuse` as `--reuse` says it; as it is where it says nothing.
+
+    Raises:
+        ConfigError: it is neither a number nor `champion`, or there is no champion.
+    """
+    if not version:
+        return project
+    if version == "champion":
+        from mlpipelines.publishing import registry
+
+        champion = registry.champion_of(workspace, project.model_name)
+        if champion is None:
+            raise ConfigError(f"{project.model_name} has no champion whose training could be reused. Train one first: `millrace run`.")
+        version = str(champion.version)
+    if not version.isdecimal() or int(version) < 1:
+        raise ConfigError(
+            f"--reuse {version!r}: name a version by its number, or `champion`. `millrace models {project.model_name}` lists them."
+        )
+    return project.model_copy(update={"training": project.training.model_copy(update={"reuse": int(version)})})
 
 
 def workspace_of(arguments: argparse.Namespace) -> Workspace:

@@ -13,6 +13,7 @@ from mlpipelines.runs import RunRecord
 _EXAMPLES = """  millrace run pipelines/projects/transactions
   millrace run pipelines/projects/transactions --set source.kind=parquet --set source.path=rows.parquet
   millrace run my-project --accept-schema          the first run of a project without a reviewed schema
+  millrace run my-project --reuse champion         new labels, no training: what is served is built anew from the champion's training
   millrace run my-project --no-cache               every step anew"""
 _EXIT = {"blessed": 0, "unchanged": 0, "rejected": 3, "failed": 1, "interrupted": 130, "killed": 1}
 
@@ -20,10 +21,11 @@ _EXIT = {"blessed": 0, "unchanged": 0, "rejected": 3, "failed": 1, "interrupted"
 def main(argv: Sequence[str]) -> int:
     """Run the pipeline on this machine."""
     arguments = _parser().parse_args(argv)
+    workspace = options.workspace_of(arguments)
     request = RunRequest(
-        project=options.project_of(arguments),
+        project=options.reusing(options.project_of(arguments), arguments.reuse, workspace),
         project_dir=arguments.project_dir,
-        workspace=options.workspace_of(arguments),
+        workspace=workspace,
         since=arguments.since,
         until=arguments.until,
         accept_schema=arguments.accept_schema,
@@ -103,6 +105,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     options.add_project(parser)
     options.add_workspace(parser)
+    options.add_reuse(parser)
     parser.add_argument("--since", default="", metavar="TIME", help="read rows from this time on (ISO 8601)")
     parser.add_argument("--until", default="", metavar="TIME", help="read rows before this time (ISO 8601)")
     parser.add_argument("--accept-schema", action="store_true", help="accept the proposed schema at once, where the project has none")

@@ -139,7 +139,14 @@ def flags_of(label: Label, column: pa.ChunkedArray) -> Flags:
 
 
 def read_answers(
-    truth: Truth, outputs: Outputs, classes: Sequence[str], space: ClassSpace, *, capacity: float | None = None, who: str
+    truth: Truth,
+    outputs: Outputs,
+    classes: Sequence[str],
+    space: ClassSpace,
+    *,
+    capacity: float | None = None,
+    embeds: bool = False,
+    who: str,
 ) -> Answers:
     """A model's outputs as `Answers` over `space`.
 
@@ -149,6 +156,7 @@ def read_answers(
         classes: the model's own classes, in the order of its scores.
         space: the classes to tell them in.
         capacity: how many rows people look at.
+        embeds: whether answers are judged by their neighbours: those of the embedding, or of chance where there is none.
         who: the model's name in an error.
 
     Raises:
@@ -167,7 +175,7 @@ def read_answers(
     if truth.ids is None:
         raise ConfigError("evaluation needs a label to judge by: set `label` in project.yaml (`use: evaluation` hides it from the model).")
     ids = space.ids_of(_texts(outputs["label"])) if "label" in outputs else None
-    if "embedding" in outputs or not outputs:
+    if embeds:
         return Answers(ids=ids, per_row=_neighbour_outcomes(truth.ids, outputs))
     if ids is None:
         raise ModelRejected(f"{who} has no output 'label'. Export the model again: `millrace run`.")
@@ -206,7 +214,7 @@ def _chunk_outcomes(truth: Ids, scores: Floats) -> dict[str, Floats]:
 
 
 def _neighbour_outcomes(truth: Ids, outputs: Outputs) -> dict[str, Floats]:
-    return dict(judge_neighbours(np.asarray(outputs["embedding"]), truth) if outputs else chance_of_neighbours(truth))
+    return dict(judge_neighbours(np.asarray(outputs["embedding"]), truth) if "embedding" in outputs else chance_of_neighbours(truth))
 
 
 def _aligned(scores: npt.NDArray[Any], classes: Sequence[str], space: ClassSpace) -> Floats:

@@ -25,7 +25,7 @@ class BaselineAnswers:
     """A baseline's outputs for the test rows."""
 
     outputs: Outputs
-    """Empty for similarity: chance has no embedding."""
+    """For similarity the label only: there is no embedding, and neighbours are those of chance."""
     classes: tuple[str, ...] = ()
     """What the columns of `scores` stand for."""
 
@@ -80,19 +80,18 @@ def answer(
     if baseline.kind == "isolation_forest":
         known = {name: kind for name, kind in readable(features).items() if name in train.column_names}
         return BaselineAnswers(outputs={"score": forest_scores(train, test, known) if known and len(train) else np.zeros(len(test))})
-    if task == "similarity":
-        return BaselineAnswers(outputs={})
     if label.column not in train.column_names:
         return BaselineAnswers(outputs={"score": np.zeros(len(test))})
-    return _counted(baseline, label, train, test)
+    return _counted(baseline, label, train, test, task)
 
 
-def _counted(baseline: Baseline, label: Label, train: pa.Table, test: pa.Table) -> BaselineAnswers:
+def _counted(baseline: Baseline, label: Label, train: pa.Table, test: pa.Table, task: str) -> BaselineAnswers:
     train = train.filter(pc.is_valid(train[label.column]))
     groups = _groups(train, test, baseline.column)
     column = train[label.column]
     if label.kind == "class":
-        return _most_frequent(column, groups)
+        counted = _most_frequent(column, groups)
+        return BaselineAnswers(outputs={"label": counted.outputs["label"]}) if task == "similarity" else counted
     if label.kind == "classes":
         return _shares(column, groups)
     if label.kind == "flag":

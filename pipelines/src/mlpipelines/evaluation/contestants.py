@@ -30,7 +30,7 @@ from mlpipelines.project import Label, Project
 from mlpipelines.publishing import registry
 from mlpipelines.publishing.parity import TOLERANCE
 from mlpipelines.publishing.registry import RegisteredVersion
-from mlpipelines.workspace import Workspace
+from mlpipelines.workspace import Workspace, read_json
 
 Say = Callable[[str, float], None]
 
@@ -105,7 +105,8 @@ def ask_both(
         side = _baseline(project, project.label, rows, data)
     else:
         side = _champion(champion, challenger, outputs) if unchanged else _ask_champion(project, workspace, champion, rows, say)
-        unchanged = unchanged or same_answers(outputs, side.outputs)
+        knows_more = side.classes != challenger.classes or (project.training.reuse is not None and not _same_rows(champion, data))
+        unchanged = unchanged or (not knows_more and same_answers(outputs, side.outputs))
     contest = _contest(project, rows, (outputs, challenger.classes), side, measured, unchanged=unchanged)
     return Asked(contest=contest, outputs=outputs, fingerprint=own)
 
@@ -115,6 +116,12 @@ def is_same(champion: RegisteredVersion, own: str, training: str) -> bool:
     return champion.tags.get(registry.FINGERPRINT) == own or (
         bool(training) and champion.tags.get(registry.TRAINING_FINGERPRINT) == training
     )
+
+
+def _same_rows(champion: RegisteredVersion, data: Path) -> bool:
+    """Whether the champion was made of the rows in `data`. If not, labels were added or taken away, also where the sealed rows' answers stay."""
+    manifest = Data(data).manifest
+    return manifest.is_file() and champion.tags.get("data_hash") == read_json(manifest).get("content_hash")
 
 
 def same_answers(ours: Outputs, theirs: Outputs) -> bool:
@@ -138,13 +145,13 @@ def _contest(
     labels = _flattened(rows[label.column]) if label.kind == "classes" else rows[label.column]
     named = [labels, *_names_in(side), *([pa.array(side.classes, pa.string())] if side.opponent.kind == "champion" else [])]
     space = space_of(challenger[1], named if label.kind in ("class", "classes") else [], label.other)
-    truth = read_truth(label, rows[label.column], space)
+    truth, embeds = read_truth(label, rows[label.column], space), project.task == "similarity"
     return Contest(
         model=project.model_name,
         task=project.task,
         truth=truth,
-        challenger=read_answers(truth, challenger[0], challenger[1], space, capacity=capacity, who="the challenger"),
-        champion=read_answers(truth, side.outputs, side.classes, space, capacity=capacity, who=side.opponent.name),
+        challenger=read_answers(truth, *challenger, space, capacity=capacity, embeds=embeds, who="the challenger"),
+        champion=read_answers(truth, side.outputs, side.classes, space, capacity=capacity, embeds=embeds, who=side.opponent.name),
         opponent=side.opponent,
         measured=measured,
         columns={wanted.column: rows[wanted.column] for wanted in project.evaluation.slices},
@@ -160,7 +167,7 @@ def _baseline(project: Project, label: Label, rows: pa.Table, data: Path) -> Sid
     ]
     train = pa.concat_tables([pq.read_table(file, columns=wanted) for file in files]) if files else pa.table({})
     found = baselines.answer(baseline, label, train, rows, task=project.task, features=project.features)
-    name = "chance" if project.task == "similarity" else f"the baseline '{baselines.describe(baseline, label)}'"
+    name = f"the baseline '{baselines.describe(baseline, label)}'" + (", and chance" if project.task == "similarity" else "")
     return Side(opponent=Opponent(kind="baseline", name=name), outputs=found.outputs, classes=found.classes)
 
 

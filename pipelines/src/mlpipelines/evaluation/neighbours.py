@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 NEIGHBOURS = 5
 _CELLS = 16_000_000
+_BLOCK = 64
 
 Floats = npt.NDArray[np.float64]
 Ids = npt.NDArray[np.int64]
@@ -55,20 +56,38 @@ def chance_of_neighbours(labels: Ids) -> dict[str, Floats]:
 
 
 def _nearest(unit: npt.NDArray[np.float32], count: int) -> tuple[Ids, npt.NDArray[np.float32]]:
-    """The nearest `count` other rows of each row, nearest first, and their cosines."""
+    """The nearest `count` other rows of each row, nearest first, and their cosines.
+
+    The other rows are looked at in blocks. The nearest of all lie in the `count` blocks with the nearest rows, so only these are searched:
+    each block outside them is beaten by one row of every block inside.
+    """
     rows = len(unit)
+    blocks = -(-rows // _BLOCK)
+    padded = np.zeros((blocks * _BLOCK, unit.shape[1]), dtype=np.float32)
+    padded[:rows] = unit
     places = np.empty((rows, count), dtype=np.int64)
     cosines = np.empty((rows, count), dtype=np.float32)
     step = max(1, _CELLS // rows)
     for start in range(0, rows, step):
         stop = min(start + step, rows)
-        near = unit[start:stop] @ unit.T
+        near = unit[start:stop] @ padded.T
+        near[:, rows:] = -np.inf
         near[np.arange(stop - start), np.arange(start, stop)] = -np.inf
-        best = np.argpartition(near, rows - count, axis=1)[:, rows - count :]
-        order = np.argsort(-np.take_along_axis(near, best, axis=1), axis=1, kind="stable")
-        places[start:stop] = np.take_along_axis(best, order, axis=1)
-        cosines[start:stop] = np.take_along_axis(near, places[start:stop], axis=1)
+        in_blocks = near.reshape(stop - start, blocks, _BLOCK)
+        searched = _largest(in_blocks.max(axis=2), min(count, blocks))
+        found = np.take_along_axis(in_blocks, searched[:, :, None], axis=1).reshape(stop - start, -1)
+        place = (searched[:, :, None] * _BLOCK + np.arange(_BLOCK)).reshape(stop - start, -1)
+        best = _largest(found, count)
+        order = np.argsort(-np.take_along_axis(found, best, axis=1), axis=1, kind="stable")
+        best = np.take_along_axis(best, order, axis=1)
+        places[start:stop] = np.take_along_axis(place, best, axis=1)
+        cosines[start:stop] = np.take_along_axis(found, best, axis=1)
     return places, cosines
+
+
+def _largest(values: npt.NDArray[np.float32], count: int) -> Ids:
+    """The places of each row's `count` largest values, in no order."""
+    return np.argpartition(values, values.shape[1] - count, axis=1)[:, values.shape[1] - count :]
 
 
 def _vote(labels: Ids, closeness: npt.NDArray[np.float32]) -> Ids:

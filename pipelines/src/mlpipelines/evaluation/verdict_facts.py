@@ -57,6 +57,8 @@ def _window(window: Any) -> str:
 
 
 def _training(training: Mapping[str, Any]) -> str:
+    if reused := training.get("reused"):
+        return f"none: that of version {reused.get('version')} (data {str(reused.get('data_hash'))[:12]}), with the labels of these rows"
     wanted = {
         "epochs_run": "{:,.0f} epochs",
         "seconds": "{:,.0f} s",

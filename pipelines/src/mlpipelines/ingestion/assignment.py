@@ -19,6 +19,7 @@ from mlpipelines.errors import DataRejected
 from mlpipelines.ingestion.labels import missing_labels
 from mlpipelines.ingestion.spans import Codes, span_codes
 from mlpipelines.ingestion.splits import SIDES, Mask, SplitRows, codes, said_sides, select_test, select_validation, unit_hashes
+from mlpipelines.ingestion.validation_set import require_validation_set
 from mlpipelines.project import Project
 
 Places = npt.NDArray[np.int64]
@@ -108,7 +109,7 @@ def assign(
 
     Raises:
         ConfigError: the validation set would be too small.
-        DataRejected: nothing is left to train on.
+        DataRejected: nothing is left to train on, or the validation set does not hold what `split.validation_holds` asks for.
     """
     sealed = np.asarray(pc.is_in(rows[KEY], value_set=keys))
     sealed_group = np.zeros(len(sealed), dtype=np.bool_)
@@ -128,7 +129,9 @@ def assign(
         )
     validation = np.zeros(len(sealed), dtype=np.bool_)
     validation[free[select_validation(_at(prepared, free), project.split)]] = True
-    return Assigned(train=~(nowhere | validation), validation=validation, sealed=sealed, sealed_group=sealed_group, near_sealed=near_sealed)
+    train = ~(nowhere | validation)
+    require_validation_set(rows, train, validation, project)
+    return Assigned(train=train, validation=validation, sealed=sealed, sealed_group=sealed_group, near_sealed=near_sealed)
 
 
 def _near(prepared: SplitRows, period: Period | None, days: int) -> Mask:

@@ -25,6 +25,9 @@ from mlserving.rollout.aliases import CHALLENGER, CHAMPION
 FINGERPRINT = "model_fingerprint"
 TRAINING_FINGERPRINT = "training_fingerprint"
 MODEL_FOLDER = "saved_model"
+TRAINED_FOLDER = "trained"
+TRAINED_VERSION = "trained_version"
+"""The tag that names the version whose training a version reuses."""
 _SHOWN_OF_HASH = 12
 
 
@@ -92,9 +95,17 @@ def record_run(workspace: Workspace, entry: RunEntry, files: Mapping[Path, str])
 
 
 def register_version(
-    workspace: Workspace, *, project: str, model: str, run_id: str, saved_model: Path, tags: Mapping[str, str], description: str
+    workspace: Workspace,
+    *,
+    project: str,
+    model: str,
+    run_id: str,
+    saved_model: Path,
+    trained: Path | None = None,
+    tags: Mapping[str, str],
+    description: str,
 ) -> int:
-    """Register the SavedModel as the next version and give it the alias `challenger`.
+    """Register the SavedModel, and beside it what its training left, as the next version and give it the alias `challenger`.
 
     If the newest version has the same `model_fingerprint`, it is that version: a run that was killed here and started
     again does not register twice.
@@ -104,7 +115,8 @@ def register_version(
         if newest is not None and newest.tags.get(FINGERPRINT) == tags[FINGERPRINT]:
             version = newest.version
         else:
-            version = _create_version(workspace, project, model, run_id=run_id, saved_model=saved_model, tags=tags, description=description)
+            files = {MODEL_FOLDER: saved_model} | ({TRAINED_FOLDER: trained} if trained is not None and trained.is_dir() else {})
+            version = _create_version(workspace, project, model, run_id=run_id, files=files, tags=tags, description=description)
         if CHAMPION not in (newest.aliases if newest is not None and newest.version == version else ()):
             client_of(workspace).set_registered_model_alias(model, CHALLENGER, str(version))
         return version
@@ -184,12 +196,20 @@ def compare_runs(workspace: Workspace, run_ids: list[str]) -> list[dict[str, Any
 
 
 def _create_version(
-    workspace: Workspace, project: str, model: str, *, run_id: str, saved_model: Path, tags: Mapping[str, str], description: str
+    workspace: Workspace,
+    project: str,
+    model: str,
+    *,
+    run_id: str,
+    files: Mapping[str, Path],
+    tags: Mapping[str, str],
+    description: str,
 ) -> int:
     from mlflow.exceptions import MlflowException
 
     client, run = client_of(workspace), run_for(workspace, project, run_id)
-    log_files(client, run.info.run_id, saved_model, MODEL_FOLDER)
+    for folder, content in files.items():
+        log_files(client, run.info.run_id, content, folder)
     try:
         client.create_registered_model(model, tags={"project": project})
     except MlflowException as error:
@@ -252,6 +272,7 @@ def _version_row(entry: RegisteredVersion) -> dict[str, Any]:
         "data": tags.get("data_hash", "")[:_SHOWN_OF_HASH],
         "schema": tags.get("schema_hash", "")[:_SHOWN_OF_HASH],
         "code": tags.get("lineage.commit", "")[:_SHOWN_OF_HASH],
+        "trained as": tags.get(TRAINED_VERSION) or str(entry.version),
         "run": tags.get("run_id", ""),
         "verdict": tags.get("verdict", ""),
     }

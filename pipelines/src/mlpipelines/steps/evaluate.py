@@ -58,6 +58,7 @@ def evaluate(
         Unavailable: the registry does not answer.
     """
     require_metrics(project)
+    project = _held_to(project)
     seal = require_sealed(TestSet(test), workspace.project(project.name).sealed)
     project, rows = judged_by(project, TestSet(test).rows)
     training = read_if_there(Model(model).training)
@@ -94,6 +95,14 @@ def evaluate(
 def _of_training(model: Model) -> dict[Path, str]:
     """What the training told of its cost, where it did: its report, and the logs with the profiler's trace, as TensorBoard reads them."""
     return {path: folder for path, folder in ((model.training, "training"), (model.logs, "training/logs")) if path.exists()}
+
+
+def _held_to(project: Project) -> Project:
+    """The project with the rule that this run is judged by: labels that enter without a training may not make the model worse."""
+    if project.training.reuse is None:
+        return project
+    rule = {"rule": "not_worse", "margin": project.evaluation.reuse_margin}
+    return project.model_copy(update={"evaluation": project.evaluation.model_copy(update=rule)})
 
 
 def require_sealed(test: TestSet, sealed: Path) -> Mapping[str, Any]:

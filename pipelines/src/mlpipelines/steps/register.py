@@ -59,7 +59,7 @@ def register(
         raise ModelRejected(f"{verdict.title}. Only a blessed model is registered: improve it and run `millrace run` again.")
     progress("copying the model into the registry", 0.1)
     champion = registry.champion_of(workspace, project.model_name)
-    manifest = read_if_there(Data(data).manifest)
+    manifest, training = read_if_there(Data(data).manifest), read_if_there(Model(model).training)
     tags = {
         "project": project.name,
         "team": project.team,
@@ -71,7 +71,8 @@ def register(
         "parent_version": str(champion.version) if champion is not None else "none",
         "parameters": json.dumps(project.training.model_dump(mode="json", exclude_defaults=True), sort_keys=True),
         registry.FINGERPRINT: fingerprint(Model(model).saved_model),
-        registry.TRAINING_FINGERPRINT: str(read_if_there(Model(model).training).get("fingerprint", "")),
+        registry.TRAINING_FINGERPRINT: str(training.get("fingerprint", "")),
+        registry.TRAINED_VERSION: str(training.get("reused", {}).get("version", "")),
         **_verdict_tags(verdict),
         **{f"lineage.{name}": str(value) for name, value in sorted(lineage.items())},
     }
@@ -81,6 +82,7 @@ def register(
         model=project.model_name,
         run_id=run_id,
         saved_model=Model(model).saved_model,
+        trained=Model(model).trained,
         tags=tags,
         description=verdict.title,
     )

@@ -36,6 +36,7 @@ from mlpipelines.training.model_code import ModelCode
 from mlpipelines.training.profile import StepClock, Trace, peak_gpu_memory_mb, peak_memory_mb, profiled_steps
 from mlpipelines.training.reference_rows import write_reference
 from mlpipelines.training.report import TrainingReport
+from mlpipelines.training.reuse import keep_trained, reused_facts, reused_model
 from mlpipelines.training.strategies import place, prepare_for_fit
 from mlpipelines.training.tasks import check_output
 from mlpipelines.training.transformed_rows import Columns, non_finite_features
@@ -54,12 +55,21 @@ class _Fitted:
     model: keras.Model
     state: TrainingState
     clock: StepClock
-    resumed_from_step: int
-    seconds: float
+    resumed_from_step: int = 0
+    seconds: float = 0.0
+
+    @classmethod
+    def of(cls, model: keras.Model) -> _Fitted:
+        """A model that came with its weights."""
+        return cls(model=model, state=TrainingState(), clock=StepClock(None))
 
 
-def train(*, project: Project, project_dir: Path, state: ProjectState, data: Path, transformed: Path, model: Path) -> TrainingReport:
+def train(
+    *, project: Project, project_dir: Path, state: ProjectState, data: Path, transformed: Path, model: Path, trained: Path | None = None
+) -> TrainingReport:
     """Train on `transformed` (`artifacts.Transformed`) and write `model` (`artifacts.Model`). `data` is read for reference rows.
+
+    With `trained` (`artifacts.Trained`) nothing is fitted: the model gets its weights from there, and only `finish` sees the rows.
 
     Raises:
         ConfigError: `model.py` or the training section is wrong.
@@ -80,6 +90,7 @@ def train(*, project: Project, project_dir: Path, state: ProjectState, data: Pat
             data=Data(data),
             source=Transformed(transformed),
             output=Model(model),
+            trained=trained,
         )
         return _trained(job, started)
 
@@ -89,7 +100,7 @@ def _trained(job: TrainingJob, started: float) -> TrainingReport:
     if job.placement.is_chief:
         _clear(job.output)
         job.checkpoints.forget_others(before=time.time() - _GIVEN_UP)
-    fitted = _fit(job)
+    fitted = _fit(job) if job.trained is None else _Fitted.of(reused_model(job))
     if job.placement.is_chief:
         _export(job, fitted)
     report = _report(job, fitted, seconds=time.monotonic() - started)
@@ -102,7 +113,7 @@ def _trained(job: TrainingJob, started: float) -> TrainingReport:
 
 def _clear(output: Model) -> None:
     """Remove what a killed training left behind."""
-    for folder in (output.saved_model, output.logs):
+    for folder in (output.saved_model, output.logs, output.trained):
         shutil.rmtree(folder, ignore_errors=True)
     for file in (output.training, output.reference):
         file.unlink(missing_ok=True)
@@ -196,7 +207,10 @@ def _fitting(code: ModelCode) -> Iterator[None]:
 def _export(job: TrainingJob, fitted: _Fitted) -> None:
     """Write the SavedModel and the reference rows."""
     progress("exporting the model", 0.92)
-    finished = job.code.finish(_single(job, fitted), job.context, job.examples)
+    single = fitted.model if job.trained else _single(job, fitted)
+    if job.code.finishes:
+        keep_trained(job, single)
+    finished = job.code.finish(single, job.context, job.examples)
     classes, task = job.context.classes, job.project.task
 
     def answer(features: Columns) -> Columns:
@@ -263,4 +277,5 @@ def _report(job: TrainingJob, fitted: _Fitted, *, seconds: float) -> TrainingRep
         precision=job.placement.precision,
         parameters=int(fitted.model.count_params()),
         versions={**VERSIONS, "numpy": np.__version__},
+        reused=reused_facts(job),
     )

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +25,12 @@ import tensorflow_transform.beam as tft_beam
 from apache_beam.internal import cloudpickle
 from tensorflow_transform.tf_metadata import schema_utils
 
-from mlpipelines.artifacts import Data, SplitName, Transformed
+from mlpipelines.artifacts import Data, SplitName, Trained, Transformed
 from mlpipelines.errors import ConfigError, DataRejected
+from mlpipelines.own_code import hash_code
 from mlpipelines.progress import note, progress
 from mlpipelines.project import Project
+from mlpipelines.training.trained import TrainedFacts, require_same
 from mlpipelines.transformation import beam_parquet, label_codes
 from mlpipelines.transformation.beam_analysis import Analysis
 from mlpipelines.transformation.beam_pipeline import pipeline_options, quiet_beam, without_step_name
@@ -48,6 +50,8 @@ class _Job:
     analysis: Analysis
     target: Transformed
     classes: tuple[str, ...]
+    trained: Path | None = None
+    """`Trained`, whose graph is applied; nothing is analysed then."""
 
     @property
     def project(self) -> Project:
@@ -67,10 +71,12 @@ def transform(
     data: Path,
     transformed: Path,
     schema: Path | None = None,
+    trained: Path | None = None,
 ) -> None:
     """Analyse the training rows of `data` and write both splits, transformed, into `transformed` (`artifacts.Transformed`).
 
     `schema` is not read: `validate` has held the rows against it. As an argument it makes a new schema a new transform.
+    With `trained` (`artifacts.Trained`) nothing is analysed: the graph that its weights belong to is applied as it is.
 
     Raises:
         ConfigError: `features.py` is wrong, or an option of Beam.
@@ -80,6 +86,7 @@ def transform(
     started = time.monotonic()
     progress("reading features.py", 0.0)
     job = _prepared(project, project_dir, state, Data(data), Transformed(transformed))
+    job = job if trained is None else _reusing(job, trained, project_dir)
     try:
         with quiet_beam():
             again = _run(job)
@@ -103,6 +110,16 @@ def _prepared(project: Project, project_dir: Path, state: ProjectState, source: 
     cache = SpanCache(state.analyzer_cache / analysis_hash(project_dir, features, tft.__version__, tf.__version__)[:20])
     analysis = Analysis(project=project, preprocessing=preprocessing, source=source, plan=_planned(source, cache), cache=cache)
     return _Job(analysis=analysis, target=target, classes=_classes(project, source))
+
+
+def _reusing(job: _Job, trained: Path, project_dir: Path) -> _Job:
+    """The same job with the graph of an earlier training, and nothing to analyse.
+
+    Raises:
+        ConfigError: it was made from other columns or by other code.
+    """
+    require_same(TrainedFacts.read(trained), job.project, hash_code(job.project, project_dir, "train"))
+    return replace(job, analysis=replace(job.analysis, plan=Plan(kept=(), fresh=())), trained=trained)
 
 
 def _planned(source: Data, cache: SpanCache) -> Plan:
@@ -131,13 +148,26 @@ def _run(job: _Job) -> bool:
     pipeline = beam.Pipeline(options=pipeline_options(job.project, "transform"))
     job.temporary.mkdir(parents=True)
     with tft_beam.Context(temp_dir=str(job.temporary)):
-        progress("tracing preprocessing_fn", 0.05)
-        transform_fn, again = job.analysis.add_to(pipeline)
-        _ = transform_fn | tft_beam.WriteTransformFn(str(job.target.transform_output))
+        transform_fn, again = _taken(job, pipeline) if job.trained else _analysed(job, pipeline)
     with tft_beam.Context(temp_dir=str(job.temporary), passthrough_keys=set(beam_parquet.PASSED_THROUGH)):
         _apply(job, pipeline, transform_fn)
     pipeline.run().wait_until_finish()
     return again
+
+
+def _analysed(job: _Job, pipeline: beam.Pipeline) -> tuple[Any, bool]:
+    progress("tracing preprocessing_fn", 0.05)
+    transform_fn, again = job.analysis.add_to(pipeline)
+    _ = transform_fn | tft_beam.WriteTransformFn(str(job.target.transform_output))
+    return transform_fn, again
+
+
+def _taken(job: _Job, pipeline: beam.Pipeline) -> tuple[Any, bool]:
+    """The graph of an earlier training."""
+    assert job.trained is not None
+    progress("taking the transform that was trained on", 0.05)
+    shutil.copytree(Trained(job.trained).transform_output, job.target.transform_output)
+    return pipeline | tft_beam.ReadTransformFn(str(job.target.transform_output)), False
 
 
 def _apply(job: _Job, pipeline: beam.Pipeline, transform_fn: Any) -> None:
@@ -147,7 +177,8 @@ def _apply(job: _Job, pipeline: beam.Pipeline, transform_fn: Any) -> None:
     rows = pipeline | "Groups" >> beam.Create(groups) | "ReadRows" >> beam.ParDo(beam_parquet.ReadRows(job.project, job.classes))
     config = beam_parquet.adapter_config(job.project, passed_through=True)
     result, metadata = ((rows, config), transform_fn) | tft_beam.TransformDataset(output_record_batches=True)
-    spec = schema_utils.schema_as_feature_spec(metadata.dataset_metadata.schema).feature_spec
+    described = getattr(metadata, "dataset_metadata", metadata)  # a graph that was read again brings its metadata without a cover
+    spec = schema_utils.schema_as_feature_spec(described.schema).feature_spec
     shapes = {name: tuple(feature.shape) for name, feature in sorted(spec.items())}
     folders = [str(job.target.root / split / file.parent.name) for split, file in files]
     label = label_codes.learned(job.project)
@@ -181,7 +212,8 @@ def _report(job: _Job, *, read_again: bool, seconds: float) -> None:
     write_json(job.target.classes, list(job.classes))
     write_json(job.target.manifest, manifest)
     reused = f", {len(hits)} as before" if hits else ""
-    summary = f"{len(spec)} features of {sum(rows.values()):,} rows, {len(misses)} spans analysed{reused}"
+    analysed = "analysed before" if job.trained else f"{len(misses)} spans analysed{reused}"
+    summary = f"{len(spec)} features of {sum(rows.values()):,} rows, {analysed}"
     note(rows=rows, features=len(spec), cached_spans=len(hits), analysed_spans=len(misses), summary=summary)
 
 

@@ -2,7 +2,7 @@
 
 Signatures: `serving_default` takes each declared feature by its name ([batch]; lists [batch, n], padded) and answers as
 `tasks` says; `explain`, where the project wants it, takes and answers the same and says why (`explanations`); where it fits, `classify` or
-`regress` take serialized `tf.Example`s. `bytes` features keep their name:
+`regress` take serialized `tf.Example`s; of similarity, `embedding` answers with that alone. `bytes` features keep their name:
 TensorFlow Serving's REST API decodes `{"b64": …}` in any string input, and wants names with `_bytes` only for outputs.
 
 The transform's graph is loaded as the SavedModel that TensorFlow Transform wrote, without TensorFlow Transform: its Keras
@@ -158,7 +158,9 @@ def _signatures(module: ServingGraph, project: Project) -> dict[str, Any]:
     signatures = {DEFAULT_SIGNATURE: tf.function(module.predict).get_concrete_function(specs)}
     if project.deployment.explanations is not None:
         signatures[EXPLAIN_SIGNATURE] = tf.function(module.explain).get_concrete_function(specs)
-    examples = TASKS[project.task].examples
+    examples, output = TASKS[project.task].examples, TASKS[project.task].output
+    if TASKS[project.task].alone:
+        signatures[output] = tf.function(lambda inputs: {output: module.predict(inputs)[output]}).get_concrete_function(specs)
     if examples is not None:
         spec = tf.TensorSpec([None], tf.string, name="inputs")
         signatures[examples] = tf.function(getattr(module, examples)).get_concrete_function(spec)

@@ -18,6 +18,7 @@ import tensorflow as tf
 from mlpipelines.artifacts import Data, Model, Transformed
 from mlpipelines.errors import DataRejected
 from mlpipelines.evaluation.capacity import share_of_rows
+from mlpipelines.own_code import hash_code
 from mlpipelines.project import Project
 from mlpipelines.project_code import FeatureSpec, ModelContext, code_hash
 from mlpipelines.training.checkpoints import Checkpoints, fingerprint
@@ -47,6 +48,10 @@ class TrainingJob:
     data: Data
     source: Transformed
     output: Model
+    project_code: str
+    """`own_code.hash_code` of the project's Python."""
+    trained: Path | None = None
+    """`Trained`, to build on; None: a model is trained."""
 
     @property
     def local_replicas(self) -> int:
@@ -111,6 +116,7 @@ def prepare_job(
     data: Data,
     source: Transformed,
     output: Model,
+    trained: Path | None = None,
 ) -> TrainingJob:
     """Open the transformed rows and the project's code.
 
@@ -148,6 +154,8 @@ def prepare_job(
         data=data,
         source=source,
         output=output,
+        project_code=hash_code(project, project_dir, "train"),
+        trained=trained,
     )
 
 

@@ -34,6 +34,11 @@ class ModelCode:
         """Whether there is a `batches` of the project's own."""
         return hasattr(self.module, "batches")
 
+    @property
+    def finishes(self) -> bool:
+        """Whether there is a `finish` of the project's own."""
+        return hasattr(self.module, "finish")
+
     def build(self, context: ModelContext) -> keras.Model:
         """A new, compiled model.
 
@@ -69,7 +74,7 @@ class ModelCode:
         Raises:
             ConfigError: `finish` fails, or returns no model.
         """
-        if not hasattr(self.module, "finish"):
+        if not self.finishes:
             return model
         with self.calling("finish()"):
             finished = self._function("finish")(model, context, examples)

@@ -56,6 +56,8 @@ class TrainingReport:
     """Weights of the model, trainable or not."""
     versions: Mapping[str, str] = field(default_factory=dict)
     """Of Python and of the frameworks."""
+    reused: Mapping[str, Any] = field(default_factory=dict)
+    """Where nothing was trained: the `version` that was, and the `data_hash` of the rows that it was trained on."""
 
     def best_metrics(self) -> Mapping[str, float]:
         """Loss and metrics of the best epoch."""

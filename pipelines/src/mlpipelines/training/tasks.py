@@ -30,6 +30,8 @@ class Task:
     """From the model's output, under `output`, to what is served."""
     examples: Literal["classify", "regress"] | None = None
     """Which TensorFlow Serving API over `tf.Example`s fits."""
+    alone: bool = False
+    """Whether the output can be asked for by itself, through a signature of its name: what else the model answers is not computed then."""
 
 
 def answers(task: str, output: Any, classes: Sequence[str]) -> Answers:
@@ -119,7 +121,13 @@ TASKS: Mapping[str, Task] = {
     "detection": Task(
         output="score", width=lambda _: 1, expects="one score for each row, floats [batch, 1]", answers=_column("score"), examples="regress"
     ),
-    "similarity": Task(output="embedding", width=lambda _: None, expects="an embedding for each row, floats [batch, n]", answers=_embedded),
+    "similarity": Task(
+        output="embedding",
+        width=lambda _: None,
+        expects="an embedding for each row, floats [batch, n]",
+        answers=_embedded,
+        alone=True,  # for callers who keep neighbours of their own
+    ),
     "regression": Task(
         output="value", width=lambda _: 1, expects="one value for each row, floats [batch, 1]", answers=_column("value"), examples="regress"
     ),

@@ -69,8 +69,8 @@ class KubeflowRuns:
     def last_trained(self, model: str) -> Training | None:
         """As `Runs.last_trained` says: the last run that succeeded. Whether its model was blessed does not matter."""
         runs = self._kubeflow.newest(self._projects.require(model).project.name)
-        run = next((run for run in runs if run.state == "SUCCEEDED"), None)
-        return Training.of_run(run.created, run.arguments) if run is not None else None
+        told = (Training.of_run(run.created, run.arguments) for run in runs if run.state == "SUCCEEDED")
+        return next(filter(None, told), None)
 
     def _only(self, runs: Sequence[ClusterRun]) -> ClusterRun | None:
         """The oldest of the runs of one name. The others are ended."""

@@ -88,10 +88,9 @@ class LocalRuns:
     def last_trained(self, model: str) -> Training | None:
         """As `Runs.last_trained` says."""
         records = list_runs(self._workspace, self._projects.require(model).project.name)
-        record = next((record for record in records if record.steps["train"].status in _TRAINED), None)
-        if record is None:
-            return None
-        return Training.of_run(record.started.timestamp(), read_json(record.folder / PLAN)["arguments"])
+        trained = (record for record in records if record.steps["train"].status in _TRAINED)
+        told = (Training.of_run(record.started.timestamp(), read_json(record.folder / PLAN)["arguments"]) for record in trained)
+        return next(filter(None, told), None)
 
     def _spawn(self, run: WantedRun, trained: Trained, log: Path) -> subprocess.Popen[bytes]:
         log.parent.mkdir(parents=True, exist_ok=True)

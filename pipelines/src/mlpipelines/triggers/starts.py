@@ -35,10 +35,12 @@ class Training:
     """As `own_code.mark_of_work` said then."""
 
     @classmethod
-    def of_run(cls, at: float, arguments: Mapping[str, Any]) -> Training:
-        """The training of a run, by the arguments that its pipeline was given."""
+    def of_run(cls, at: float, arguments: Mapping[str, Any]) -> Training | None:
+        """The training of a run, by the arguments that its pipeline was given; None where it reused an earlier one (`training.reuse`)."""
         lineage = arguments.get("lineage")
         said = lineage if isinstance(lineage, Mapping) else {}
+        if "reused_training" in said:
+            return None
         return cls(at=at, data=str(said.get("files", "")), work=str(said.get("work", "")))
 
 

@@ -144,12 +144,14 @@ def test_neighbours_find_their_label_and_chance_is_what_an_empty_embedding_gets(
     labels = source.integers(0, 30, 600)
     centres = source.normal(size=(30, 16))
     truth, space = Truth(classes=tuple(f"{i}" for i in range(30)), ids=labels), ClassSpace(classes=())
-    near = read_answers(truth, {"embedding": centres[labels] + source.normal(0, 0.05, (600, 16))}, (), space, who="it")
+    near = read_answers(truth, {"embedding": centres[labels] + source.normal(0, 0.05, (600, 16))}, (), space, embeds=True, who="it")
     found = metric_values(paired_metrics(truth, near, near))
     assert found == pytest.approx({"recall_at_1": 1.0, "recall_at_5": 1.0, "knn_accuracy": 1.0})
-    chance = metric_values(paired_metrics(truth, read_answers(truth, {}, (), space, who="chance"), near))
+    chance = metric_values(paired_metrics(truth, read_answers(truth, {}, (), space, embeds=True, who="chance"), near))
     random = [
-        metric_values(paired_metrics(truth, read_answers(truth, {"embedding": rng(i).normal(size=(600, 16))}, (), space, who="it"), near))
+        metric_values(
+            paired_metrics(truth, read_answers(truth, {"embedding": rng(i).normal(size=(600, 16))}, (), space, embeds=True, who="it"), near)
+        )
         for i in range(8)
     ]
     assert chance["recall_at_1"] == pytest.approx(np.mean([r["recall_at_1"] for r in random]), abs=0.02)
@@ -262,3 +264,16 @@ def test_a_metric_that_the_task_does_not_have_is_refused_with_those_it_has() -> 
 def test_every_task_has_metrics() -> None:
     tasks = {task for metric in CATALOGUE.values() for task in metric.tasks}
     assert tasks == {"classification", "multilabel", "detection", "similarity", "regression"}
+
+
+def test_the_nearest_are_those_that_sorting_all_would_find() -> None:
+    from mlpipelines.evaluation.neighbours import _nearest
+
+    for rows in (6, 64, 65, 500):
+        unit = rng(rows).normal(size=(rows, 8)).astype(np.float32)
+        unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+        places, cosines = _nearest(unit, 5)
+        every = unit @ unit.T
+        np.fill_diagonal(every, -np.inf)
+        np.testing.assert_allclose(cosines, -np.sort(-every, axis=1)[:, :5], atol=1e-6)
+        np.testing.assert_allclose(np.take_along_axis(every, places, axis=1), cosines, atol=1e-6)

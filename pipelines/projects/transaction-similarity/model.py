@@ -1,0 +1,110 @@
+"""An embedding in which transactions of one kind lie near each other, and the vote of the nearest labelled ones.
+
+Story: `features.py` hands over cleaned text and a few numbers; `build` turns them into a vector of unit length, trained with a loss
+over the pairs of a batch (`pair_losses`), which `batches` composes so that every row has partners (`composed_batches`). `finish` puts the
+labelled training rows beside it (`labelled_neighbours`). No layer knows the classes: with other labelled rows, `finish` alone makes another
+model, and nothing is trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from composed_batches import composed
+from labelled_neighbours import LabelledNeighbours, chosen
+from pair_losses import LOSSES, PairLoss
+from similarity_layers import CrossPieces, PieceTable, TextPieces, UnitLength
+
+from mlpipelines.project_code import ModelContext
+
+DEFAULTS: dict[str, Any] = {
+    "loss": "multi-similarity",
+    "mining": "semi-hard",
+    "margin": None,
+    "embedding_size": 64,
+    "table_bits": 15,
+    "text_width": 48,
+    "cross_width": 12,
+    "hidden": 192,
+    "dropout": 0.2,
+    "piece_dropout": 0.2,
+    "learning_rate": 0.003,
+    "rows_of_a_class": 4,
+    "temperature": 0.01,
+    "half_life_days": 0,
+    "index_rows": 200_000,
+}
+"""What `training.parameters` of project.yaml may set; README.md says what each does."""
+_BATCHES_TOGETHER = 8
+
+
+def build(context: ModelContext) -> keras.Model:
+    """The encoder, [batch, embedding_size] of unit length, compiled with the loss that the parameters name.
+
+    Raises:
+        ValueError: `training.parameters` has a name that is not in `DEFAULTS`, or a loss or a mining that there is not.
+    """
+    settings = _settings(context)
+    inputs = {name: keras.Input(shape=spec.shape, name=name, dtype=spec.dtype) for name, spec in context.features.items()}
+    model = keras.Model(inputs, _encoded(inputs, settings))
+    steps = max(1, -(-context.train_rows // max(1, context.batch_size)) * context.epochs)
+    rate = keras.optimizers.schedules.CosineDecay(settings["learning_rate"], steps, alpha=0.02)
+    model.compile(optimizer=keras.optimizers.Adam(rate), loss=loss_of(settings))
+    return model
+
+
+def batches(dataset: tf.data.Dataset, context: ModelContext) -> tf.data.Dataset:
+    """Rows of a class come in groups, so that every row has partners in its batch."""
+    return composed(dataset, rows_of_a_class=int(_settings(context)["rows_of_a_class"]), together=_BATCHES_TOGETHER)
+
+
+def finish(model: keras.Model, context: ModelContext, examples: Callable[[], tf.data.Dataset]) -> keras.Model:
+    """The encoder with the index of labelled rows: `embedding`, `label`, `confidence` and `similarity`."""
+    settings = _settings(context)
+    parts = [
+        (model.predict_on_batch(features), label.numpy().reshape(-1), features["age_days"].numpy().reshape(-1))
+        for features, label, *_ in examples()
+    ]
+    embeddings, labels, ages = (np.concatenate(values) for values in zip(*parts, strict=True))
+    kept = chosen(labels, int(settings["index_rows"]))
+    index = LabelledNeighbours(len(kept), embeddings.shape[1], len(context.classes), temperature=settings["temperature"], name="index")
+    half_life = float(settings["half_life_days"])
+    weights = np.power(0.5, ages[kept] / half_life) if half_life > 0 else np.ones(len(kept))
+    index.fill(embeddings[kept], labels[kept], weights.astype(np.float32))
+    return keras.Model(model.input, {"embedding": model.output, **index(model.output)})
+
+
+def loss_of(settings: dict[str, Any]) -> PairLoss:
+    """The loss that `loss`, `mining` and `margin` name.
+
+    Raises:
+        ValueError: there is none of that name.
+    """
+    name = settings["loss"]
+    if name not in LOSSES:
+        raise ValueError(f"training.parameters.loss is {name!r}; there are {', '.join(LOSSES)}")
+    options = {} if settings["margin"] is None or name == "multi-similarity" else {"margin": float(settings["margin"])}
+    return LOSSES[name](**options, **({"mining": settings["mining"]} if name == "triplet" else {}))
+
+
+def _settings(context: ModelContext) -> dict[str, Any]:
+    unknown = sorted(set(context.parameters) - set(DEFAULTS))
+    if unknown:
+        raise ValueError(f"training.parameters.{unknown[0]} means nothing to model.py; it reads {', '.join(DEFAULTS)}")
+    return {**DEFAULTS, **context.parameters}
+
+
+def _encoded(inputs: dict[str, Any], settings: dict[str, Any]) -> Any:
+    rows, drop = 1 << int(settings["table_bits"]), settings["piece_dropout"]
+    text = PieceTable(rows, settings["text_width"], together=True, drop=drop, name="text")(TextPieces(rows, name="text_pieces")(inputs))
+    crosses = CrossPieces(rows, name="cross_pieces")(inputs)
+    each = PieceTable(rows, settings["cross_width"], together=False, drop=drop, name="crosses")(crosses)
+    weekday = keras.layers.Flatten()(keras.layers.Embedding(7, 4, name="weekday_embedding")(inputs["weekday"]))
+    known = keras.layers.Dropout(settings["dropout"])(keras.layers.Concatenate()([text, each, inputs["numbers"], weekday]))
+    hidden = keras.layers.Dense(settings["hidden"], activation="relu", name="hidden")(known)
+    hidden = keras.layers.Dropout(settings["dropout"])(hidden)
+    return UnitLength(name="embedding", dtype="float32")(keras.layers.Dense(settings["embedding_size"], name="vector")(hidden))
