@@ -71,7 +71,15 @@ def _on(name: str, cases: int, workspace: Path) -> dict[str, Any]:
     source = table(f"outliers/adbench_{name}.parquet")
     features: dict[str, ColumnType] = {column: "float" for column in pq.read_schema(source).names if column != "label"}
     named = [word for column in features for word in ("--set", f"features.{column}=float")]
-    settings = ["--set", f"source.path={source}", "--set", f"schema_file={workspace / 'schema.pbtxt'}", "--set", f"evaluation.capacity.cases={cases}", *named]
+    settings = [
+        "--set",
+        f"source.path={source}",
+        "--set",
+        f"schema_file={workspace / 'schema.pbtxt'}",
+        "--set",
+        f"evaluation.capacity.cases={cases}",
+        *named,
+    ]
     ran = run("transaction-outliers", "--with", "numbers.yaml", *settings, workspace=workspace)
     return {**_figures(ran), "forests": _forests(ran, workspace, features, "label")}
 

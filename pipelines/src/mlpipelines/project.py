@@ -609,7 +609,9 @@ class Project(Section):
         if step == "ingest" and self.source.learn_from:  # whose predictions
             neutral["deployment"] = Deployment(model=self.deployment.model)
         if step == "train":  # what the exported model can be asked, and how many cases people look at
-            neutral["deployment"] = Deployment(explanations=self.deployment.explanations, model=self.deployment.model if self.training.reuse else None)
+            neutral["deployment"] = Deployment(
+                explanations=self.deployment.explanations, model=self.deployment.model if self.training.reuse else None
+            )
             neutral["evaluation"] = Evaluation(capacity=self.evaluation.capacity)
         if step == "transform" and self.training.reuse:  # whose versions, and which
             neutral["deployment"] = Deployment(model=self.deployment.model)

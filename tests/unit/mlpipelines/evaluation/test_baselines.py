@@ -66,4 +66,7 @@ def test_numbers_get_the_mean_and_lists_the_share_of_each_class() -> None:
 def test_similarity_is_held_against_counted_labels_and_has_no_embedding_but_chance() -> None:
     found = answer(BY_MERCHANT, Label(column="y"), TRAIN, TEST, task="similarity", features={}).outputs
     assert set(found) == {"label"}
-    assert found["label"].tolist() == answer(BY_MERCHANT, Label(column="y"), TRAIN, TEST, task="classification", features={}).outputs["label"].tolist()
+    assert (
+        found["label"].tolist()
+        == answer(BY_MERCHANT, Label(column="y"), TRAIN, TEST, task="classification", features={}).outputs["label"].tolist()
+    )
