@@ -47,7 +47,9 @@ class Room:
         self.now = time.time()
         self.ledger = Ledger(open_database(f"sqlite:///{database}"))
         self.workspace = Workspace(database.parent / "workspace")
-        self.runs = KubeflowRuns(Kubeflow(api.host, seconds=(1.0, 1.0)), Projects(projects), IMAGE, self.workspace, "registry-account")
+        self.runs = KubeflowRuns(
+            Kubeflow(api.host, seconds=(1.0, 1.0)), Projects(projects), IMAGE, self.workspace, registry="registry-account"
+        )
         self.ledger.settle([CAUSE], lambda _: Facts(policy=Policy()), self.now)
 
     def turn(self) -> None:
