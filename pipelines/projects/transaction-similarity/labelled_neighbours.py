@@ -27,8 +27,8 @@ Ids = npt.NDArray[np.int64]
 class LabelledNeighbours(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
     """Unit embeddings [batch, n] → `label` (class id), `confidence`, `similarity`, all [batch].
 
-    Every row of the index votes for its label with exp(cosine / `temperature`) times its weight, so that at the temperature of 0.01 a row whose
-    cosine is 0.03 below the nearest one's has a twentieth of its vote: the near ones decide, as many as there are. A vote of the k nearest
+    Every row of the index votes for its label with exp(cosine / `temperature`) times its weight, so that at the temperature of 0.02 a row whose
+    cosine is 0.06 below the nearest one's has a twentieth of its vote: the near ones decide, as many as there are. A vote of the k nearest
     would jump where the k-th of them changes places with the next, and two machines that round differently would answer differently.
     (Goldberger et al., "Neighbourhood Components Analysis", 2004, has this rule.)
 
@@ -36,7 +36,7 @@ class LabelledNeighbours(keras.layers.Layer):  # type: ignore[misc]  # Keras shi
     however sure the vote. Of labels with the same votes the first in the list of classes wins.
     """
 
-    def __init__(self, rows: int, size: int, classes: int, *, temperature: float = 0.01, **options: Any) -> None:
+    def __init__(self, rows: int, size: int, classes: int, *, temperature: float = 0.02, **options: Any) -> None:
         super().__init__(**options)
         self.rows, self.size, self.classes, self.temperature = rows, size, classes, temperature
         self.embeddings = self.add_weight(shape=(rows, size), initializer="zeros", trainable=False, name="embeddings", dtype="float32")

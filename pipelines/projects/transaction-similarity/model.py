@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 from composed_batches import composed
-from labelled_neighbours import LabelledNeighbours, chosen
+from labelled_neighbours import Floats, Ids, LabelledNeighbours, chosen
 from pair_losses import LOSSES, PairLoss
 from similarity_layers import CrossPieces, PieceTable, TextPieces, UnitLength
 
@@ -34,7 +34,8 @@ DEFAULTS: dict[str, Any] = {
     "piece_dropout": 0.2,
     "learning_rate": 0.003,
     "rows_of_a_class": 4,
-    "temperature": 0.01,
+    "temperature": 0.02,
+    "balance": 0.75,
     "half_life_days": 0,
     "index_rows": 200_000,
 }
@@ -72,10 +73,19 @@ def finish(model: keras.Model, context: ModelContext, examples: Callable[[], tf.
     embeddings, labels, ages = (np.concatenate(values) for values in zip(*parts, strict=True))
     kept = chosen(labels, int(settings["index_rows"]))
     index = LabelledNeighbours(len(kept), embeddings.shape[1], len(context.classes), temperature=settings["temperature"], name="index")
-    half_life = float(settings["half_life_days"])
-    weights = np.power(0.5, ages[kept] / half_life) if half_life > 0 else np.ones(len(kept))
-    index.fill(embeddings[kept], labels[kept], weights.astype(np.float32))
+    index.fill(embeddings[kept], labels[kept], _weights(labels[kept], ages[kept], settings))
     return keras.Model(model.input, {"embedding": model.output, **index(model.output)})
+
+
+def _weights(labels: Ids, ages: Ids, settings: dict[str, Any]) -> Floats:
+    """What each row's vote weighs: less with its age, and by what its class has altogether, to the power `balance`.
+
+    At 0 every row counts alike, and the five labels of a new class are drowned by the thousands that lie a little farther away; at 1 every class counts
+    alike, which costs accuracy where frequent classes are frequent for a reason. Menon et al., "Long-Tail Learning via Logit Adjustment", 2021.
+    """
+    half_life = float(settings["half_life_days"])
+    weights = np.power(0.5, ages / half_life) if half_life > 0 else np.ones(len(labels))
+    return np.asarray(weights / np.bincount(labels, weights)[labels] ** float(settings["balance"]), np.float32)
 
 
 def loss_of(settings: dict[str, Any]) -> PairLoss:
