@@ -107,5 +107,5 @@ def test_the_newest_rows_are_production_s_also_where_they_are_sealed() -> None:
     rows = pa.table({"booked": pa.array(number * DAY), "team": [("red", "blue")[n % 2] if n < 900 else "green" for n in number]})
     train, validation = (number < 900) & (number % 8 != 0), (number < 900) & (number % 8 == 0)  # the last hundred are sealed
     asks = project(split={"validation_holds": {"like_newest": {"team": 0.5}}})
-    with pytest.raises(DataRejected, match="1.00 from those of the last 30 days"):
+    with pytest.raises(DataRejected, match=r"1\.00 from those of the last 30 days"):
         require_validation_set(rows, train, validation, asks)
