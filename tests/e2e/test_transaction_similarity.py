@@ -22,7 +22,7 @@ PROJECT = Path(__file__).resolve().parents[2] / "pipelines" / "projects" / "tran
 MODEL = "transaction-similarity"
 SMALL = (
     "source.options.rows=6000",
-    "training.epochs=2",
+    "training.epochs=4",
     "training.parameters.table_bits=12",
     "evaluation.slices=[]",
     "deployment.warmup_requests=5",
@@ -77,7 +77,7 @@ def test_a_new_customers_labels_count_without_a_training(tmp_path: Path) -> None
     first = run(PROJECT, *settings(), workspace=workspace)
     assert first["status"] == "blessed", first["failure"]
 
-    second = run(PROJECT, "--reuse", "champion", *settings("source.options.newcomer_rows=60"), workspace=workspace)
+    second = run(PROJECT, "--reuse", "champion", *settings("source.options.newcomer_rows=40"), workspace=workspace)
     assert second["status"] == "blessed", second["failure"]
     (report,) = workspace.glob(f"projects/{MODEL}/runs/{second['run']}/artifacts/*/train/model/training.json")
     told = json.loads(report.read_text())
@@ -95,7 +95,7 @@ def test_a_new_customers_labels_count_without_a_training(tmp_path: Path) -> None
         assert np.linalg.norm(known["embedding"]) == pytest.approx(1, abs=1e-4)
         assert ask(rest, [KNOWN], "embedding")[0] == pytest.approx(known["embedding"], abs=1e-5)
 
-    again = run(PROJECT, "--reuse", "champion", *settings("source.options.newcomer_rows=60"), workspace=workspace)
+    again = run(PROJECT, "--reuse", "champion", *settings("source.options.newcomer_rows=40"), workspace=workspace)
     assert again["status"] == "unchanged", "the same labels make no other model"
 
 

@@ -32,7 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "hidden": 192,
     "dropout": 0.2,
     "piece_dropout": 0.2,
-    "learning_rate": 0.003,
+    "learning_rate": 0.01,
     "rows_of_a_class": 4,
     "temperature": 0.02,
     "balance": 0.75,

@@ -17,6 +17,8 @@ import tensorflow as tf
 LETTERS = 22
 """Letters of a descriptor that are read; a card statement shows no more."""
 WORDS = 5
+_UNSEEN = 0.15
+"""Standard deviation of a table at first."""
 _PRIME, _ODD = 1_000_003, -7046029254386353131  # the second is the 64-bit golden ratio as a signed integer
 
 
@@ -121,9 +123,10 @@ class CrossPieces(_Pieces):
 
 @keras.saving.register_keras_serializable("transaction_similarity")
 class PieceTable(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
-    """A vector for each piece, small at first: summed over the pieces of a row by the square root of their number (`together`), or side by side.
+    """A vector for each piece, at random at first: summed over the pieces of a row by the square root of their number (`together`), or side by side.
 
-    Pieces are dropped while training with chance `drop`, so that the encoder learns to do without the merchant's whole name.
+    A piece that training never saw keeps its random vector: it says nothing of a class, but the same in every row that has it, and by that the rows of
+    a new kind of merchant find each other. Pieces are dropped while training with chance `drop`, so that the encoder learns to do without the merchant's whole name.
     """
 
     def __init__(self, rows: int, size: int, *, together: bool, drop: float = 0.0, **options: Any) -> None:
@@ -134,7 +137,9 @@ class PieceTable(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no ty
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the table."""
         del input_shape
-        self.table = self.add_weight(shape=(self.rows, self.size), initializer=keras.initializers.RandomNormal(stddev=0.05), name="table")
+        self.table = self.add_weight(
+            shape=(self.rows, self.size), initializer=keras.initializers.RandomNormal(stddev=_UNSEEN), name="table"
+        )
 
     def call(self, pieces: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """[batch, n] → [batch, size], or [batch, n * size] side by side."""

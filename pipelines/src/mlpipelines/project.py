@@ -114,7 +114,7 @@ class ValidationHolds(Section):
     like_newest: dict[str, float] = {}
     """Production's context: by column, how far the shares of its values may lie from those of the newest rows (total variation distance). Needs `time`."""
     newest_days: int = Field(default=30, gt=0)
-    """How many days the newest rows are, counted back from the last row that is not sealed."""
+    """How many days the newest rows are, counted back from the last one; sealed rows count among them."""
 
     @property
     def columns(self) -> set[str]:

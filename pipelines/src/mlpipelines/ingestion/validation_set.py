@@ -30,7 +30,7 @@ def require_validation_set(rows: pa.Table, train: Mask, validation: Mask, projec
     """Refuse a validation set that does not hold what the project says that it must.
 
     Args:
-        rows: with every column that is named.
+        rows: all that were read, with every column that is named.
         train: the rows that are trained on.
         validation: the rows that watch.
         project: its `split.validation_holds`, label and time.
@@ -43,7 +43,7 @@ def require_validation_set(rows: pa.Table, train: Mask, validation: Mask, projec
         *_pairs(rows, train, validation, project, wanted),
         *_variety(rows, validation, wanted),
         *_spread(rows, train, validation, wanted),
-        *_context(rows, train | validation, validation, project, wanted),
+        *_context(rows, validation, project, wanted),
     ]
     if reasons:
         first = reasons[0]
@@ -86,12 +86,12 @@ def _spread(rows: pa.Table, train: Mask, validation: Mask, wanted: ValidationHol
                 yield {"column": column, "rule": "spread", "what": what, "examples": value}
 
 
-def _context(rows: pa.Table, known: Mask, validation: Mask, project: Project, wanted: ValidationHolds) -> Iterator[Reason]:
-    """How far the shares of a column's values lie from those of the newest rows: half the sum of the differences."""
+def _context(rows: pa.Table, validation: Mask, project: Project, wanted: ValidationHolds) -> Iterator[Reason]:
+    """How far the shares of a column's values lie from those of the newest rows, sealed ones included: nobody learns from a refusal."""
     if not wanted.like_newest or project.time is None:
         return
     seconds = np.asarray(rows[project.time].combine_chunks(), dtype=np.int64)
-    newest = known & (seconds > seconds[known].max(initial=0) - wanted.newest_days * _DAY)
+    newest = seconds > seconds.max(initial=0) - wanted.newest_days * _DAY
     for column, most in wanted.like_newest.items():
         distance = _distance(_counts(rows[column], validation), _counts(rows[column], newest))
         if distance > most:

@@ -100,3 +100,12 @@ def test_every_broken_rule_is_told() -> None:
 def test_rules_about_what_is_not_there_are_refused_in_the_file(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         project(**changes)
+
+
+def test_the_newest_rows_are_production_s_also_where_they_are_sealed() -> None:
+    number = np.arange(ROWS)
+    rows = pa.table({"booked": pa.array(number * DAY), "team": [("red", "blue")[n % 2] if n < 900 else "green" for n in number]})
+    train, validation = (number < 900) & (number % 8 != 0), (number < 900) & (number % 8 == 0)  # the last hundred are sealed
+    asks = project(split={"validation_holds": {"like_newest": {"team": 0.5}}})
+    with pytest.raises(DataRejected, match=r"1\.00 from those of the last 30 days"):
+        require_validation_set(rows, train, validation, asks)
