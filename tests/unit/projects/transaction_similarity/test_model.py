@@ -164,6 +164,7 @@ def test_an_index_that_is_too_small_keeps_the_newest_of_each_class(model_code: M
 
 
 def test_a_few_rows_are_enough_to_learn_and_a_new_class_counts_without_training(model_code: ModuleType) -> None:
+    keras.utils.set_random_seed(4)  # two classes leave an embedding little room: where a third one falls depends on how it begins
     features, label = rows(320)
     model = model_code.build(context())
     dataset = tf.data.Dataset.from_tensor_slices((features, label)).batch(32)
