@@ -394,7 +394,7 @@ OTHER_TASKS = {
         )
         + NEAREST,
         {"embedding": (300, 16), "label": (300,), "confidence": (300,)},
-        None,
+        "embedding",
     ),
 }
 
@@ -419,7 +419,7 @@ def test_model_py_knows_its_task_and_its_classes_and_gets_the_rows_of_both_split
 @pytest.mark.slow
 @pytest.mark.parametrize("task", sorted(OTHER_TASKS))
 def test_every_kind_of_model_is_trained_and_answers_rows(task: str, tmp_path: Path) -> None:
-    label, code, shapes, examples = OTHER_TASKS[task]
+    label, code, shapes, besides = OTHER_TASKS[task]
     made = make(tmp_path, task=task, label=label, model=code)
     report = made.train(tmp_path / "model", epochs=2)
     assert report.epochs_run == 2
@@ -433,4 +433,4 @@ def test_every_kind_of_model_is_trained_and_answers_rows(task: str, tmp_path: Pa
         else:
             assert np.abs(value - expected).max() < 1e-5 * max(1.0, np.abs(expected).max())
     signatures = tf.saved_model.load(str(tmp_path / "model" / "saved_model")).signatures
-    assert set(signatures) == {"serving_default", *([examples] if examples else [])}
+    assert set(signatures) == {"serving_default", *([besides] if besides else [])}

@@ -160,7 +160,9 @@ def prepare_job(
 
 
 def _capacity_share(project: Project, data: Data) -> float | None:
-    return share_of_rows(project, data.source_files("train"), read_json(data.manifest)["rows"]) if data.manifest.is_file() else None
+    if project.evaluation.capacity is None or not data.manifest.is_file():
+        return None
+    return share_of_rows(project, data.source_files("train"), read_json(data.manifest)["rows"])
 
 
 def _hold_rows(source: Transformed, placement: Placement, **splits: Split) -> None:
