@@ -15,9 +15,9 @@ import sqlalchemy as sa
 from hypothesis import strategies as st
 
 from mlpipelines.features.contract import Feature, FeatureViews, Part
-from mlpipelines.features.statement import UtcTime
 from mlpipelines.ingestion.sources.contract import Window
 from mlpipelines.ingestion.sources.feature_views import FeatureViewsSource
+from mlserving.database import Moment
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 DAYS = 7
@@ -96,8 +96,8 @@ def write(engine: sa.Engine, events: Sequence[Event]) -> None:
             sa.Column("user_id", sa.Text),
             sa.Column("kind", sa.Text),
             sa.Column("amount", sa.Float),
-            sa.Column("happened_at", UtcTime),
-            sa.Column("loaded_at", UtcTime),
+            sa.Column("happened_at", Moment),
+            sa.Column("loaded_at", Moment),
         ]
         sa.Table(name, metadata, *columns)
     metadata.drop_all(engine)

@@ -5,16 +5,14 @@ from __future__ import annotations
 import base64
 import io
 import json
-import sys
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 from PIL import Image
 
-from mlpipelines.project_code import load_code
+from project_modules import module_of
 from typed_commands import millrace, run, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -26,12 +24,7 @@ SMALL = {
     "training.parameters": "{image_size: 16, stem: 16, width: 32, layers: 1, heads: 2, crop: 0.9, learning_rate: 0.004}",
 }
 
-
-@pytest.fixture(scope="module")
-def generator() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "generator")
-    sys.path[:] = before
+generator = module_of(PROJECT, "generator")
 
 
 def photo(generator: ModuleType) -> bytes:

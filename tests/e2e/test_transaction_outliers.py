@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import subprocess
-import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from typed_commands import MILLRACE, environment, millrace, run
+from typed_commands import MILLRACE, millrace, run, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PROJECT = Path(__file__).resolve().parents[2] / "pipelines" / "projects" / "transaction-outliers"
@@ -41,33 +38,6 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = pq.read_table(file, partitioning=None)
     pq.write_table(rows.slice(7000), file)
     return file
-
-
-@contextlib.contextmanager
-def serving(workspace: Path, ready: Path) -> Iterator[str]:
-    """The REST address of `millrace serve`."""
-    words = [
-        "serve",
-        "transaction-outliers",
-        "--grpc-port",
-        "0",
-        "--rest-port",
-        "0",
-        "--ready-file",
-        str(ready),
-        "--implementation",
-        "python",
-    ]
-    with subprocess.Popen([MILLRACE, *words], env=environment(workspace), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            deadline = time.monotonic() + 300
-            while not ready.exists():
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            yield json.loads(ready.read_text())["rest"]
-        finally:
-            server.terminate()
 
 
 def test_the_verdict_is_against_an_isolation_forest_on_the_same_rows(workspace: Path) -> None:
@@ -97,7 +67,7 @@ def test_a_served_answer_says_why(workspace: Path, exported: Path, tmp_path: Pat
     row: dict[str, Any] = {**ordinary, "booked_at": int(ordinary["booked_at"].timestamp()), "amount": 60 * ordinary["amount"]}
     questions = tmp_path / "rows.jsonl"
     questions.write_text(json.dumps(row))
-    with serving(workspace, tmp_path / "ready.json") as address:
+    with served("transaction-outliers", workspace, tmp_path / "ready.json") as address:
         asked = ["predict", "transaction-outliers", "--address", address, "--file", questions]
         (usual, why) = (json.loads(millrace(*asked, "--json", *more, workspace=workspace).stdout) for more in ([], ["--explain"]))
         shown = millrace(*asked, "--explain", workspace=workspace).stdout

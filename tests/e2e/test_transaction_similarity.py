@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import time
 import urllib.request
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from typed_commands import MILLRACE, environment, millrace, run, versions
+from typed_commands import millrace, run, served, versions
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -49,23 +46,6 @@ def settings(*more: str) -> list[str]:
     return [f"--set={each}" for each in (*SMALL, *more)]
 
 
-@contextmanager
-def served(workspace: Path) -> Iterator[str]:
-    """`millrace serve`: where it answers REST."""
-    ready = workspace / "serve.json"
-    words = ["serve", MODEL, "--grpc-port", "0", "--rest-port", "0", "--ready-file", str(ready), "--implementation", "python"]
-    with subprocess.Popen([MILLRACE, *words], env=environment(workspace), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as server:
-        try:
-            deadline = time.monotonic() + 300
-            while not ready.exists():
-                assert server.poll() is None
-                assert time.monotonic() < deadline
-                time.sleep(0.1)
-            yield json.loads(ready.read_text())["rest"]
-        finally:
-            server.terminate()
-
-
 def ask(rest: str, transactions: Sequence[dict[str, Any]], signature: str = "") -> list[Any]:
     body = {"instances": list(transactions), **({"signature_name": signature} if signature else {})}
     with urllib.request.urlopen(f"http://{rest}/v1/models/{MODEL}:predict", json.dumps(body).encode(), timeout=60) as answer:
@@ -86,7 +66,7 @@ def test_a_new_customers_labels_count_without_a_training(tmp_path: Path) -> None
     assert (newest["version"], newest["trained as"], oldest["trained as"]) == (2, "1", "1")
     assert newest["data"] != oldest["data"]
 
-    with served(workspace) as rest:
+    with served(MODEL, workspace, tmp_path / "ready.json") as rest:
         new, known = ask(rest, [NEW, KNOWN])
         assert new["label"] == "harbour-dues"
         assert known["label"] == "meals"

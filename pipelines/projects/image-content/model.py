@@ -56,7 +56,7 @@ def build(context: ModelContext) -> keras.Model:
     Raises:
         ValueError: `training.parameters` has a name that is not in `DEFAULTS`, or as `backbones.backbone`.
     """
-    settings = _settings(context)
+    settings = context.settings(DEFAULTS)
     model = ImageModel(backbone(settings), classes=len(context.classes), many=_many(context), dropout=settings["dropout"])
     loss = WeighedCrossEntropy(_weights(context, settings)) if _many(context) else SmoothedCrossEntropy(settings["label_smoothing"])
     model.compile(optimizer=_optimizer(context, settings), loss=loss, metrics=[] if _many(context) else ["accuracy"])
@@ -65,7 +65,7 @@ def build(context: ModelContext) -> keras.Model:
 
 def batches(dataset: tf.data.Dataset, context: ModelContext) -> tf.data.Dataset:
     """Decode the files of each batch and change the pictures: `image`, bytes [batch], becomes `pixels`."""
-    settings = _settings(context)
+    settings = context.settings(DEFAULTS)
     size = side(settings)
     changes = Changes(**{name: settings[name] for name in ("crop", "shift", "flip", "colour", "erase")})
 
@@ -78,9 +78,9 @@ def batches(dataset: tf.data.Dataset, context: ModelContext) -> tf.data.Dataset:
 
 def finish(model: keras.Model, context: ModelContext, examples: Callable[..., tf.data.Dataset]) -> keras.Model:
     """What is served: for many labels with the cut of each class at 0.5, chosen on the validation rows."""
-    if not _many(context) or not _settings(context)["cuts"]:
+    if not _many(context) or not context.settings(DEFAULTS)["cuts"]:
         return Served(model, np.zeros(len(context.classes)))
-    answered = [(label.numpy() > 0.5, model(features, training=False).numpy()) for features, label, *_ in examples("validation")]
+    answered = [(label.numpy() > 0.5, model.predict_on_batch(features)) for features, label, *_ in examples("validation")]
     truth, scores = (np.concatenate(parts) for parts in zip(*answered, strict=True))
     return Served(model, shifts(best_cuts(truth, scores)))
 
@@ -186,10 +186,3 @@ def _optimizer(context: ModelContext, settings: Mapping[str, Any]) -> keras.opti
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=float(settings["weight_decay"]), clipnorm=1.0)
     optimizer.exclude_from_weight_decay(var_names=["bias", "gamma", "beta", "position", "class_token"])
     return optimizer
-
-
-def _settings(context: ModelContext) -> dict[str, Any]:
-    unknown = sorted(set(context.parameters) - set(DEFAULTS))
-    if unknown:
-        raise ValueError(f"training.parameters.{unknown[0]} means nothing to model.py; it reads {', '.join(DEFAULTS)}")
-    return {**DEFAULTS, **context.parameters}

@@ -59,12 +59,12 @@ def _reference(inputs: dict[str, tf.Tensor]) -> list[tf.Tensor]:
     """Whether the invoice's number stands in the reference, and how nearly."""
     runs = comparing.digit_runs(inputs["reference"])
     told = comparing.words(runs, 12)
-    number = comparing.compact(tf.strings.regex_replace(inputs["number"], r"[^0-9]+", ""))
+    number = tf.strings.regex_replace(inputs["number"], r"[^0-9]+", "")
     serial = tf.strings.regex_replace(inputs["number"], r"^(.*[^0-9])?0*([0-9]+)$", r"\2")
     glued = tf.strings.regex_replace(inputs["reference"], r"[^0-9]+", "")
     length = tf.cast(tf.strings.length(serial), tf.float32)
     off = comparing.distance_within(number, glued, longest=16, length=_REFERENCE)
-    off_serial = comparing.distance_within(serial, comparing.digit_runs(inputs["reference"]), longest=10, length=_REFERENCE)
+    off_serial = comparing.distance_within(serial, runs, longest=10, length=_REFERENCE)
     return [
         comparing.has_word(number[:, None], told),
         comparing.has_word(serial[:, None], told),

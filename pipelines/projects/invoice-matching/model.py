@@ -24,7 +24,7 @@ def build(context: ModelContext) -> keras.Model:
     Raises:
         ValueError: `training.parameters` has a name that is not in `DEFAULTS`.
     """
-    settings = settings_of(context)
+    settings = context.settings(DEFAULTS)
     inputs = {name: keras.Input(shape=spec.shape, name=name, dtype=spec.dtype) for name, spec in context.features.items()}
     hidden = inputs["clues"]
     for units in settings["hidden"]:
@@ -36,22 +36,9 @@ def build(context: ModelContext) -> keras.Model:
     return model
 
 
-def settings_of(context: ModelContext) -> dict[str, Any]:
-    """`DEFAULTS` with what project.yaml sets.
-
-    Raises:
-        ValueError: it sets what means nothing here.
-    """
-    unknown = sorted(set(context.parameters) - set(DEFAULTS))
-    if unknown:
-        raise ValueError(f"training.parameters.{unknown[0]} means nothing to model.py; it reads {', '.join(DEFAULTS)}")
-    return {**DEFAULTS, **context.parameters}
-
-
 def compile_for(model: keras.Model, context: ModelContext, settings: dict[str, Any]) -> None:
     """Set loss and optimizer."""
-    steps = max(1, -(-context.train_rows // max(1, context.batch_size)) * context.epochs)
-    schedule = keras.optimizers.schedules.CosineDecay(settings["learning_rate"], steps, alpha=0.01)
+    schedule = keras.optimizers.schedules.CosineDecay(settings["learning_rate"], context.steps, alpha=0.01)
     model.compile(
         optimizer=keras.optimizers.AdamW(schedule, weight_decay=settings["weight_decay"]),
         loss=keras.losses.BinaryCrossentropy(),

@@ -40,7 +40,7 @@ def build(context: ModelContext) -> keras.Model:
     Raises:
         ValueError: `training.parameters` has a name that is not in `DEFAULTS`.
     """
-    settings = _settings(context)
+    settings = context.settings(DEFAULTS)
     inputs = {name: keras.Input(shape=spec.shape, name=name, dtype=spec.dtype) for name, spec in context.features.items()}
     hidden = keras.layers.Reshape((1, -1))(keras.layers.Concatenate()(_seen(inputs, context, settings)))
     for layer in range(int(settings["layers"])):
@@ -49,8 +49,7 @@ def build(context: ModelContext) -> keras.Model:
     members = LogitOfEach(name="members")(hidden)
     score = MeanProbability(name="score")(members)
     model = Ensemble(inputs, {"score": score, "members": members})
-    steps = max(1, -(-context.train_rows // max(1, context.batch_size)) * context.epochs)
-    rate = keras.optimizers.schedules.CosineDecay(settings["learning_rate"], steps, alpha=0.02)
+    rate = keras.optimizers.schedules.CosineDecay(settings["learning_rate"], context.steps, alpha=0.02)
     model.compile(optimizer=keras.optimizers.AdamW(rate, weight_decay=settings["weight_decay"]))
     return model
 
@@ -62,7 +61,7 @@ def finish(model: keras.Model, context: ModelContext, examples: Callable[..., tf
     there is nothing to go by, and the score stays as it is.
     """
     score = model.output["score"]
-    least = int(_settings(context)["calibration_rows"])
+    least = int(context.settings(DEFAULTS)["calibration_rows"])
     scores, labels = _answers(keras.Model(model.input, score), examples("validation"))
     if min(labels.sum(), len(labels) - labels.sum()) >= least:
         fitted = LogisticRegression(C=1e6).fit(np.asarray(logit(scores)).reshape(-1, 1), labels)
@@ -83,13 +82,6 @@ class Ensemble(keras.Model):  # type: ignore[misc]  # Keras ships no types
         flags = ops.reshape(ops.cast(y, "float32"), (-1, 1))
         losses = ops.mean(ops.maximum(logits, 0.0) - logits * flags + ops.log1p(ops.exp(-ops.abs(logits))), axis=1)
         return ops.mean(losses if sample_weight is None else losses * ops.reshape(ops.cast(sample_weight, "float32"), (-1,)))
-
-
-def _settings(context: ModelContext) -> dict[str, Any]:
-    unknown = sorted(set(context.parameters) - set(DEFAULTS))
-    if unknown:
-        raise ValueError(f"training.parameters.{unknown[0]} means nothing to model.py; it reads {', '.join(DEFAULTS)}")
-    return {**DEFAULTS, **context.parameters}
 
 
 def _seen(inputs: dict[str, Any], context: ModelContext, settings: dict[str, Any]) -> list[Any]:

@@ -59,7 +59,7 @@ def build(context: ModelContext) -> keras.Model:
     Raises:
         ValueError: `training.parameters` has a name that is not in `DEFAULTS`, or a feature is of no kind that the model reads.
     """
-    settings = _settings(context)
+    settings = context.settings(DEFAULTS)
     inputs = {name: keras.Input(shape=spec.shape, name=name, dtype=spec.dtype) for name, spec in context.features.items()}
     texts = {name: Letters()(inputs[name]) for name, spec in context.features.items() if spec.dtype == "string"}
     parts = {name: _part(context, name, texts.get(name, value), settings) for name, value in inputs.items()}
@@ -74,8 +74,7 @@ def build(context: ModelContext) -> keras.Model:
     distances = TrimmedMean(settings["trimmed"])([keras.layers.Concatenate()([loss for loss, _ in made]), distances])
     score = keras.ops.mean(keras.ops.abs(distances), axis=1, keepdims=True)
     model = keras.Model(inputs, {"score": score, "distances": distances})
-    steps = max(1, -(-context.train_rows // max(1, context.batch_size)) * context.epochs)
-    model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings["learning_rate"], steps, alpha=0.01)))
+    model.compile(keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(settings["learning_rate"], context.steps, alpha=0.01)))
     return model
 
 
@@ -84,7 +83,7 @@ def finish(model: keras.Model, context: ModelContext, examples: Callable[[], tf.
 
     What is served: `score`, `flagged`, and as many `reasons` with their `distances` as `training.parameters` says, the farthest first.
     """
-    settings = _settings(context)
+    settings = context.settings(DEFAULTS)
     distances = _of_training_rows(model, context, examples)
     usual = usual_distances(distances)
     report = Reasons(names=tuple(context.features), usual=tuple(map(float, usual)), count=min(settings["reasons"], len(usual)))
@@ -138,10 +137,3 @@ def _of_training_rows(model: keras.Model, context: ModelContext, examples: Calla
     every = max(1, -(-context.train_rows // CALIBRATED_ON))
     batches = examples().shard(every, 0)
     return np.concatenate([ask(features).numpy() for features, *_ in batches])
-
-
-def _settings(context: ModelContext) -> dict[str, Any]:
-    unknown = sorted(set(context.parameters) - set(DEFAULTS))
-    if unknown:
-        raise ValueError(f"training.parameters has {', '.join(unknown)}, which this model does not read; it reads {', '.join(DEFAULTS)}")
-    return {**DEFAULTS, **context.parameters}

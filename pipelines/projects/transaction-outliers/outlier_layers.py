@@ -206,14 +206,16 @@ class Reasons(keras.layers.Layer):  # type: ignore[misc]
 
     def scores(self, distances: tf.Tensor) -> tf.Tensor:
         """[batch, 1]."""
-        told = distances / tf.constant(self.usual, distances.dtype)
-        return tf.reduce_mean(told**4, axis=1, keepdims=True) ** 0.25
+        return _score_of(self._told(distances))
+
+    def _told(self, distances: tf.Tensor) -> tf.Tensor:
+        return distances / tf.constant(self.usual, distances.dtype)
 
     def call(self, distances: tf.Tensor) -> dict[str, tf.Tensor]:
         """See the class."""
-        told = distances / tf.constant(self.usual, distances.dtype)
+        told = self._told(distances)
         farthest = tf.math.top_k(tf.abs(told), k=self.count).indices
-        score = self.scores(distances)
+        score = _score_of(told)
         return {
             "score": score,
             "flagged": score[:, 0] > self.threshold,
@@ -231,3 +233,7 @@ class Reasons(keras.layers.Layer):  # type: ignore[misc]
     def get_config(self) -> dict[str, Any]:
         """What `__init__` takes."""
         return {**super().get_config(), "names": self.names, "usual": self.usual, "count": self.count, "threshold": self.threshold}
+
+
+def _score_of(told: tf.Tensor) -> tf.Tensor:
+    return tf.reduce_mean(told**4, axis=1, keepdims=True) ** 0.25

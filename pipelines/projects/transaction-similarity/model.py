@@ -49,23 +49,22 @@ def build(context: ModelContext) -> keras.Model:
     Raises:
         ValueError: `training.parameters` has a name that is not in `DEFAULTS`, or a loss or a mining that there is not.
     """
-    settings = _settings(context)
+    settings = context.settings(DEFAULTS)
     inputs = {name: keras.Input(shape=spec.shape, name=name, dtype=spec.dtype) for name, spec in context.features.items()}
     model = keras.Model(inputs, _encoded(inputs, settings))
-    steps = max(1, -(-context.train_rows // max(1, context.batch_size)) * context.epochs)
-    rate = keras.optimizers.schedules.CosineDecay(settings["learning_rate"], steps, alpha=0.02)
+    rate = keras.optimizers.schedules.CosineDecay(settings["learning_rate"], context.steps, alpha=0.02)
     model.compile(optimizer=keras.optimizers.Adam(rate), loss=loss_of(settings))
     return model
 
 
 def batches(dataset: tf.data.Dataset, context: ModelContext) -> tf.data.Dataset:
     """Rows of a class come in groups, so that every row has partners in its batch."""
-    return composed(dataset, rows_of_a_class=int(_settings(context)["rows_of_a_class"]), together=_BATCHES_TOGETHER)
+    return composed(dataset, rows_of_a_class=int(context.settings(DEFAULTS)["rows_of_a_class"]), together=_BATCHES_TOGETHER)
 
 
 def finish(model: keras.Model, context: ModelContext, examples: Callable[[], tf.data.Dataset]) -> keras.Model:
     """The encoder with the index of labelled rows: `embedding`, `label`, `confidence` and `similarity`."""
-    settings = _settings(context)
+    settings = context.settings(DEFAULTS)
     parts = [
         (model.predict_on_batch(features), label.numpy().reshape(-1), features["age_days"].numpy().reshape(-1))
         for features, label, *_ in examples()
@@ -99,13 +98,6 @@ def loss_of(settings: dict[str, Any]) -> PairLoss:
         raise ValueError(f"training.parameters.loss is {name!r}; there are {', '.join(LOSSES)}")
     options = {} if settings["margin"] is None or name == "multi-similarity" else {"margin": float(settings["margin"])}
     return LOSSES[name](**options, **({"mining": settings["mining"]} if name == "triplet" else {}))
-
-
-def _settings(context: ModelContext) -> dict[str, Any]:
-    unknown = sorted(set(context.parameters) - set(DEFAULTS))
-    if unknown:
-        raise ValueError(f"training.parameters.{unknown[0]} means nothing to model.py; it reads {', '.join(DEFAULTS)}")
-    return {**DEFAULTS, **context.parameters}
 
 
 def _encoded(inputs: dict[str, Any], settings: dict[str, Any]) -> Any:

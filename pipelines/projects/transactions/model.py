@@ -44,14 +44,13 @@ def build(context: ModelContext) -> keras.Model:
     Raises:
         ValueError: `training.parameters` has a name that is not in `DEFAULTS`.
     """
-    settings = _settings(context)
+    settings = context.settings(DEFAULTS)
     inputs = {name: keras.Input(shape=spec.shape, name=name, dtype=spec.dtype) for name, spec in context.features.items()}
     logits = keras.layers.Add()(_logits(inputs, classes=len(context.classes), settings=settings))
     answer = keras.layers.Activation("softmax", dtype="float32", name="probabilities")(logits)
     model = keras.Model(inputs, answer)
-    steps = max(1, -(-context.train_rows // max(1, context.batch_size)) * context.epochs)
     model.compile(
-        optimizer=LazyAdam(keras.optimizers.schedules.CosineDecay(settings["learning_rate"], steps, alpha=0.01)),
+        optimizer=LazyAdam(keras.optimizers.schedules.CosineDecay(settings["learning_rate"], context.steps, alpha=0.01)),
         loss=SmoothedCrossEntropy(settings["label_smoothing"]),
         metrics=["accuracy"],
     )
@@ -60,7 +59,7 @@ def build(context: ModelContext) -> keras.Model:
 
 def batches(dataset: tf.data.Dataset, context: ModelContext) -> tf.data.Dataset:
     """Weigh each training row by its age: half as much for every `half_life_days`, where that is set. Habits of coding change."""
-    half_life = float(_settings(context)["half_life_days"])
+    half_life = float(context.settings(DEFAULTS)["half_life_days"])
     if half_life <= 0:
         return dataset
 
@@ -77,7 +76,7 @@ def finish(model: keras.Model, context: ModelContext, examples: Callable[[], tf.
     At 0 the likeliest class is answered, which is best for accuracy; at 1 every class counts alike, which is best for balanced
     recall; a little of it helps rare classes at hardly any cost. Menon et al., "Long-Tail Learning via Logit Adjustment", 2021.
     """
-    balance = float(_settings(context)["balance"])
+    balance = float(context.settings(DEFAULTS)["balance"])
     if balance <= 0:
         return model
     rows = np.ones(len(context.classes))  # as if every class had been seen once more
@@ -105,13 +104,6 @@ class SmoothedCrossEntropy(keras.losses.Loss):  # type: ignore[misc]  # Keras sh
     def get_config(self) -> dict[str, Any]:
         """What `__init__` takes."""
         return {**super().get_config(), "smoothing": self.smoothing}
-
-
-def _settings(context: ModelContext) -> dict[str, Any]:
-    unknown = sorted(set(context.parameters) - set(DEFAULTS))
-    if unknown:
-        raise ValueError(f"training.parameters.{unknown[0]} means nothing to model.py; it reads {', '.join(DEFAULTS)}")
-    return {**DEFAULTS, **context.parameters}
 
 
 def _logits(inputs: dict[str, Any], *, classes: int, settings: dict[str, Any]) -> list[Any]:

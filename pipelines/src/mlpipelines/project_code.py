@@ -69,6 +69,22 @@ class ModelContext:
     capacity_share: float | None = None
     """The share of rows that people can look at: `evaluation.capacity` over the time that the training rows span; None without a capacity."""
 
+    @property
+    def steps(self) -> int:
+        """Of the whole training, at least 1: what a learning rate falls over. An epoch's last step may have fewer rows."""
+        return max(1, -(-self.train_rows // max(1, self.batch_size)) * self.epochs)
+
+    def settings(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
+        """The project's `defaults`, with what `training.parameters` of project.yaml sets in their place.
+
+        Raises:
+            ValueError: it sets something that is not among them.
+        """
+        unknown = sorted(set(self.parameters) - set(defaults))
+        if unknown:
+            raise ValueError(f"training.parameters.{unknown[0]} means nothing to model.py; it reads {', '.join(defaults)}")
+        return {**defaults, **self.parameters}
+
 
 def load_code(folder: Path, module: str) -> ModuleType:
     """Import `folder/module.py` afresh under its own name, with the folder on the path so that it can import its neighbours.

@@ -6,7 +6,6 @@ import io
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -20,16 +19,11 @@ import pytest
 from PIL import Image
 
 from mlpipelines.ingestion.images import broken_images
-from mlpipelines.project_code import load_code
+from project_modules import module_of
 
 PROJECT = Path(__file__).parents[4] / "pipelines" / "projects" / "image-content"
 
-
-@pytest.fixture(scope="module")
-def generator() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "generator")
-    sys.path[:] = before
+generator = module_of(PROJECT, "generator")
 
 
 def table(generator: ModuleType, **options: Any) -> pa.Table:

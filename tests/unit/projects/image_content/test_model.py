@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,30 +13,16 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from mlpipelines.project_code import FeatureSpec, ModelContext, load_code
+from mlpipelines.project_code import FeatureSpec, ModelContext
+from project_modules import module_beside, module_of
 
 PROJECT = Path(__file__).parents[4] / "pipelines" / "projects" / "image-content"
 SPECS = {"image": FeatureSpec(dtype="string")}
 SMALL = {"image_size": 16, "patch_size": 8, "width": 8, "layers": 1, "heads": 2, "stem": 4}
 
-
-@pytest.fixture(scope="module")
-def model_code() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "model")
-    sys.path[:] = before
-
-
-@pytest.fixture(scope="module")
-def layers(model_code: ModuleType) -> ModuleType:
-    del model_code  # puts the folder on the path
-    return sys.modules["image_layers"]
-
-
-@pytest.fixture(scope="module")
-def augmentation(model_code: ModuleType) -> ModuleType:
-    del model_code
-    return sys.modules["augmentation"]
+model_code = module_of(PROJECT, "model")
+layers = module_beside("model_code", "image_layers")
+augmentation = module_beside("model_code", "augmentation")
 
 
 def context(task: str = "multilabel", **parameters: object) -> ModelContext:

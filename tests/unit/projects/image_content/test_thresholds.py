@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,16 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlpipelines.project_code import load_code
+from project_modules import module_of
 
 PROJECT = Path(__file__).parents[4] / "pipelines" / "projects" / "image-content"
 
-
-@pytest.fixture(scope="module")
-def thresholds() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "thresholds")
-    sys.path[:] = before
+thresholds = module_of(PROJECT, "thresholds")
 
 
 def f1(truth: np.ndarray, found: np.ndarray) -> float:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -14,18 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlpipelines.features.contract import load_views
-from mlpipelines.project_code import load_code
 from mlpipelines.project_file import load_project
+from project_modules import module_of
 
 PROJECT = Path(__file__).parents[4] / "pipelines" / "projects" / "scam-users"
 NUMBERS = st.floats(-1000, 1000, width=32)
 
-
-@pytest.fixture(scope="module")
-def features() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "features")
-    sys.path[:] = before
+features = module_of(PROJECT, "features")
 
 
 def placed(features: ModuleType, values: list[float], bounds: list[float]) -> list[float]:

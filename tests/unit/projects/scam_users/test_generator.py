@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from types import ModuleType
@@ -13,17 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlpipelines.project_code import load_code
+from project_modules import module_of
 
 PROJECT = Path(__file__).parents[4] / "pipelines" / "projects" / "scam-users"
 TABLES = ("users", "logins", "messages", "payments", "reports", "verdicts")
 
-
-@pytest.fixture(scope="module")
-def generator() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "generator")
-    sys.path[:] = before
+generator = module_of(PROJECT, "generator")
 
 
 @pytest.fixture(scope="module")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,7 +13,8 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlpipelines.project_code import FeatureSpec, ModelContext, load_code
+from mlpipelines.project_code import FeatureSpec, ModelContext
+from project_modules import module_beside, module_of
 
 PROJECT = Path(__file__).parents[4] / "pipelines" / "projects" / "scam-users"
 NUMBERS = 3
@@ -26,18 +25,8 @@ SPECS = {
     "text_mail": FeatureSpec(dtype="int64"),
 }
 
-
-@pytest.fixture(scope="module")
-def model_code() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "model")
-    sys.path[:] = before
-
-
-@pytest.fixture(scope="module")
-def layers(model_code: ModuleType) -> ModuleType:
-    del model_code  # puts the folder on the path
-    return sys.modules["tabular_layers"]
+model_code = module_of(PROJECT, "model")
+layers = module_beside("model_code", "tabular_layers")
 
 
 def context(**parameters: Any) -> ModelContext:

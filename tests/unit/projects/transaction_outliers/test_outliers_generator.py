@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -16,16 +15,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
-from mlpipelines.project_code import load_code
+from project_modules import module_of
 
 PROJECT = Path(__file__).parents[4] / "pipelines" / "projects" / "transaction-outliers"
 
-
-@pytest.fixture(scope="module")
-def generator() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "generator")
-    sys.path[:] = before
+generator = module_of(PROJECT, "generator")
 
 
 def table(generator: ModuleType, **options: Any) -> pa.Table:

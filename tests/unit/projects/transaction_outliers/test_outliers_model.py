@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,31 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mlpipelines.project_code import FeatureSpec, ModelContext, load_code
+from mlpipelines.project_code import FeatureSpec, ModelContext
+from project_modules import module_beside, module_of
 
 PROJECT = Path(__file__).parents[4] / "pipelines" / "projects" / "transaction-outliers"
 KINDS = {"load": "float32", "heat": "float32", "machine": "int64", "maker": "string"}
 Rows = dict[str, Any]
 
-
-@pytest.fixture(scope="module")
-def model_code() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "model")
-    sys.path[:] = before
-
-
-@pytest.fixture(scope="module")
-def features_code() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "features")
-    sys.path[:] = before
-
-
-@pytest.fixture(scope="module")
-def layers(model_code: ModuleType) -> ModuleType:
-    del model_code  # puts the folder on the path
-    return sys.modules["outlier_layers"]
+model_code = module_of(PROJECT, "model")
+features_code = module_of(PROJECT, "features")
+layers = module_beside("model_code", "outlier_layers")
 
 
 def context(rows: Rows, *, share: float | None = None, **parameters: object) -> ModelContext:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
@@ -12,16 +10,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from mlpipelines.project_code import load_code
+from project_modules import module_of
 
 PROJECT = Path(__file__).parents[4] / "pipelines" / "projects" / "transaction-similarity"
 
-
-@pytest.fixture(scope="module")
-def generator() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "generator")
-    sys.path[:] = before
+generator = module_of(PROJECT, "generator")
 
 
 def table(generator: ModuleType, **options: object) -> pa.Table:

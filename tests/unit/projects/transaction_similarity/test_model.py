@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +12,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlpipelines.project_code import FeatureSpec, ModelContext, load_code
+from mlpipelines.project_code import FeatureSpec, ModelContext
+from project_modules import module_of
 
 PROJECT = Path(__file__).parents[4] / "pipelines" / "projects" / "transaction-similarity"
 SPECS = {
@@ -23,12 +23,7 @@ SPECS = {
 }
 LOSSES = ("contrastive", "triplet", "multi-similarity")
 
-
-@pytest.fixture(scope="module")
-def model_code() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "model")
-    sys.path[:] = before
+model_code = module_of(PROJECT, "model")
 
 
 def neighbour(model_code: ModuleType, name: str) -> ModuleType:

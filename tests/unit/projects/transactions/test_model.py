@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -12,7 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mlpipelines.project_code import FeatureSpec, ModelContext, load_code
+from mlpipelines.project_code import FeatureSpec, ModelContext
+from project_modules import module_beside, module_of
 
 PROJECT = Path(__file__).parents[4] / "pipelines" / "projects" / "transactions"
 SPECS = {
@@ -27,25 +27,9 @@ SPECS = {
     "age_days": FeatureSpec(dtype="int64"),
 }
 
-
-@pytest.fixture(scope="module")
-def model_code() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "model")
-    sys.path[:] = before
-
-
-@pytest.fixture(scope="module")
-def features_code() -> Iterator[ModuleType]:
-    before = list(sys.path)
-    yield load_code(PROJECT, "features")
-    sys.path[:] = before
-
-
-@pytest.fixture(scope="module")
-def layers(model_code: ModuleType) -> ModuleType:
-    del model_code  # puts the folder on the path
-    return sys.modules["transaction_layers"]
+model_code = module_of(PROJECT, "model")
+features_code = module_of(PROJECT, "features")
+layers = module_beside("model_code", "transaction_layers")
 
 
 def context(**parameters: object) -> ModelContext:
