@@ -6,11 +6,13 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from mlpipelines.project import Project, Step
+from mlpipelines.project import Deployment, Project, Step
 from mlpipelines.project_file import to_json
 
 _NO_WORK = ("description", "resources", "deployment", "monitor", "schedule", "retraining", "notifications")
-"""Sections of a project that change no model."""
+"""Sections of a project that change no model, but for what the exported graph can be asked (`deployment.explanations`)."""
+DECIDES_LATER = "decisions.py"
+"""Decides on scores of `millrace batch`: no step of a run reads it."""
 
 
 def hash_millrace() -> str:
@@ -38,7 +40,7 @@ def hash_code(project: Project, project_dir: Path, step: Step) -> str:
         left_out = left_out | {entry.partition(":")[0].replace(".", "/") + ".py"}
     digest = hashlib.sha256()
     for file in sorted(project_dir.rglob("*.py")):
-        if file.name not in left_out and not file.name.startswith("test_"):
+        if file.name not in left_out | {DECIDES_LATER} and not file.name.startswith("test_"):
             digest.update(str(file.relative_to(project_dir)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.hexdigest()[:16]
 
@@ -54,6 +56,7 @@ def mark_of_work(project: Project, project_dir: Path, code: str) -> str:
         code: which Millrace runs the steps: the hash of its source, or its image by digest.
     """
     neutral: dict[str, Any] = {name: Project.model_fields[name].get_default() for name in _NO_WORK}
+    neutral["deployment"] = Deployment(explanations=project.deployment.explanations)
     said = [code, hash_code(project, project_dir, "ingest"), hash_code(project, project_dir, "train")]
     said.append(to_json(project.model_copy(update=neutral)))
     return hashlib.sha256("\0".join(said).encode()).hexdigest()[:16]

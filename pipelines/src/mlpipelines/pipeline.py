@@ -28,6 +28,8 @@ ALWAYS_RUN: frozenset[Step] = frozenset({"validate", "evaluate", "register", "pu
 never from a cache."""
 ASK_THE_REGISTRY: frozenset[Step] = frozenset({"evaluate", "register", "publish", "report", "batch"})
 """Steps that read or write it, and so get the team's account."""
+REUSE_FROM_IT: frozenset[Step] = frozenset({"transform", "train"})
+"""Steps that read a version from it where a run reuses a training."""
 ACCOUNT: Mapping[str, str] = {
     "url": "MLFLOW_TRACKING_URI",
     "username": "MLFLOW_TRACKING_USERNAME",
@@ -167,7 +169,7 @@ class ComponentFactory:
             task.set_env_variable(name, value)
         kubernetes.use_field_path_as_env(task, env_name="MILLRACE_RUN_ID", field_path="metadata.labels['pipeline/runid']")
         kubernetes.mount_pvc(task, pvc_name=self._target.workspace_claim, mount_path=self._target.workspace)
-        if self._target.registry and step in ASK_THE_REGISTRY:
+        if self._target.registry and (step in ASK_THE_REGISTRY or (self._project.training.reuse is not None and step in REUSE_FROM_IT)):
             kubernetes.use_secret_as_env(task, secret_name=self._target.registry, secret_key_to_env=dict(ACCOUNT))
         if step in ("ingest", "batch"):
             for name in secrets_in(self._project.source.url or ""):

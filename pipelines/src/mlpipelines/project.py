@@ -613,6 +613,8 @@ class Project(Section):
                 explanations=self.deployment.explanations, model=self.deployment.model if self.training.reuse else None
             )
             neutral["evaluation"] = Evaluation(capacity=self.evaluation.capacity)
+            if self.evaluation.capacity is not None and self.split.by == "time":  # a day's cases are for the rows of that day's split
+                neutral["split"] = Split(by="time")
         if step == "transform" and self.training.reuse:  # whose versions, and which
             neutral["deployment"] = Deployment(model=self.deployment.model)
             neutral["training"] = Training(reuse=self.training.reuse)

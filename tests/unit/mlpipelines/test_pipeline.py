@@ -149,6 +149,12 @@ def test_the_account_in_the_registry_reaches_only_the_steps_that_ask_it(tmp_path
     assert {"secretKey": "workspace", "envVar": "MLFLOW_WORKSPACE"} in account["keyToEnv"]
 
 
+def test_a_run_that_reuses_a_training_asks_the_registry_for_it_with_the_account_too(tmp_path: Path) -> None:
+    _, platform = compiled(tmp_path, Target(registry="registry-account"), training={"reuse": 3})
+    holders = {name.removeprefix("exec-") for name, each in platform.items() if "secretAsEnv" in each}
+    assert holders == {"transform", "train", "evaluate", "register", "publish", "report"}
+
+
 def test_no_step_installs_packages_when_it_starts(tmp_path: Path) -> None:
     compiled(tmp_path)
     assert "pip install" not in (tmp_path / "pipeline.yaml").read_text()

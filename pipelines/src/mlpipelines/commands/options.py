@@ -82,9 +82,9 @@ def project_of(arguments: argparse.Namespace) -> Project:
 
 
 def _from_here(setting: str) -> str:
-    """A relative `source.path` on the command line means the folder that the person stands in, not the project's."""
+    """A relative `source.path` (`source.views`, `schema_file`) on the command line means the folder that the person stands in, not the project's."""
     field, sign, value = setting.partition("=")
-    if field in ("source.path", "schema_file") and value and not Path(value).is_absolute():
+    if field in ("source.path", "source.views", "schema_file") and value and not Path(value).is_absolute():
         return f"{field}{sign}{Path.cwd() / value}"
     return setting
 

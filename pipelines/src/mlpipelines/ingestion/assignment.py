@@ -89,9 +89,14 @@ def first_test(rows: pa.Table, prepared: SplitRows, project: Project) -> Mask:
         raise DataRejected(
             f"The split by {project.split.by}{by_time} would seal {int(chosen.sum()):,} of {len(chosen):,} rows for the test set, and both sides need "
             "some. Read more rows, or change `split` in project.yaml.",
-            report=[{"rule": "rows in every split", "column": project.time if project.split.by == "time" else project.split.group}],
+            report=[{"rule": "rows in every split", "column": _split_column(project)}],
         )
     return chosen
+
+
+def _split_column(project: Project) -> str | None:
+    split = project.split
+    return {"row": None, "time": project.time, "group": split.group, "column": split.column}[split.by]
 
 
 def assign(

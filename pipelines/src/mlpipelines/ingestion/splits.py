@@ -141,16 +141,17 @@ def drawn_alone(keys: pa.Array, groups: pa.Array | None, split: Split) -> Mask:
 
 
 def _require_minimum(validation: int, rows: int, split: Split) -> None:
-    if validation < MINIMUM * (rows - validation) and split.by == "column":
+    if validation >= MINIMUM * (rows - validation):
+        return
+    if split.by == "column":
         raise ConfigError(
             f"The column {split.column!r}, which split.column names, says `validation` of {validation:,} rows and `train` of {rows - validation:,}; "
             "validation needs at least a tenth of the training rows. Correct it at the source, or set split.by to row in project.yaml."
         )
-    if validation < MINIMUM * (rows - validation):
-        raise ConfigError(
-            f"split.validation is {split.validation}, which gives {validation:,} validation rows for {rows - validation:,} training rows; "
-            f"at least a tenth is needed. Set split.validation to {_MINIMUM_SHARE:.3f} or more in project.yaml."
-        )
+    raise ConfigError(
+        f"split.validation is {split.validation}, which gives {validation:,} validation rows for {rows - validation:,} training rows; "
+        f"at least a tenth is needed. Set split.validation to {_MINIMUM_SHARE:.3f} or more in project.yaml."
+    )
 
 
 def _units(rows: SplitRows, split: Split, *, purpose: str) -> _Units:

@@ -10,14 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlpipelines.errors import DataRejected
+from mlpipelines.ingestion.splits import Mask
 from mlpipelines.project import Project, ValidationHolds
 
-Mask = npt.NDArray[np.bool_]
 Reason = dict[str, object]
 _DAY = 86_400
 _HALF = 0.5

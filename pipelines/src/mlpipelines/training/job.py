@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import keras
+import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
 from mlpipelines.artifacts import Data, Model, Transformed
 from mlpipelines.errors import DataRejected
 from mlpipelines.evaluation.capacity import share_of_rows
-from mlpipelines.own_code import hash_code
+from mlpipelines.own_code import DECIDES_LATER, hash_code
 from mlpipelines.project import Project
 from mlpipelines.project_code import FeatureSpec, ModelContext, code_hash
 from mlpipelines.training.checkpoints import Checkpoints, fingerprint
@@ -104,7 +105,8 @@ class TrainingJob:
         wanted, label = self.project.training.class_weights, self.training.label
         if wanted == "none" or label is None or label.kind not in ("class", "flag"):
             return None
-        return class_weights(label_counts(self.training), wanted)
+        counts = np.array(self.context.class_rows) if label.kind == "class" else label_counts(self.training)
+        return class_weights(counts, wanted)
 
 
 def prepare_job(
@@ -182,7 +184,7 @@ def _replica_batch(batch_size: int, total: int, placement: Placement) -> int:
 
 def _fingerprint(project: Project, project_dir: Path, manifest: Mapping[str, Any], classes: list[str], data: Data) -> str:
     """Over rows, features, code and settings; not over what differs between two runs of `transform` on the same rows."""
-    modules = sorted(file.stem for file in project_dir.glob("*.py"))
+    modules = sorted(file.stem for file in project_dir.glob("*.py") if file.name != DECIDES_LATER)
     content = read_json(data.manifest).get("content_hash") if data.manifest.is_file() else None
     lasting = {name: manifest.get(name) for name in ("rows", "features", "vocabularies")}
     settings = project.training.model_dump(mode="json")

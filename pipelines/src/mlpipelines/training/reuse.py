@@ -49,7 +49,8 @@ def reused_model(job: TrainingJob) -> keras.Model:
 def keep_trained(job: TrainingJob, model: keras.Model) -> None:
     """Keep the model as it is before `finish`. A run that reuses a training hands on what it was given, with the version that trained it."""
     if job.trained is not None:
-        facts = replace(TrainedFacts.read(job.trained), version=reused_facts(job)["version"])
+        facts = TrainedFacts.read(job.trained)
+        facts = replace(facts, version=facts.version or job.project.training.reuse)
     else:
         manifest = read_json(job.data.manifest) if job.data.manifest.is_file() else {}
         facts = TrainedFacts(

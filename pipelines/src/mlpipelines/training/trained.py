@@ -48,7 +48,8 @@ class TrainedFacts:
     def model_context(self) -> ModelContext:
         """`context` as `build` takes it."""
         features = {name: FeatureSpec(dtype=spec["dtype"], shape=tuple(spec["shape"])) for name, spec in self.context["features"].items()}
-        return ModelContext(**{**self.context, "features": features, "classes": tuple(self.context["classes"])})
+        lists = {name: tuple(self.context.get(name, ())) for name in ("classes", "class_rows")}
+        return ModelContext(**{**self.context, **lists, "features": features})
 
 
 def write_trained(folder: Path, facts: TrainedFacts, weights: Weights, transform_output: Path) -> None:

@@ -140,7 +140,8 @@ def test_the_share_of_rows_that_people_can_look_at(
             "evaluation": {"capacity": capacity},
         }
     )
-    assert share_of_rows(project, [file], {"train": 100, "validation": 20, "test": 40}) == pytest.approx(share)
+    for told in (project, project.scoped("train")):  # `train` is told no more of a project than it reads
+        assert share_of_rows(told, [file], {"train": 100, "validation": 20, "test": 40}) == pytest.approx(share)
 
 
 def test_the_reference_page_is_what_the_code_says() -> None:

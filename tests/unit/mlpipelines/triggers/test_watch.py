@@ -95,6 +95,14 @@ def test_a_millrace_that_is_replaced_while_we_go_on_is_new_code_once(folder: Pat
     assert signals(watch, replace(look, training=trained_by_it)) == []
 
 
+def test_what_a_model_can_be_asked_is_new_code_and_what_is_decided_on_its_scores_is_not(folder: Path) -> None:
+    look, watch = a_look(folder), Watch(lambda: "v1")
+    (folder / "decisions.py").write_text("COLUMNS = ()\n")
+    assert signals(watch, look) == []
+    (folder / "project.yaml").write_text(CHURN + "deployment: {explanations: {}}\n")
+    assert signals(watch, replace(look, trained=replace(look.trained, project=load_project(folder)))) == [Signal.NEW_CODE]
+
+
 def test_new_files_of_an_incremental_source_are_new_data_and_rows_of_a_database_are_not_to_be_seen(folder: Path) -> None:
     (folder / "project.yaml").write_text(
         CHURN.replace("path: rows}", "path: rows, incremental: true}").replace("{pages", "{at: timestamp, pages") + "time: at\n"
