@@ -73,8 +73,7 @@ def measure(size: int, count: int, rounds: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="millrace-benchmark-") as folder:
         rows = next(load_code(PROJECT, "generator").rows(rows=count, size=size))
         mean_bytes = round(sum(map(len, rows["image"].to_pylist())) / count)
-        ways = {"read": ours(rows, size, Path(folder), decode=False), "ours": ours(rows, size, Path(folder), decode=True)}
-        ways["files"] = plain(rows, size, Path(folder) / "files")
+        ways = {**ours(rows, size, Path(folder)), "files": plain(rows, size, Path(folder) / "files")}
         found: dict[str, list[Rate]] = {name: [] for name in ways}
         for _ in range(rounds):
             for name, way in ways.items():
@@ -89,8 +88,8 @@ def median(rates: list[Rate], name: str) -> int:
     return round(middle)
 
 
-def ours(rows: pa.RecordBatch, size: int, folder: Path, *, decode: bool) -> Callable[[], tf.data.Dataset]:
-    """The project's way: as `train` reads transformed rows; with `decode`, what `batches` makes of them."""
+def ours(rows: pa.RecordBatch, size: int, folder: Path) -> dict[str, Callable[[], tf.data.Dataset]]:
+    """The project's way: `read`, as `train` reads transformed rows, and `ours`, what `batches` makes of them."""
     file = folder / "part-0.parquet"
     pq.write_table(pa.table({"image": rows["image"], LABEL: pa.array([0] * len(rows))}), file, compression="lz4")
     split = open_split([file], FEATURES, LabelSpec(kind="class", classes=2))
@@ -99,11 +98,10 @@ def ours(rows: pa.RecordBatch, size: int, folder: Path, *, decode: bool) -> Call
         features=FEATURES, task="classification", classes=("a", "b"), parameters={"image_size": size, "erase": 0.2}, seed=1
     )
 
-    def way() -> tf.data.Dataset:
-        batches = training_batches(split, batch_size=BATCH, shuffle_rows=10_000, seed=1)
-        return code.batches(batches, context) if decode else batches
+    def read() -> tf.data.Dataset:
+        return training_batches(split, batch_size=BATCH, shuffle_rows=10_000, seed=1)
 
-    return way
+    return {"read": read, "ours": lambda: code.batches(read(), context)}
 
 
 def plain(rows: pa.RecordBatch, size: int, folder: Path) -> Callable[[], tf.data.Dataset]:

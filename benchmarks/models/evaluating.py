@@ -12,17 +12,25 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlpipelines.artifacts import Data, SplitName
+from mlpipelines.evaluation.served_model import answer_rows, load_model
+from mlpipelines.project import Project
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = ROOT / "pipelines" / "projects"
 RESULTS = ROOT / "benchmarks" / "results" / "models"
 MILLRACE = str(Path(sys.executable).parent / "millrace")
 _LONGEST = 3600
+_DATA = "artifacts/*/ingest/data"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +44,23 @@ class Ran:
     folder: Path
     """The run's own folder in the workspace; its artifacts lie below."""
     seconds: float
+
+    def sealed(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """The sealed rows, as `ingest` keeps them."""
+        return pq.read_table(self.folder.parents[1] / "sealed" / "test.parquet", columns=columns, partitioning=None)
+
+    def learned(self, *splits: SplitName, columns: Sequence[str] | None = None) -> pa.Table:
+        """The rows of splits; those of the one other run whose `ingest` this one took over, where it read none itself."""
+        runs = [self.folder] if any(self.folder.glob(_DATA)) else [run for run in self.folder.parent.iterdir() if any(run.glob(_DATA))]
+        (data,) = (found for run in runs for found in run.glob(_DATA))
+        files = [file for split in splits for file in Data(data).files(split)]
+        return pa.concat_tables(pq.read_table(file, columns=columns, partitioning=None) for file in files)
+
+    def answers(self, project: Project, rows: pa.Table) -> dict[str, Any]:
+        """What the trained model answers for raw rows, by output."""
+        (saved,) = self.folder.glob("artifacts/*/train/model/saved_model")
+        with load_model(saved) as model:
+            return answer_rows(model, project, rows)
 
     def scores(self) -> dict[str, dict[str, Any]]:
         """By metric: `value`, `low` and `high` (the interval) of this model, and the `opponent`'s value."""

@@ -18,8 +18,7 @@ from evaluating import PROJECTS, ROOT, run, table
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import f1_score, precision_recall_curve
 
-from mlpipelines.artifacts import LABEL, Data, Model, TestSet, Transformed
-from mlpipelines.evaluation.served_model import answer_rows, load_model
+from mlpipelines.artifacts import LABEL, Transformed
 from mlpipelines.project import Project
 from mlpipelines.project_file import load_project
 from mlpipelines.transformation.raw_features import to_tensors
@@ -40,13 +39,8 @@ def evaluate(workspace: Path) -> dict[str, Any]:
         shutil.copy(PROJECTS / PROJECT / name, folder)
     ran = run(str(folder), "--set", f"source.path={source}", workspace=workspace)
     (artifacts,) = (each.parent for each in ran.folder.glob("artifacts/*/train"))
-    validation = pa.concat_tables(
-        pq.read_table(file, partitioning=None) for file in Data(artifacts / "ingest" / "data").files("validation")
-    )
-    test = pq.read_table(TestSet(artifacts / "ingest" / "test").rows, partitioning=None)
-    project = load_project(folder)
-    with load_model(Model(artifacts / "train" / "model").saved_model) as model:
-        scored = [np.asarray(answer_rows(model, project, rows)["score"]).ravel() for rows in (validation, test)]
+    validation, test, project = ran.learned("validation"), ran.sealed(), load_project(folder)
+    scored = [np.asarray(ran.answers(project, rows)["score"]).ravel() for rows in (validation, test)]
     ours = _f1(scored[0], _flags(validation), scored[1], _flags(test))
     boosted = _boosting(Transformed(artifacts / "transform" / "transformed"), project, test)
     f1 = {"this project": ours, "scikit-learn's gradient boosting, same features": boosted, **PUBLISHED}

@@ -14,15 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from evaluating import PROJECTS, Ran, interval, run, table
+from evaluating import PROJECTS, interval, run, table
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import ParameterSampler, cross_val_score
 
-from mlpipelines.artifacts import Data
-from mlpipelines.evaluation.served_model import answer_rows, load_model
 from mlpipelines.project_file import load_project
 
 Floats = NDArray[np.float64]
@@ -45,9 +42,11 @@ def evaluate(workspace: Path) -> dict[str, Any]:
     """One run of each; figures by name."""
     source = table("tabular/uci_credit_default.parquet")
     ran = run("scam-users", "--with", OVERLAY, "--set", f"source.path={source}", workspace=workspace)
-    sealed, learned = _rows(ran)
+    sealed, learned = ran.sealed(), ran.learned("train", "validation")
     flags = np.asarray(sealed[LABEL].cast(pa.int64()), dtype=np.float64)
-    scores = {"scam-users": _ours(ran, sealed), "gradient boosting": _boosted(learned, sealed)}
+    project = load_project(PROJECTS / "scam-users", overlays=[PROJECTS / "scam-users" / OVERLAY])
+    ours = np.asarray(ran.answers(project, sealed)["score"], dtype=np.float64)
+    scores = {"scam-users": ours, "gradient boosting": _boosted(learned, sealed)}
     return {
         "status": ran.record["status"],
         "seconds": round(ran.seconds),
@@ -69,22 +68,6 @@ def rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
         }
         for name in names
     ]
-
-
-def _rows(ran: Ran) -> tuple[pa.Table, pa.Table]:
-    """The sealed rows, and all others."""
-    (test,) = ran.folder.glob("artifacts/*/ingest/test/test.parquet")
-    (data,) = ran.folder.glob("artifacts/*/ingest/data")
-    files = [*Data(data).files("train"), *Data(data).files("validation")]
-    return pq.read_table(test, partitioning=None), pa.concat_tables(pq.read_table(file, partitioning=None) for file in files)
-
-
-def _ours(ran: Ran, sealed: pa.Table) -> Floats:
-    folder = PROJECTS / "scam-users"
-    (saved,) = ran.folder.glob("artifacts/*/train/model/saved_model")
-    with load_model(saved) as model:
-        score = answer_rows(model, load_project(folder, overlays=[folder / OVERLAY]), sealed)["score"]
-    return np.asarray(score, dtype=np.float64)
 
 
 def _boosted(learned: pa.Table, sealed: pa.Table) -> Floats:

@@ -14,13 +14,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-from evaluating import PROJECTS, Ran, interval, run
+from evaluating import PROJECTS, interval, run
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 
-from mlpipelines.artifacts import Data
-from mlpipelines.evaluation.served_model import answer_rows, load_model
 from mlpipelines.project import Project
 from mlpipelines.project_file import load_project
 
@@ -33,11 +30,9 @@ def evaluate(workspace: Path) -> dict[str, Any]:
     warehouse = workspace / "warehouse.db"
     subprocess.run([sys.executable, FOLDER / "generator.py", "--out", warehouse], check=True, capture_output=True)
     ran = run("scam-users", "--set", f"source.url=sqlite:///{warehouse}", workspace=workspace)
-    project, sealed = load_project(FOLDER), _sealed(ran)
-    (saved,) = ran.folder.glob("artifacts/*/train/model/saved_model")
-    with load_model(saved) as model:
-        score = np.asarray(answer_rows(model, project, sealed)["score"], dtype=np.float64)
-    rival = _boosted(project, _learned(ran), sealed)
+    project, sealed = load_project(FOLDER), ran.sealed()
+    score = np.asarray(ran.answers(project, sealed)["score"], dtype=np.float64)
+    rival = _boosted(project, ran.learned("train", "validation"), sealed)
     capacity = project.evaluation.capacity
     assert capacity is not None
     return {
@@ -56,18 +51,6 @@ def rows(figures: dict[str, Any]) -> list[dict[str, Any]]:
         for name, each in figures["mornings"].items()
     ]
     return [*({"what": name, "figure": interval(score)} for name, score in figures["scores"].items()), *found]
-
-
-def _sealed(ran: Ran) -> pa.Table:
-    (test,) = ran.folder.glob("artifacts/*/ingest/test/test.parquet")
-    return pq.read_table(test, partitioning=None)
-
-
-def _learned(ran: Ran) -> pa.Table:
-    (data,) = ran.folder.glob("artifacts/*/ingest/data")
-    return pa.concat_tables(
-        pq.read_table(file, partitioning=None) for file in [*Data(data).files("train"), *Data(data).files("validation")]
-    )
 
 
 def _flags(rows: pa.Table) -> Floats:

@@ -49,7 +49,7 @@ def _generated(workspace: Path) -> dict[str, Any]:
     ran = run("transaction-outliers", workspace=workspace)
     (answers,) = ran.folder.glob("artifacts/*/evaluate/evaluation/predictions.parquet")
     told = pq.read_table(answers, partitioning=None).to_pandas()
-    told["oddity"] = _read([*workspace.glob("projects/*/sealed/test.parquet")], ["oddity"])["oddity"].to_pandas()
+    told["oddity"] = ran.sealed(["oddity"])["oddity"].to_pandas()
     told["right"] = [reasons[0].decode() == oddity for reasons, oddity in zip(told["predicted/reasons"], told["oddity"], strict=True)]
     kinds = {
         str(oddity): {
@@ -61,8 +61,8 @@ def _generated(workspace: Path) -> dict[str, Any]:
     }
     few: dict[str, ColumnType] = {"amount": "float", "booked_at": "timestamp"}
     forests = {
-        "all": _forests(ran, workspace, {"merchant": "string", "team": "string", **few}, "odd"),
-        "amount and time": _forests(ran, workspace, few, "odd"),
+        "all": _forests(ran, {"merchant": "string", "team": "string", **few}, "odd"),
+        "amount and time": _forests(ran, few, "odd"),
     }
     return {**_figures(ran), "oddities": kinds, "forests": forests}
 
@@ -81,7 +81,7 @@ def _on(name: str, cases: int, workspace: Path) -> dict[str, Any]:
         *named,
     ]
     ran = run("transaction-outliers", "--with", "numbers.yaml", *settings, workspace=workspace)
-    return {**_figures(ran), "forests": _forests(ran, workspace, features, "label")}
+    return {**_figures(ran), "forests": _forests(ran, features, "label")}
 
 
 def _figures(ran: Ran) -> dict[str, Any]:
@@ -97,16 +97,11 @@ def _figures(ran: Ran) -> dict[str, Any]:
     }
 
 
-def _forests(ran: Ran, workspace: Path, features: dict[str, ColumnType], label: str) -> dict[str, Any]:
+def _forests(ran: Ran, features: dict[str, ColumnType], label: str) -> dict[str, Any]:
     """Average precision of forests with other seeds, from least to most, and seconds for one to learn and to score."""
-    train = _read(list(ran.folder.glob("artifacts/*/ingest/data/train/*/*.parquet")), [*features])
-    sealed = _read([*workspace.glob("projects/*/sealed/test.parquet")], [*features, label])
+    train, sealed = ran.learned("train", columns=[*features]), ran.sealed([*features, label])
     known, asked, odd = matrix(train, features), matrix(sealed, features), sealed[label].cast(pa.int64()).to_numpy()
     started = time.monotonic()
     reached = [average_precision_score(odd, -IsolationForest(random_state=seed).fit(known).score_samples(asked)) for seed in range(FORESTS)]
     seconds = (time.monotonic() - started) / FORESTS
     return {"pr_auc": sorted(round(float(value), 4) for value in reached), "seconds_each": round(seconds, 1), "sealed_rows": len(sealed)}
-
-
-def _read(files: list[Path], columns: list[str]) -> pa.Table:
-    return pa.concat_tables([pq.read_table(file, columns=columns, partitioning=None) for file in files])

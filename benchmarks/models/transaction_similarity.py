@@ -117,9 +117,7 @@ def _trained(source: Path, workspace: Path, loss: str, *more: str) -> Ran:
 
 def _answers(ran: Ran) -> dict[str, Any]:
     """By row's key: truth, what was answered, and whether a training row has the merchant; and the embeddings, if there are any."""
-    (workspace,) = {parent for parent in ran.folder.parents if parent.parent.name == "projects"}
-    sealed = pq.read_table(workspace / "sealed" / "test.parquet", columns=["__key", "merchant", "team"])
-    train = pa.concat_tables([pq.read_table(file, columns=["merchant"]) for file in _rows_of(ran, "train")])
+    sealed, train = ran.sealed(["__key", "merchant", "team"]), ran.learned("train", columns=["merchant"])
     seen = pc.is_in(sealed["merchant"], value_set=pc.unique(train["merchant"].combine_chunks()))
     told = pq.read_table(next(ran.folder.glob("artifacts/*/evaluate/evaluation/predictions.parquet")))
     order = pc.index_in(told["__key"].combine_chunks(), value_set=sealed["__key"].combine_chunks())
@@ -130,14 +128,6 @@ def _answers(ran: Ran) -> dict[str, Any]:
         "seen": np.asarray(seen.take(order)),
         "embedding": np.stack(told["predicted/embedding"].to_numpy()) if "predicted/embedding" in told.column_names else None,
     }
-
-
-def _rows_of(ran: Ran, split: str) -> list[Path]:
-    """The rows of a split: in this run's folder, or in that of the run whose `ingest` it reuses."""
-    own = sorted(ran.folder.glob(f"artifacts/*/ingest/data/{split}/*/*.parquet"))
-    return own or sorted(
-        file for other in ran.folder.parent.iterdir() for file in other.glob(f"artifacts/*/ingest/data/{split}/*/*.parquet")
-    )
 
 
 def _beside(similarity: Ran, classifier: Ran) -> dict[str, Any]:
@@ -239,7 +229,7 @@ def _few(candidates: pa.Table) -> pa.Table:
 
 def _labels_in(ran: Ran) -> dict[str, int]:
     """How many labels of each held-out class the index has: some of those that came watch the training instead."""
-    labels = pa.concat_tables([pq.read_table(file, columns=["category"]) for file in _rows_of(ran, "train")])["category"]
+    labels = ran.learned("train", columns=["category"])["category"]
     counts = {str(item["values"]): int(item["counts"]) for item in pc.value_counts(labels).to_pylist()}
     return {name: counts.get(name, 0) for name in HELD_OUT}
 

@@ -8,14 +8,13 @@ The project's `decide` gets the rows that a run scored as one table, with the co
 
 from __future__ import annotations
 
-import shutil
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
 
+from mlpipelines.batch.delivery import put_in_sight
 from mlpipelines.batch.output import Output, written_whole
 from mlpipelines.batch.scoring import open_parquet
 from mlpipelines.errors import ConfigError
@@ -73,12 +72,7 @@ def decided(decisions: Decisions, output: Output, run: str, scored: Mapping[str,
             )
         with written_whole(target, found.schema) as writer:
             writer.write_table(found)
-    with open_parquet(target) as file:
-        count = int(file.metadata.num_rows)
-    fresh = output.decisions.with_name(f".{uuid.uuid4().hex}.parquet")
-    shutil.copyfile(target, fresh)
-    fresh.replace(output.decisions)
-    return count
+    return put_in_sight(target, output.decisions)
 
 
 def _rows(decisions: Decisions, files: list[Path]) -> pa.Table:

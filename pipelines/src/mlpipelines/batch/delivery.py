@@ -70,11 +70,16 @@ def deliver(rule: Rule, project: Project, output: Output, run: str, scored: Mapp
         used = Counter({period: earlier.used[name] for period, name in periods.items() if rule.per != "run"})
         people = earlier.people if rule.once_per is not None else set()
         _write(target, select(candidates, rule, people, used), periods, files)
+    return put_in_sight(target, output.cases)
+
+
+def put_in_sight(target: Path, place: Path) -> int:
+    """Copy a run's file to where people look for that of the last run. Returns how many rows it has."""
     with open_parquet(target) as file:
         count = int(file.metadata.num_rows)
-    fresh = output.cases.with_name(f".{uuid.uuid4().hex}.parquet")
+    fresh = place.with_name(f".{uuid.uuid4().hex}.parquet")
     shutil.copyfile(target, fresh)
-    fresh.replace(output.cases)
+    fresh.replace(place)
     return count
 
 

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -71,8 +72,9 @@ def run_batch(request: BatchRequest, say: Say = lambda _: None) -> BatchOutcome:
         call = replace(call, opened=_written_down(call, plan))
         say(_announcement(call, plan))
         manifest = _scored(call, plan, manifest)
-        decisions = _decided(call, manifest)
-        cases = _delivered(call, manifest)  # last: what is there says that a run was delivered
+        scored = {name: call.output.root / name for name in _mine(call, manifest)}
+        decisions = _decided(call, scored)
+        cases = _delivered(call, scored)  # last: what is there says that a run was delivered
         output.open_run.unlink(missing_ok=True)
         drop(output.work)
         drop(output.staged)
@@ -252,18 +254,16 @@ def _record(call: _Call, task: FileTask, done: Finished) -> FileRecord:
     )
 
 
-def _decided(call: _Call, manifest: Manifest) -> int | None:
+def _decided(call: _Call, scored: Mapping[str, Path]) -> int | None:
     """The number of rows that the project made; None where it decides nothing, or there was nothing to decide on."""
-    mine = {name: call.output.root / name for name in _mine(call, manifest)}
     decisions = call.understood.decisions
-    return decided(decisions, call.output, call.opened.run, mine) if decisions and mine else None
+    return decided(decisions, call.output, call.opened.run, scored) if decisions and scored else None
 
 
-def _delivered(call: _Call, manifest: Manifest) -> int | None:
+def _delivered(call: _Call, scored: Mapping[str, Path]) -> int | None:
     """The number of cases; None where there was nothing to rank."""
-    mine = {name: call.output.root / name for name in _mine(call, manifest)}
     rule = call.understood.rule
-    return deliver(rule, call.request.project, call.output, call.opened.run, mine) if rule and mine else None
+    return deliver(rule, call.request.project, call.output, call.opened.run, scored) if rule and scored else None
 
 
 def _mine(call: _Call, manifest: Manifest) -> dict[str, FileRecord]:

@@ -162,9 +162,8 @@ def _contest(
 def _baseline(project: Project, label: Label, rows: pa.Table, data: Path) -> Side:
     baseline = project.evaluation.baseline
     files = Data(data).files("train")
-    wanted = [
-        name for name in baselines.columns_needed(baseline, label, project.features) if files and name in pq.read_schema(files[0]).names
-    ]
+    there = pq.read_schema(files[0]).names if files else []
+    wanted = [name for name in baselines.columns_needed(baseline, label, project.features) if name in there]
     train = pa.concat_tables([pq.read_table(file, columns=wanted) for file in files]) if files else pa.table({})
     found = baselines.answer(baseline, label, train, rows, task=project.task, features=project.features)
     name = f"the baseline '{baselines.describe(baseline, label)}'" + (", and chance" if project.task == "similarity" else "")

@@ -11,36 +11,17 @@ each over the longest window and not over all of history.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import sqlalchemy as sa
 
 from mlpipelines.features.contract import EventTable, Feature, FeatureViews, Part
+from mlserving.database import Moment
 
 Select = sa.Select[*tuple[Any, ...]]
 Condition = sa.ColumnElement[bool]
 DAY_SECONDS = 86_400.0
-
-
-class UtcTime(sa.TypeDecorator[datetime]):
-    """A timestamp, aware and UTC on our side. SQLite and columns without a zone have it bare."""
-
-    impl = sa.DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:
-        """To the database."""
-        if value is None:
-            return None
-        utc = value.astimezone(UTC)
-        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
-
-    def process_result_value(self, value: datetime | None, dialect: sa.Dialect) -> datetime | None:  # noqa: ARG002 - SQLAlchemy's signature
-        """From the database."""
-        if value is None:
-            return None
-        return value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
 
 
 def rows_at(views: FeatureViews, moment: datetime, *, labelled: bool = False) -> Select:
@@ -92,8 +73,8 @@ class _Events:
         schema, name = named(table, spec)
         self.table = sa.table(name, schema=schema)
         self.entity = self.column(spec.entity or views.entity)
-        self.happened = self.column(spec.happened, UtcTime())
-        self.arrived = self.column(spec.arrived, UtcTime())
+        self.happened = self.column(spec.happened, Moment())
+        self.arrived = self.column(spec.arrived, Moment())
 
     def column(self, name: str, kind: sa.types.TypeEngine[Any] | None = None) -> sa.ColumnElement[Any]:
         """A column of the table."""
@@ -117,7 +98,7 @@ class _Events:
 
 
 def _at(moment: datetime) -> sa.BindParameter[datetime]:
-    return sa.bindparam(None, moment, type_=UtcTime())
+    return sa.bindparam(None, moment, type_=Moment())
 
 
 def _population(views: FeatureViews, moment: datetime) -> sa.Subquery:

@@ -12,18 +12,16 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from mlpipelines.artifacts import KEY
 from mlpipelines.errors import DataRejected
+from mlpipelines.ingestion.splits import Mask
 
 MOST_BROKEN = 0.01
 """A larger share of rows with a broken image is an accident at the source, not noise."""
 _SHOWN = 3
 _ROWS_AT_ONCE = 256
-
-Mask = npt.NDArray[np.bool_]
 
 
 def broken_images(values: pa.ChunkedArray) -> Mask:

@@ -66,8 +66,7 @@ def _agreement(name: str, expected: Array, answer: Array | None, tied: Array, ke
         found = np.array(
             [value.decode(errors="replace") if isinstance(value, bytes) else str(value) for value in answer.reshape(-1)], dtype=object
         )
-        differs = (found.reshape(expected.shape) != expected).reshape(rows, -1).any(axis=1)
-        apart = (differs & ~tied).astype(np.float64)
+        apart = ((found.reshape(expected.shape) != expected).reshape(rows, -1).any(axis=1) & ~tied).astype(np.float64)
     else:
         found = answer.reshape(expected.shape).astype(np.float64)
         distance = np.abs(found - expected) / np.maximum(1.0, np.abs(expected))

@@ -137,18 +137,27 @@ def model_files(workspace: Workspace, version: RegisteredVersion) -> Path:
     stored = workspace.model_store / version.model / str(version.version)
     if (stored / "saved_model.pb").is_file():
         return stored
-    kept = Path(unquote(urlparse(version.source).path))
-    if urlparse(version.source).scheme in ("", "file"):
-        if not (kept / "saved_model.pb").is_file():
-            raise Unavailable(
-                f"Version {version.version} of {version.model} is the champion, but its files are neither in {stored} nor in {kept}. "
-                f"Restore one of them from a backup, then run `millrace run` again."
-            )
-        return kept
+    kept = local_folder(workspace, version.source)
+    if not (kept / "saved_model.pb").is_file():
+        raise Unavailable(
+            f"Version {version.version} of {version.model} is the champion, but its files are neither in {stored} nor in {kept}. "
+            f"Restore one of them from a backup, then run `millrace run` again."
+        )
+    return kept
+
+
+def local_folder(workspace: Workspace, source: str) -> Path:
+    """A folder of the registry's artifacts on this machine: where it lies, or fetched. A file system's may not be there.
+
+    Raises:
+        Unavailable: the registry does not answer.
+    """
+    if urlparse(source).scheme in ("", "file"):
+        return Path(unquote(urlparse(source).path))
     with translated(workspace):
         from mlflow.artifacts import download_artifacts
 
-        return Path(download_artifacts(version.source, tracking_uri=workspace.registry_uri))
+        return Path(download_artifacts(source, tracking_uri=workspace.registry_uri))
 
 
 def log_failed_run(*, workspace: Workspace, project: str, run_id: str, reason: str, message: str) -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from urllib.parse import unquote, urlparse
 
 from mlpipelines.artifacts import Trained
 from mlpipelines.errors import ConfigError
-from mlpipelines.publishing.mlflow_runs import translated
-from mlpipelines.publishing.registry import TRAINED_FOLDER, RegisteredVersion
+from mlpipelines.publishing.registry import TRAINED_FOLDER, RegisteredVersion, local_folder
 from mlpipelines.workspace import Workspace
 
 
@@ -20,12 +18,7 @@ def trained_files(workspace: Workspace, version: RegisteredVersion) -> Path:
         Unavailable: the registry does not answer.
     """
     source = f"{version.source.rsplit('/', 1)[0]}/{TRAINED_FOLDER}"
-    kept = Path(unquote(urlparse(source).path))
-    if urlparse(source).scheme not in ("", "file"):
-        with translated(workspace):
-            from mlflow.artifacts import download_artifacts
-
-            kept = Path(download_artifacts(source, tracking_uri=workspace.registry_uri))
+    kept = local_folder(workspace, source)
     if not Trained(kept).facts.is_file():
         raise ConfigError(
             f"Version {version.version} of {version.model} left no trained model to build on ({source}): its project has no finish() in model.py, or an "

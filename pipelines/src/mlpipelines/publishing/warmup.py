@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,8 @@ def write_requests(folder: Path, model: ServedModel, project: Project, name: str
         for file in (WARMUP_REQUESTS, GOLDEN_REQUESTS):
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
         explained = requests[:1] if EXPLAIN_SIGNATURE in model.servable.signatures else []
-        _write_warmup(folder / WARMUP_REQUESTS, name, {DEFAULT_SIGNATURE: requests, EXPLAIN_SIGNATURE: explained})
+        asked = [*((DEFAULT_SIGNATURE, request) for request in requests), *((EXPLAIN_SIGNATURE, request) for request in explained)]
+        _write_warmup(folder / WARMUP_REQUESTS, name, asked)
         (folder / GOLDEN_REQUESTS).write_text("".join(line + "\n" for line in lines), encoding="utf-8")
     except OSError as error:
         raise Unavailable(
@@ -61,8 +62,8 @@ def _request(project: Project, rows: pa.Table, place: int) -> dict[str, npt.NDAr
     return to_tensors(project, batch)
 
 
-def _write_warmup(file: Path, name: str, requests: Mapping[str, list[dict[str, npt.NDArray[Any]]]]) -> None:
-    """`requests` by the signature that they ask.
+def _write_warmup(file: Path, name: str, requests: Sequence[tuple[str, dict[str, npt.NDArray[Any]]]]) -> None:
+    """`requests`: the signature that is asked, and the inputs.
 
     Raises:
         OSError: the file cannot be written.
@@ -74,7 +75,7 @@ def _write_warmup(file: Path, name: str, requests: Mapping[str, list[dict[str, n
 
     try:
         with tf.io.TFRecordWriter(str(file)) as writer:
-            for signature, inputs in ((signature, inputs) for signature, asked in requests.items() for inputs in asked):
+            for signature, inputs in requests:
                 request = predict_pb2.PredictRequest()
                 request.model_spec.name = name
                 request.model_spec.signature_name = signature

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,7 @@ def transform(
     del schema
     started = time.monotonic()
     progress("reading features.py", 0.0)
-    job = _prepared(project, project_dir, state, Data(data), Transformed(transformed))
-    job = job if trained is None else _reusing(job, trained, project_dir)
+    job = _prepared(project, project_dir, state, Data(data), Transformed(transformed), trained=trained)
     try:
         with quiet_beam():
             again = _run(job)
@@ -98,7 +98,9 @@ def transform(
     _report(job, read_again=again, seconds=time.monotonic() - started)
 
 
-def _prepared(project: Project, project_dir: Path, state: ProjectState, source: Data, target: Transformed) -> _Job:
+def _prepared(project: Project, project_dir: Path, state: ProjectState, source: Data, target: Transformed, *, trained: Path | None) -> _Job:
+    if trained is not None:
+        require_same(TrainedFacts.read(trained), project, hash_code(project, project_dir, "train"))
     preprocessing = load_preprocessing(project_dir)
     if project.beam.runner != "direct":
         for module in own_modules(project_dir).values():
@@ -108,25 +110,21 @@ def _prepared(project: Project, project_dir: Path, state: ProjectState, source: 
         shutil.rmtree(target.root / left, ignore_errors=True)  # of an earlier or a killed run
     features = repr(sorted(project.features.items()))
     cache = SpanCache(state.analyzer_cache / analysis_hash(project_dir, features, tft.__version__, tf.__version__)[:20])
-    analysis = Analysis(project=project, preprocessing=preprocessing, source=source, plan=_planned(source, cache), cache=cache)
-    return _Job(analysis=analysis, target=target, classes=_classes(project, source))
+    spans = _spans(source)
+    planned = _planned(spans, cache) if trained is None else Plan(kept=(), fresh=())  # a graph that is there has been analysed
+    analysis = Analysis(project=project, preprocessing=preprocessing, source=source, plan=planned, cache=cache)
+    return _Job(analysis=analysis, target=target, classes=_classes(project, source), trained=trained)
 
 
-def _reusing(job: _Job, trained: Path, project_dir: Path) -> _Job:
-    """The same job with the graph of an earlier training, and nothing to analyse.
-
-    Raises:
-        ConfigError: it was made from other columns or by other code.
-    """
-    require_same(TrainedFacts.read(trained), job.project, hash_code(job.project, project_dir, "train"))
-    return replace(job, analysis=replace(job.analysis, plan=Plan(kept=(), fresh=())), trained=trained)
-
-
-def _planned(source: Data, cache: SpanCache) -> Plan:
+def _spans(source: Data) -> list[Span]:
     described = read_json(source.manifest)["spans"]["train"]
     spans = [Span(name=name, sha256=span["sha256"], rows=span["rows"]) for name, span in sorted(described.items())]
     if not any(span.rows for span in spans):
         raise DataRejected(f"{source.root / 'train'} holds no rows. Look at the source's time window, then `millrace run` again.")
+    return spans
+
+
+def _planned(spans: Sequence[Span], cache: SpanCache) -> Plan:
     cached = cache.units()
     while True:
         planned = plan(spans, cached)

@@ -42,8 +42,16 @@ class KubeflowRuns:
         trained = self._projects.require(run.model)
         found = self._only(self._kubeflow.named(trained.project.name, run.name))
         if found is None:
-            told = {"image": self._image, "gpu_image": self._gpu_image, "registry": self._registry}
-            found = start_run(self._kubeflow, trained.project, trained.folder, name=run.name, reason=run.reason, **told)
+            found = start_run(
+                self._kubeflow,
+                trained.project,
+                trained.folder,
+                name=run.name,
+                reason=run.reason,
+                image=self._image,
+                gpu_image=self._gpu_image,
+                registry=self._registry,
+            )
         return self._kubeflow.address(found)
 
     def ended(self, name: str, model: str) -> Ended | None:

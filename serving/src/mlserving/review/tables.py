@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 
 from sqlalchemy import (
     JSON,
@@ -23,8 +22,6 @@ from sqlalchemy import (
     Boolean,
     Column,
     Connection,
-    DateTime,
-    Dialect,
     Float,
     ForeignKey,
     Index,
@@ -34,23 +31,8 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
 )
-from sqlalchemy.types import TypeDecorator
 
-from mlserving.database import locked, open_database, translated
-
-
-class Moment(TypeDecorator[datetime]):
-    """An aware time. SQLite forgets zones, so all are stored in UTC."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: D102  SQLAlchemy's own
-        return value if value is None else value.astimezone(UTC) if dialect.name != "sqlite" else value.astimezone(UTC).replace(tzinfo=None)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:  # noqa: ARG002, D102  SQLAlchemy's own
-        return value if value is None else value.astimezone(UTC) if value.tzinfo else value.replace(tzinfo=UTC)
-
+from mlserving.database import Moment, locked, open_database, translated
 
 _KEY = BigInteger().with_variant(Integer, "sqlite")  # SQLite counts up only in a column of type INTEGER
 METADATA = MetaData()

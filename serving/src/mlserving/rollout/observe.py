@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from mlserving.errors import Unavailable
 from mlserving.gateway.settings import Track
@@ -59,9 +60,9 @@ class Gateways:
 
     def _endpoints(self, rollout: Rollout) -> Iterator[tuple[Mapping[str, str], float]]:
         for address in self._addresses():
-            for family in text_string_to_metric_families(_fetch(f"http://{address}/metrics").decode()):
-                of_model = (each for each in family.samples if each.name == ENDPOINT and each.labels.get("model") == rollout.model)
-                yield from (({**each.labels, "instance": address}, each.value) for each in of_model)
+            for sample in _samples(_page(address)):
+                if sample.name == ENDPOINT and sample.labels.get("model") == rollout.model:
+                    yield {**sample.labels, "instance": address}, sample.value
 
     def observe(self, rollout: Rollout, _: float) -> Observation:
         """See `driver.Source`. A page tells what is, not what was, so the time does not matter."""
@@ -71,7 +72,7 @@ class Gateways:
         return observation(total, rollout)
 
     def _pages(self, rollout: Rollout) -> dict[str, tuple[float | None, Counts]]:
-        return {address: read_page(_fetch(f"http://{address}/metrics").decode(), rollout) for address in self._addresses()}
+        return {address: read_page(_page(address), rollout) for address in self._addresses()}
 
 
 class Prometheus:
@@ -160,7 +161,7 @@ def read_page(text: str, rollout: Rollout) -> tuple[float | None, Counts]:
     """When the process began, where the page says so, and what it has counted of the rollout's versions."""
     started: float | None = None
     counts: dict[str, float] = defaultdict(float)
-    for sample in (sample for family in text_string_to_metric_families(text) for sample in family.samples):
+    for sample in _samples(text):
         if sample.name == _STARTED:
             started = float(sample.value)
         elif sample.name in _KINDS and sample.labels.get("model") == rollout.model:
@@ -168,6 +169,14 @@ def read_page(text: str, rollout: Rollout) -> tuple[float | None, Counts]:
             if key:
                 counts[key] += float(sample.value)
     return started, counts
+
+
+def _page(address: str) -> str:
+    return _fetch(f"http://{address}/metrics").decode()
+
+
+def _samples(text: str) -> Iterator[Sample]:
+    return (sample for family in text_string_to_metric_families(text) for sample in family.samples)
 
 
 def observation(counts: Counts, rollout: Rollout) -> Observation:

@@ -97,7 +97,7 @@ class SqlSource:
                 return
             field = "source.table" if self.table else "source.query"
             raise ConfigError(
-                f"{field} in project.yaml: {self.url.database} refuses it: {first_line(error)}. Correct it and run again."
+                f"{field} in project.yaml: {self.url.database} refuses it: {_first_line(error)}. Correct it and run again."
             ) from error
         require_columns(columns, names, self.origin)
 
@@ -163,16 +163,16 @@ def connected(url: sa.URL, origin: str) -> Iterator[sa.Connection]:
         connection = engine.connect()
     except sa.exc.DBAPIError as error:
         raise Unavailable(
-            f"{url.render_as_string(hide_password=True)} does not answer: {first_line(error)}. Check server, name and password, "
+            f"{url.render_as_string(hide_password=True)} does not answer: {_first_line(error)}. Check server, name and password, "
             "then try again: `millrace run`."
         ) from error
     with connection:
         try:
             yield connection
         except sa.exc.DataError as error:
-            raise DataRejected(f"{origin}: the database cannot give a value: {first_line(error)}. Correct the source.") from error
+            raise DataRejected(f"{origin}: the database cannot give a value: {_first_line(error)}. Correct the source.") from error
         except sa.exc.DBAPIError as error:
-            raise Unavailable(f"{origin}: reading broke off: {first_line(error)}. Try again: `millrace run`.") from error
+            raise Unavailable(f"{origin}: reading broke off: {_first_line(error)}. Try again: `millrace run`.") from error
 
 
 def _batches(connection: sa.Connection, rows: sa.Select[*tuple[Any, ...]], names: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -229,6 +229,6 @@ def _sqlite_file(url: sa.URL, project_dir: Path) -> sa.URL:
     return url.set(database=str(file))
 
 
-def first_line(error: sa.exc.DBAPIError) -> str:
+def _first_line(error: sa.exc.DBAPIError) -> str:
     """What the database said, in a line."""
     return str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else type(error.orig).__name__
