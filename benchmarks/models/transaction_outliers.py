@@ -14,10 +14,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 from evaluating import Ran, interval, run, table
-from sklearn.ensemble import IsolationForest
 from sklearn.metrics import average_precision_score
 
-from mlpipelines.evaluation.isolation_forest import matrix
+from mlpipelines.evaluation.isolation_forest import forest_scores
 from mlpipelines.project import ColumnType
 
 TABLES = {"http": 500, "donors": 500}
@@ -100,8 +99,8 @@ def _figures(ran: Ran) -> dict[str, Any]:
 def _forests(ran: Ran, features: dict[str, ColumnType], label: str) -> dict[str, Any]:
     """Average precision of forests with other seeds, from least to most, and seconds for one to learn and to score."""
     train, sealed = ran.learned("train", columns=[*features]), ran.sealed([*features, label])
-    known, asked, odd = matrix(train, features), matrix(sealed, features), sealed[label].cast(pa.int64()).to_numpy()
+    odd = sealed[label].cast(pa.int64()).to_numpy()
     started = time.monotonic()
-    reached = [average_precision_score(odd, -IsolationForest(random_state=seed).fit(known).score_samples(asked)) for seed in range(FORESTS)]
+    reached = [average_precision_score(odd, forest_scores(train, sealed, features, seed=seed)) for seed in range(FORESTS)]
     seconds = (time.monotonic() - started) / FORESTS
     return {"pr_auc": sorted(round(float(value), 4) for value in reached), "seconds_each": round(seconds, 1), "sealed_rows": len(sealed)}

@@ -32,18 +32,18 @@ def readable(features: Mapping[str, ColumnType]) -> dict[str, ColumnType]:
     return {name: kind for name, kind in features.items() if kind != "bytes"}
 
 
-def forest_scores(train: pa.Table, test: pa.Table, features: Mapping[str, ColumnType]) -> Floats:
+def forest_scores(train: pa.Table, test: pa.Table, features: Mapping[str, ColumnType], *, seed: int = _SEED) -> Floats:
     """How much sooner than others each test row is alone, between 0 and 1 [test rows]; fitted on `train`, at least one row of it.
 
-    The same rows give the same scores.
+    The same rows and the same `seed` give the same scores.
     """
     from sklearn.ensemble import IsolationForest  # seconds to import, and most runs need none
 
     if len(train) > TRAINED_ON:
-        train = train.take(np.sort(np.random.default_rng(_SEED).choice(len(train), TRAINED_ON, replace=False)))
+        train = train.take(np.sort(np.random.default_rng(seed).choice(len(train), TRAINED_ON, replace=False)))
     known = matrix(train, features)
     usual = np.array([np.median(column[~np.isnan(column)]) if (~np.isnan(column)).any() else 0.0 for column in known.T])
-    forest = IsolationForest(random_state=_SEED).fit(_filled(known, usual))
+    forest = IsolationForest(random_state=seed).fit(_filled(known, usual))
     chunks = [forest.score_samples(_filled(matrix(test.slice(at, _AT_ONCE), features), usual)) for at in range(0, len(test), _AT_ONCE)]
     return -np.concatenate(chunks) if chunks else np.zeros(0)
 
