@@ -53,14 +53,14 @@ class ToolsMissing(Exception):
     """The programs are neither there nor can be built here; the text says what to install or type."""
 
 
-def paths(names: Sequence[str], *, say: Callable[[str], None] = lambda _: None) -> dict[str, Path]:
-    """Where each program is; what is missing is built, one process at a time.
+def paths(names: Sequence[str], *, ours: bool = False, say: Callable[[str], None] = lambda _: None) -> dict[str, Path]:
+    """Where each program is; what is missing is built, one process at a time. `ours`: of our own pins, whatever else is at hand.
 
     Raises:
         ToolsMissing: nothing is there and Go is not installed, or the build failed.
     """
     _check(names)
-    found = _locations(names)
+    found = _locations(names, ours=ours)
     if missing := [name for name in names if not found[name].exists()]:
         _build(missing, found, say)
     return found
@@ -72,14 +72,11 @@ def ready(names: Sequence[str]) -> bool:
 
 
 def copy(names: Sequence[str], folder: Path, *, say: Callable[[str], None] = lambda _: None) -> list[Path]:
-    """Put programs into a folder, whole or not at all: always those of our own pins, whatever else is at hand. Returns where they lie there.
+    """Put programs into a folder, whole or not at all: those of our own pins. Returns where they lie there.
 
     Raises as `paths` does.
     """
-    _check(names)
-    built = {name: _cached(name) for name in names}
-    if missing := [name for name in names if not built[name].exists()]:
-        _build(missing, built, say)
+    built = paths(names, ours=True, say=say)
     folder.mkdir(parents=True, exist_ok=True)
     for name, program in built.items():
         part = folder / f".{name}.{os.getpid()}"
@@ -93,8 +90,8 @@ def _check(names: Sequence[str]) -> None:
         raise ToolsMissing(f"no such tool: {', '.join(unknown)}. There are: {', '.join(PACKAGES)}")
 
 
-def _locations(names: Sequence[str]) -> dict[str, Path]:
-    given = _given(names)
+def _locations(names: Sequence[str], *, ours: bool = False) -> dict[str, Path]:
+    given = {} if ours else _given(names)
     return {name: given.get(name) or _cached(name) for name in names}
 
 

@@ -1,12 +1,13 @@
 """Releases of the platform: which one a repository is, which one a cluster is at, and which ways there are from one to another.
 
-Pure: what the repository says (`platform/release.yaml`) and what the cluster has noted (`deploy.record`) go in, a way or a refusal comes out.
+Pure: what the repository says (`platform/release.yaml`) and what the cluster has noted (`deploy.ground`) go in, a way or a refusal comes out.
 Whatever is refused here is refused before anything runs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Self
@@ -61,6 +62,21 @@ class Standing:
         """Whether no platform is there."""
         return not (self.version or self.next)
 
+    @property
+    def furthest(self) -> str:
+        """The newer one of the release that it is at and the one to which it is under way."""
+        return max(self.version, self.next, key=lambda version: ordered(version or "0"))
+
+    def texts(self) -> dict[str, str]:
+        """Each field as a text, for keeping."""
+        return asdict(self) | {"left": " ".join(self.left)}
+
+    @classmethod
+    def read(cls, texts: Mapping[str, str]) -> Self:
+        """The inverse of `texts`."""
+        left = tuple(texts["left"].split())
+        return cls(version=texts["version"], next=texts["next"], since=texts["since"], back_to=texts["back_to"], left=left)
+
     def __str__(self) -> str:
         """In a few words."""
         if self.nothing:
@@ -107,9 +123,8 @@ def way(ours: PlatformRelease, there: Standing, *, back: bool = False) -> Way:
         )
     if not there.version:
         return Way.INSTALL
-    furthest = max(there.version, there.next or there.version, key=ordered)
-    if ordered(ours.version) < ordered(furthest):
-        return _back(ours, there, furthest, meant=back or there.next == ours.version)
+    if ordered(ours.version) < ordered(there.furthest):
+        return _back(ours, there, meant=back or there.next == ours.version)
     if back:
         raise ConfigError(f"--back: this cluster is at {there}, and this repository, {ours.version}, is not older. Go on without --back.")
     return Way.SAME if ours.version == there.version else _upgrade(ours, there)
@@ -119,10 +134,9 @@ def under_way(ours: PlatformRelease, there: Standing, now: str) -> Standing:
     """What is noted before the first step: killed from here on, the cluster says where it is. `now` is the time, as it is to be read."""
     if there.next == ours.version:
         return there
-    at = max(there.version, there.next, key=lambda version: ordered(version or "0"))
-    if not there.version or ordered(ours.version) >= ordered(at):
+    if not there.version or ordered(ours.version) >= ordered(there.furthest):
         return Standing(version=there.version, next=ours.version, since=now, back_to=ours.back_to, left=there.left)
-    return Standing(version=at, next=ours.version, since=now, back_to=there.back_to, left=there.left)
+    return Standing(version=there.furthest, next=ours.version, since=now, back_to=there.back_to, left=there.left)
 
 
 def arrived(ours: PlatformRelease, there: Standing, now: str, left: tuple[str, ...]) -> Standing:
@@ -158,7 +172,8 @@ def _upgrade(ours: PlatformRelease, there: Standing) -> Way:
     return Way.UPGRADE
 
 
-def _back(ours: PlatformRelease, there: Standing, furthest: str, *, meant: bool) -> Way:
+def _back(ours: PlatformRelease, there: Standing, *, meant: bool) -> Way:
+    furthest = there.furthest
     if not meant:
         raise ConfigError(
             f"This cluster is at {furthest}, and this repository is older: {ours.version}. To stay: git checkout {furthest}. "

@@ -9,6 +9,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from mlplatform.cloud import Clock, Name
+from mlplatform.release import Number
 from mlplatform.teams import Member
 from mlserving.settings_file import Strict
 
@@ -133,7 +134,7 @@ class Registry(Strict):
 class Versions(Strict):
     """What is released, by us and by others, pinned. A change here is an upgrade."""
 
-    millrace: Annotated[str, Field(pattern=r"^[0-9]+\.[0-9]+\.[0-9]+$")] | None = None
+    millrace: Number | None = None
     """The release that this environment is to be at: a repository that is another one refuses to touch it. Null, for stage development, takes what comes."""
     kubernetes: Annotated[str, Field(pattern=r"^1\.[0-9]{2}$")] = "1.36"
     """The minor version that charts are rendered for and the cluster must have at least."""

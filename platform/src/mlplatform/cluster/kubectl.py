@@ -108,7 +108,7 @@ class Cluster:
         )
 
     def _difference(self, things: Sequence[Object], manager: str) -> str:
-        arguments = ["diff", "--server-side", "--force-conflicts", f"--field-manager={manager}", "--filename", "-"]
+        arguments = _server_side("diff", manager)
         done = self.programs.kubectl(*arguments, text=written(things), lenient=True)
         if done.returncode > 1:
             raise complaint("kubectl", arguments, done.stderr)
@@ -118,15 +118,14 @@ class Cluster:
         """What they would be if they were applied, as the API server would keep them. Nothing is written."""
         if not things:
             return {}
-        arguments = ["apply", "--server-side", "--dry-run=server", "--force-conflicts", f"--field-manager={manager}", "--filename", "-"]
-        done = self.programs.kubectl(*arguments, "--output", "json", text=written(things))
+        arguments = [*_server_side("apply", manager), "--dry-run=server", "--output", "json"]
+        done = self.programs.kubectl(*arguments, text=written(things))
         return {_meant(thing, things): thing for thing in listed(done.stdout)}
 
     def apply(self, things: Sequence[Object]) -> None:
         """Make them so."""
         if things:
-            arguments = ["apply", "--server-side", "--force-conflicts", f"--field-manager={MANAGER}", "--filename", "-"]
-            self.programs.kubectl(*arguments, text=written(things), seconds=600)
+            self.programs.kubectl(*_server_side("apply", MANAGER), text=written(things), seconds=600)
 
     def get(self, name: Name) -> Object | None:
         """One object, if it is there."""
@@ -174,6 +173,11 @@ def marked(thing: Object, *, environment: str, step: str) -> Object:
     about: Mapping[str, Any] = thing["metadata"]
     labels = {**(about.get("labels") or {}), "app.kubernetes.io/managed-by": MANAGER, ENVIRONMENT: environment, STEP: step}
     return {**thing, "metadata": {**about, "labels": labels}}
+
+
+def _server_side(verb: str, manager: str) -> list[str]:
+    """Of what kubectl reads, in the name of that field manager, who takes over what others wrote there."""
+    return [verb, "--server-side", "--force-conflicts", f"--field-manager={manager}", "--filename", "-"]
 
 
 def _meant(thing: Object, asked: Sequence[Object]) -> Name:

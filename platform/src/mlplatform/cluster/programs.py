@@ -13,6 +13,8 @@ from typing import IO
 from mlplatform.errors import ConfigError, Conflict, PlatformError, Unavailable
 
 _SECONDS = 300
+_CONTEXT = {"kubectl": "--context", "helm": "--kube-context"}
+"""What each calls the option that names one."""
 _SIGN_IN = (
     "unauthorized",
     "must be logged in",
@@ -58,25 +60,26 @@ class Programs:
         self, *arguments: str, text: str = "", seconds: float = _SECONDS, lenient: bool = False
     ) -> subprocess.CompletedProcess[str]:
         """One command; `text` is its standard input. `lenient` leaves the exit code to the caller."""
-        chosen = [*(["--context", self.context] if self.context else [])]
-        return self._run("kubectl", [*arguments, *chosen], text=text, seconds=seconds, lenient=lenient)
+        return self._run("kubectl", arguments, text=text, seconds=seconds, lenient=lenient)
 
     def helm(self, *arguments: str, text: str = "", seconds: float = _SECONDS, lenient: bool = False) -> subprocess.CompletedProcess[str]:
         """One command, likewise."""
-        chosen = [*(["--kube-context", self.context] if self.context else [])]
-        return self._run("helm", [*arguments, *chosen], text=text, seconds=seconds, lenient=lenient)
+        return self._run("helm", arguments, text=text, seconds=seconds, lenient=lenient)
 
     def started(self, *arguments: str, errors: IO[str]) -> subprocess.Popen[str]:
         """kubectl, going on: what it says comes by `stdout`, what it complains about goes to a file."""
-        command = [found("kubectl"), *arguments, *(["--context", self.context] if self.context else [])]
+        command = self._command("kubectl", arguments)
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=errors, text=True, env=self._settings)
 
     @property
     def _settings(self) -> dict[str, str]:
         return os.environ | ({"KUBECONFIG": self.kubeconfig} if self.kubeconfig else {})
 
+    def _command(self, program: str, arguments: Sequence[str]) -> list[str]:
+        return [found(program), *arguments, *([_CONTEXT[program], self.context] if self.context else [])]
+
     def _run(self, program: str, arguments: Sequence[str], *, text: str, seconds: float, lenient: bool) -> subprocess.CompletedProcess[str]:
-        command = [found(program), *arguments]
+        command = self._command(program, arguments)
         try:
             done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=seconds, env=self._settings)
         except subprocess.TimeoutExpired as error:

@@ -36,10 +36,8 @@ def standing(cluster: Cluster) -> Standing:
     if not _holder(there):
         return Standing()
     notes = (there or {})["metadata"].get("annotations") or {}
-    found = {field: str(notes.get(key, "")) for field, key in _NOTES.items()}
-    if not (found["version"] or found["next"]):
-        return Standing(version=UNRECORDED, back_to=UNRECORDED)
-    return Standing(**{**found, "left": tuple(found["left"].split())})  # type: ignore[arg-type]  # the others are texts
+    found = Standing.read({field: str(notes.get(key, "")) for field, key in _NOTES.items()})
+    return Standing(version=UNRECORDED, back_to=UNRECORDED) if found.nothing else found
 
 
 def require(cluster: Cluster, environment: Environment) -> None:
@@ -76,8 +74,7 @@ def note(cluster: Cluster, environment: Environment, at: Standing) -> None:
     """
     require(cluster, environment)
     security = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn", "audit")}
-    texts = {field: " ".join(at.left) if field == "left" else str(getattr(at, field)) for field in _NOTES}
-    notes = {_NOTES[field]: text for field, text in texts.items() if text}
+    notes = {_NOTES[field]: text for field, text in at.texts().items() if text}
     thing = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": SYSTEM, "labels": security, "annotations": notes}}
     mark = marked(thing, environment=environment.name, step="ground")
     if not cluster.change([mark]).nothing:

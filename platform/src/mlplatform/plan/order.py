@@ -133,7 +133,7 @@ def _middle(environment: Environment) -> Iterator[Step]:
         name="registry-rights",
         what=f"who may do what in the registry: {', '.join(rights.workspaces) or 'no teams'}; others' are {'to be read' if environment.registry.others == 'read' else 'hidden'}",
         owner="teams of the environment",
-        source=registry_rights(environment),
+        source=rights,
         ready="the registry knows each by its password, and grants it no more",
         patience=120,
     )
