@@ -32,6 +32,7 @@ from mlplatform.services import (
     ServedModel,
     Storage,
     Versions,
+    deployables,
 )
 from mlplatform.teams import Team
 from mlserving.settings_file import Strict
@@ -85,8 +86,8 @@ class Environment(Strict):
         return dict(found)
 
     def deployables(self) -> list[Deployable]:
-        """Of our images, those that it has a use for: the large one for GPUs only where there are any."""
-        return [one for one in Deployable if one is not Deployable.STEPS_GPU or self.gpus()]
+        """Of our images, those that it has a use for."""
+        return deployables(gpus=bool(self.gpus()))
 
     def spot_pools(self) -> list[str]:
         """Pools whose nodes may be taken away."""

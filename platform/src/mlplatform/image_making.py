@@ -11,7 +11,7 @@ from mlplatform.environment import FOLDER, read_environment
 from mlplatform.errors import ConfigError
 from mlplatform.image_builder import Builder, bill_of_materials, builder_here, source_of
 from mlplatform.images import RECIPES, Source, reference, with_digests
-from mlplatform.services import Deployable
+from mlplatform.services import Deployable, deployables
 from mlserving.workspace import write_whole
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -26,19 +26,19 @@ def make(arguments: argparse.Namespace) -> int:
         ConfigError: a name, the builder or the environment is wrong, or what would be pushed is no commit.
         Unavailable: the builder or the registry said no.
     """
+    chosen = _chosen(arguments.images)
     source, builder = source_of(REPOSITORY), builder_here(REPOSITORY, arguments.builder)
     file = REPOSITORY / FOLDER / f"{arguments.environment}.yaml" if arguments.environment else None
     environment = read_environment(file) if file else None
     registry = environment.images.registry if environment else LOCAL
-    usual = environment.deployables() if environment else [one for one in Deployable if one is not Deployable.STEPS_GPU]
-    chosen = _chosen(arguments.images) or usual
+    usual = environment.deployables() if environment else deployables(gpus=False)
     if arguments.push and file is None:
         raise ConfigError("--push needs to know where to: --environment NAME, a file in platform/environments.")
     if arguments.push and source.dirty:
         raise ConfigError(
             f"What is pushed must be a commit, and this folder holds more than {source.revision[:12]}. Commit or stash it: git status"
         )
-    names = {deployable: reference(registry, deployable, source.tag) for deployable in chosen}
+    names = {deployable: reference(registry, deployable, source.tag) for deployable in chosen or usual}
     for deployable, name in names.items():
         _build(builder, deployable, name, source, arguments.base)
     if arguments.push and file:

@@ -213,6 +213,11 @@ class Deployable(StrEnum):
     MLFLOW = "mlflow"
 
 
+def deployables(*, gpus: bool) -> list[Deployable]:
+    """Those that there is a use for: the large one for GPUs only where there are any."""
+    return [one for one in Deployable if one is not Deployable.STEPS_GPU or gpus]
+
+
 class Images(Strict):
     """Where our images are."""
 

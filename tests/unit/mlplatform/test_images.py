@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import binaries
 from mlplatform.environment import parse_environment
 from mlplatform.errors import ConfigError
 from mlplatform.image_builder import Builder
+from mlplatform.image_making import make
 from mlplatform.images import RECIPES, Source, build_options, reference, with_digests
 from mlplatform.plan import values_of_teams
 from mlplatform.services import Deployable
@@ -42,6 +44,11 @@ def test_the_programs_of_an_image_are_pinned_and_its_dockerfile_takes_them_from_
     copied = "COPY pipelines/programs/${LIBRARIES} /programs/" in (ROOT / recipe.dockerfile).read_text()
     assert (ROOT / folder / ".gitignore").is_file() is copied, "COPY needs the folder, and git keeps none that is empty"
     assert copied or not recipe.programs
+
+
+def test_an_unknown_image_is_told_before_anything_else_is_looked_at() -> None:
+    with pytest.raises(ConfigError, match=r"There is no image stepps\. Images: gpu-queue, "):
+        make(argparse.Namespace(images=["stepps"], builder="nowhere", environment="nowhere", push=False))
 
 
 def test_programs_that_cannot_be_had_stop_the_build_with_what_to_type(tmp_path: Path) -> None:
