@@ -23,7 +23,7 @@ from mlplatform.environment import FOLDER, Environment, read_environment
 from mlplatform.errors import ConfigError, Unavailable
 from mlplatform.plan.order import plan
 from mlplatform.plan.registry_rights import RegistryRights
-from mlplatform.plan.report import Releases, as_json, report
+from mlplatform.plan.report import ReleaseWay, as_json, report
 from mlplatform.plan.steps import Step
 from mlplatform.release import PlatformRelease, Way, arrived, read_release, require_pinned, under_way, way
 from mlplatform.screen import console, plan_page
@@ -37,10 +37,11 @@ def _read(options: argparse.Namespace) -> tuple[Environment, tuple[Step, ...]]:
     environment = read_environment(file)
     options.file, options.release = file, read_release(options.root)
     require_pinned(environment.versions.millrace, options.release, str(file))
-    steps = plan(environment)
-    if unknown := sorted(set(options.without) - {step.name for step in steps}):
-        raise ConfigError(f"--without: no such step: {', '.join(unknown)}. There are: {', '.join(step.name for step in steps)}")
-    return environment, tuple(step for step in steps if step.name not in options.without)
+    options.plan = plan(environment)
+    names = [step.name for step in options.plan]
+    if unknown := sorted(set(options.without) - set(names)):
+        raise ConfigError(f"--without: no such step: {', '.join(unknown)}. There are: {', '.join(names)}")
+    return environment, tuple(step for step in options.plan if step.name not in options.without)
 
 
 def _deployment(options: argparse.Namespace, environment: Environment, progress: Progress) -> Deployment:
@@ -63,16 +64,16 @@ def show_plan(options: argparse.Namespace) -> int:
     environment, steps = _read(options)
     drawn = console()
     found: dict[str, Outlook] = {}
-    releases = Releases(here=options.release.version)
+    release = ReleaseWay(here=options.release.version)
     if options.offline:
         renderer = Renderer(root=options.root, kubernetes=environment.versions.kubernetes, offline=True)
     else:
         deployment = _deployment(options, environment, DeployScreen(drawn, len(steps)))
         ground.require(deployment.cluster, environment)
         there, renderer = ground.standing(deployment.cluster), deployment.renderer
-        releases = Releases(here=options.release.version, there=there, way=way(options.release, there, back=options.back))
+        release = ReleaseWay(here=options.release.version, there=there, way=way(options.release, there, back=options.back))
         found = {one.step.name: one for one in outlooks(deployment, steps)}
-    told = report(environment, list(rendered(renderer, steps)), {name: one.difference for name, one in found.items()}, releases)
+    told = report(environment, list(rendered(renderer, steps)), {name: one.difference for name, one in found.items()}, release)
     if options.json:
         print(json.dumps(as_json(told), indent=1))
     else:
@@ -96,7 +97,7 @@ def deploy(options: argparse.Namespace) -> int:
         ground.note(deployment.cluster, environment, under_way(options.release, there, _now()))
     with Lock(cluster=deployment.cluster).held():
         _run(options, deployment, steps)
-        orphans = deployment.orphans(plan(environment))
+        orphans = deployment.orphans(options.plan)
         for release in orphans if options.remove_orphans else []:
             print(f"removed  {_of_nobody(release)}; what it keeps, such as volumes, stays")
             deployment.releases.uninstall(release)
@@ -119,7 +120,7 @@ def _run(options: argparse.Namespace, deployment: Deployment, steps: Sequence[St
         ground.note(cluster, environment, there)
     deployment.run(steps)
     done = {step.name for step in steps}
-    omitted = [step for step in plan(environment) if step.name not in done]
+    omitted = [step for step in options.plan if step.name not in done]
     left = [step.name for step in omitted if step.name in there.left or (how in {Way.UPGRADE, Way.BACK} and deployment.is_there(step))]
     ground.note(cluster, environment, arrived(ours, there, _now(), tuple(left)))
 
@@ -138,6 +139,13 @@ def _tell_strangers(users: Sequence[str]) -> None:
 def _tell_orphans(environment: Environment, orphans: Sequence[Release]) -> None:
     for release in orphans:
         print(f"{_of_nobody(release)} is in no step any more. To remove it: millrace platform deploy {environment.name} --remove-orphans")
+
+
+def _look(deployment: Deployment, step: Step) -> tuple[Change, list[str]]:
+    """What differs, and the accounts of the registry that are nobody's."""
+    if isinstance(step.source, RegistryRights):
+        return deployment.registry_step(step.source).look()
+    return deployment.change(step), []
 
 
 def _amiss(step: Step, change: Change) -> list[str]:
@@ -161,15 +169,14 @@ def status(options: argparse.Namespace) -> int:
     print(f"{'release':<24} {there}")
     unhealthy = 0
     for step in steps:
-        change = deployment.change(step)
+        change, strangers = _look(deployment, step)
         trouble = [*deployment.trouble(step), *_amiss(step, change)]
         unhealthy += bool(trouble)
         print(f"{step.name:<24} {'healthy' if not trouble else 'NOT healthy'}")
         for line in cut(trouble):
             print(f"    {line}")
-        if isinstance(step.source, RegistryRights):
-            _tell_strangers(deployment.rights(step).strangers())
-    _tell_orphans(environment, deployment.orphans(plan(environment)))
+        _tell_strangers(strangers)
+    _tell_orphans(environment, deployment.orphans(options.plan))
     if unhealthy:
         print(f"\n{unhealthy} of {len(steps)} steps are not healthy. To bring them back: make deploy-platform ENV={environment.name}")
     return Unavailable.exit_code if unhealthy else 0

@@ -28,7 +28,7 @@ def _parts(report: Report) -> Iterator[RenderableType]:
     environment = report.environment
     where = f"{environment.cloud.project}, {environment.cloud.region}" if environment.cloud else "a cluster that is there"
     yield Text.assemble((f"{environment.name}", "bold"), f": {environment.stage}, {where}, {len(report.rows)} steps")
-    yield Text(f"{report.releases}\n" if report.releases else "", style="bold")
+    yield Text(f"{report.release}\n" if report.release else "", style="bold")
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, expand=False)
     table.add_column("", justify="right", style="dim")
     table.add_column("step", no_wrap=True, style="bold")

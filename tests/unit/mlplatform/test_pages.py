@@ -12,21 +12,21 @@ from rich.console import Console
 
 from mlplatform.environment import read_environment
 from mlplatform.plan.order import plan
-from mlplatform.plan.report import Difference, Releases, Report, as_json, report
+from mlplatform.plan.report import Difference, ReleaseWay, Report, as_json, report
 from mlplatform.plan.steps import Step
 from mlplatform.release import Standing, Way
 from mlplatform.screen import plan_page
 
 MLFLOW = Difference(words="1 changed", charts=("mlflow-0.2.0", "mlflow-0.3.0"), restarts=("Deployment mlflow/mlflow (2 pods)",))
-UPGRADE = Releases(here="0.3.0", there=Standing(version="0.2.0"), way=Way.UPGRADE)
+UPGRADE = ReleaseWay(here="0.3.0", there=Standing(version="0.2.0"), way=Way.UPGRADE)
 ENVIRONMENTS = Path(__file__).resolve().parents[3] / "platform" / "environments"
 
 
-def made(name: str, differences: dict[str, Difference] | None = None, releases: Releases | None = None) -> Report:
+def made(name: str, differences: dict[str, Difference] | None = None, release: ReleaseWay | None = None) -> Report:
     environment = read_environment(ENVIRONMENTS / f"{name}.yaml")
     thing: list[Any] = [{"kind": "Deployment"}, {"kind": "Service"}, {"kind": "Service"}]
     found: list[tuple[Step, Any]] = [(step, None if step.fetched else thing) for step in plan(environment)]
-    return report(environment, found, differences, releases)
+    return report(environment, found, differences, release)
 
 
 def drawn(found: Report, width: int) -> str:

@@ -11,6 +11,9 @@ import yaml
 
 Object = Mapping[str, Any]
 
+WITH_PODS = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
+"""Kinds whose objects make pods from a template."""
+
 
 @dataclass(frozen=True, slots=True, order=True, kw_only=True)
 class Name:
@@ -62,6 +65,11 @@ def listed(text: str) -> list[Object]:
     if not said:
         return []
     return list(said["items"]) if said.get("kind") == "List" else [said]
+
+
+def kept(thing: Object) -> bool:
+    """Whether helm leaves it there when its release has it no more."""
+    return (thing["metadata"].get("annotations") or {}).get("helm.sh/resource-policy") == "keep"
 
 
 def written(things: Iterable[Object]) -> str:

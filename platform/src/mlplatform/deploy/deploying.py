@@ -15,7 +15,7 @@ from typing import Protocol
 
 from mlplatform.cluster.credential_files import CredentialFiles
 from mlplatform.cluster.kubectl import Change, Cluster, Writing
-from mlplatform.cluster.objects import Name, Object
+from mlplatform.cluster.objects import WITH_PODS, Name, Object
 from mlplatform.cluster.releases import HELM, Release, Releases
 from mlplatform.cluster.rendering import Renderer, shape
 from mlplatform.deploy.applied import Applied
@@ -104,8 +104,8 @@ class Deployment:
         if isinstance(step.source, Secrets) and not self._known(step.source):
             return Change(new=tuple(self.wanted(step)))
         if isinstance(step.source, RegistryRights):
-            return self.rights(step).change()
-        return self.change_by(self.writings(step))
+            return self.registry_step(step.source).look()[0]
+        return self.change_by(self.writings(step, self.release(step)))
 
     def change_by(self, writings: Sequence[Writing]) -> Change:
         """What these would change."""
@@ -114,11 +114,17 @@ class Deployment:
             found += self.cluster.change(writing.things, manager=writing.manager, before=writing.before)
         return found
 
-    def writings(self, step: Step) -> list[Writing]:
-        """What a step would write; nothing where that is not known yet."""
+    def release(self, step: Step) -> Release | None:
+        """That of a step's chart, if there is one."""
+        return self.releases.find(step.source) if isinstance(step.source, Chart | RemoteChart) else None
+
+    def writings(self, step: Step, release: Release | None) -> list[Writing]:
+        """What a step, whose release that is, would write; nothing where that is not known yet."""
         match step.source:
             case Chart() | RemoteChart() as chart:
-                return self._chart_writings(step, chart, self.releases.find(chart))[1]
+                chart = self._going_on(chart, release)
+                kinds = self._kinds(chart)
+                return [*([self._applied(step).writing(kinds)] if kinds else []), self._helms(step, chart, release)]
             case Secrets() as secrets if not self._known(secrets):
                 return []
             case RegistryRights():
@@ -128,14 +134,14 @@ class Deployment:
 
     def is_there(self, step: Step) -> bool:
         """Whether anything of a step has ever been deployed."""
-        if isinstance(step.source, Chart | RemoteChart):
-            return self.releases.find(step.source) is not None
-        return bool(self._applied(step).names())
+        match step.source:
+            case Chart() | RemoteChart():
+                return self.release(step) is not None
+            case _:
+                return bool(self._applied(step).names())
 
     def wanted(self, step: Step) -> list[Name]:
         """What it makes."""
-        if isinstance(step.source, RegistryRights):
-            return []  # nothing of the cluster's
         if isinstance(step.source, Secrets):
             return [Name.of(shape(each)) for each in step.source.objects]
         return [Name.of(thing) for thing in self.renderer.objects(step) or []]
@@ -144,13 +150,9 @@ class Deployment:
         """What of it is not ready, and why: the objects, then the pods behind them."""
         return self._trouble(self.wanted(step))
 
-    def rights(self, step: Step) -> RegistryStep:
-        """That step, to ask the registry itself."""
-        match step.source:
-            case RegistryRights() as rights:
-                return RegistryStep(cluster=self.cluster, rights=rights, address=self.registry)
-            case _:
-                raise AssertionError(step.name)
+    def registry_step(self, rights: RegistryRights) -> RegistryStep:
+        """The step of those rights, to ask the registry itself."""
+        return RegistryStep(cluster=self.cluster, rights=rights, address=self.registry)
 
     # -- one step ---------------------------------------------------------------------------------------------------------
 
@@ -158,8 +160,8 @@ class Deployment:
         match step.source:
             case Chart() | RemoteChart() as chart:
                 return self._release(step, chart)
-            case RegistryRights():
-                change = self.rights(step).bring(step.patience)
+            case RegistryRights() as rights:
+                change = self.registry_step(rights).bring(step.patience)
                 if not change.nothing:
                     self.progress.change(change)
                 return not change.nothing
@@ -202,30 +204,33 @@ class Deployment:
         if release is not None and release.unfinished:
             self._mend(chart, release)
             release = self.releases.find(chart)
-        chart, writings = self._chart_writings(step, chart, release)
-        change = self.change_by(writings)
+        chart = self._going_on(chart, release)
+        kinds, applied = self._kinds(chart), self._applied(step)
+        of_kinds = self.change_by([applied.writing(kinds)] if kinds else [])
+        change = of_kinds + self.change_by([self._helms(step, chart, release)])
         if change.nothing and release is not None and release.status == "deployed":
             return False
         self.progress.change(change)
-        if isinstance(chart, Chart) and (kinds := self.renderer.kinds(chart)):
-            applied = self._applied(step)
-            if not self.change_by([applied.writing(kinds)]).nothing:
+        if kinds:
+            if not of_kinds.nothing:
                 applied.apply(kinds)
             self._await(step, only=[Name.of(kind) for kind in kinds])
         self.releases.upgrade(chart, step=step.name, seconds=step.patience)
         return True
 
-    def _chart_writings(self, step: Step, chart: Chart | RemoteChart, release: Release | None) -> tuple[Chart | RemoteChart, list[Writing]]:
-        """The chart as it would be deployed, and what that writes: its kinds, which are ours to write, and what is helm's."""
-        kinds: list[Object] = []
-        if isinstance(chart, Chart):
-            chart = self.releases.kept(chart) if release is not None else chart
-            things, kinds = self.renderer.templates(chart), self.renderer.kinds(chart)
-        else:
-            things = self.renderer.objects(step) or []
+    def _going_on(self, chart: Chart | RemoteChart, release: Release | None) -> Chart | RemoteChart:
+        """The chart as it would be deployed over its release."""
+        return self.releases.kept(chart) if isinstance(chart, Chart) and release is not None else chart
+
+    def _kinds(self, chart: Chart | RemoteChart) -> list[Object]:
+        """What of a chart is ours to write."""
+        return self.renderer.kinds(chart) if isinstance(chart, Chart) else []
+
+    def _helms(self, step: Step, chart: Chart | RemoteChart, release: Release | None) -> Writing:
+        """What of it is helm's."""
+        things = self.renderer.templates(chart) if isinstance(chart, Chart) else self.renderer.objects(step) or []
         before = self.releases.objects(release) if release is not None and release.status == "deployed" else []
-        helms = Writing(things=[_helmed(thing, chart) for thing in things], manager=HELM, before=before)
-        return chart, [*([self._applied(step).writing(kinds)] if kinds else []), helms]
+        return Writing(things=[_helmed(thing, chart) for thing in things], manager=HELM, before=before)
 
     def _mend(self, chart: Chart | RemoteChart, release: Release) -> None:
         """An operation has begun and not ended: somebody is at it, or somebody was killed."""
@@ -257,7 +262,7 @@ class Deployment:
         return [*(f"{one.name.shown} {one.why}" for one in bad), *self._pods(bad)]
 
     def _pods(self, bad: Sequence[Verdict]) -> list[str]:
-        places = sorted({one.name.namespace for one in bad if one.name.kind in {"Deployment", "StatefulSet", "DaemonSet"}})
+        places = sorted({one.name.namespace for one in bad if one.name.kind in WITH_PODS})
         pods = [pod for namespace in places for pod in self.cluster.list("pods", namespace=namespace)]
         return [f"Pod {pod['metadata']['namespace']}/{pod['metadata']['name']} {why}" for pod in pods if (why := pod_trouble(pod))]
 

@@ -11,15 +11,13 @@ from pathlib import Path
 
 from gpuqueue import labels
 from mlplatform.cluster.kubectl import ENVIRONMENT, Cluster
-from mlplatform.cluster.objects import Name
+from mlplatform.cluster.objects import Name, kept
 from mlplatform.cluster.releases import Release, Releases
 from mlplatform.deploy.applied import Applied
 from mlplatform.deploy.ground import NAMESPACE
 from mlplatform.environment import Environment
 from mlplatform.errors import ConfigError
 from mlplatform.plan.steps import SYSTEM
-
-_KEEP = "helm.sh/resource-policy"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +99,7 @@ class Destruction:
             if name.kind not in {"Namespace", "PersistentVolumeClaim", "GpuQueue"}:
                 continue
             there = self.cluster.get(name)
-            marks = (there or {}).get("metadata", {}).get("annotations") or {}
-            if marks.get(_KEEP) == "keep" and marks.get("meta.helm.sh/release-name") == release.name:
+            if there is not None and kept(there) and there["metadata"]["annotations"].get("meta.helm.sh/release-name") == release.name:
                 found.append(name)
         return found
 

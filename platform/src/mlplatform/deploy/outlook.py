@@ -11,18 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from mlplatform.cluster.kubectl import Change, Writing
-from mlplatform.cluster.objects import Name, Object
+from mlplatform.cluster.objects import WITH_PODS, Name, Object, kept
 from mlplatform.cluster.programs import PlatformFailure
-from mlplatform.cluster.releases import HELM
+from mlplatform.cluster.releases import HELM, Release
 from mlplatform.deploy.deploying import Deployment
 from mlplatform.errors import ConfigError
-from mlplatform.plan.report import Difference
+from mlplatform.plan.report import Difference, refusals
 from mlplatform.plan.steps import Chart, RemoteChart, Step
 
-WITH_PODS = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
 WITH_DATA = frozenset({"CustomResourceDefinition", "GpuQueue", "Namespace", "PersistentVolumeClaim", "StatefulSet"})
 """Kinds that hold data, or whose going takes along what does."""
-_KEEP = "helm.sh/resource-policy"
 _AT_ONCE = 4
 
 
@@ -43,7 +41,8 @@ def outlooks(deployment: Deployment, steps: Iterable[Step]) -> list[Outlook]:
 
 def outlook(deployment: Deployment, step: Step) -> Outlook:
     """On that step."""
-    writings, charts = deployment.writings(step), _charts(deployment, step)
+    release = deployment.release(step)
+    writings, charts = deployment.writings(step, release), _charts(deployment, step, release)
     try:
         change = deployment.change_by(writings) if writings else deployment.change(step)
     except PlatformFailure as error:
@@ -62,7 +61,7 @@ def require_possible(found: Iterable[Outlook], file: str) -> None:
     Raises:
         ConfigError: something is; all of it is named.
     """
-    if refused := [f"{one.step.name}: {text}" for one in found for text in one.difference.refused]:
+    if refused := refusals({one.step.name: one.difference for one in found}):
         raise ConfigError(
             f"{file} cannot be deployed as it stands, and nothing was written:\n  "
             + "\n  ".join(refused)
@@ -70,10 +69,9 @@ def require_possible(found: Iterable[Outlook], file: str) -> None:
         )
 
 
-def _charts(deployment: Deployment, step: Step) -> tuple[str, str]:
+def _charts(deployment: Deployment, step: Step, release: Release | None) -> tuple[str, str]:
     if not isinstance(step.source, Chart | RemoteChart):
         return "", ""
-    release = deployment.releases.find(step.source)
     return release.chart if release else "", deployment.renderer.version(step.source)
 
 
@@ -90,7 +88,7 @@ def _lost(deployment: Deployment, writing: Writing, gone: set[Name]) -> Iterator
     for name in writing.before:
         if name not in gone or name.kind not in WITH_DATA or (there := deployment.cluster.get(name)) is None:
             continue
-        if writing.manager == HELM and (there["metadata"].get("annotations") or {}).get(_KEEP) == "keep":
+        if writing.manager == HELM and kept(there):
             continue
         yield f"{name.shown}: would be deleted, with the data in it. Save what is needed and take it away yourself: kubectl delete {name.typed}"
 

@@ -15,7 +15,7 @@ from mlplatform.cluster.kubectl import Change, Cluster
 from mlplatform.cluster.objects import Name
 from mlplatform.errors import ConfigError, Unavailable
 from mlplatform.plan.registry_rights import NAMESPACE, KeptIn, RegistryRights
-from mlplatform.registry.difference import Act, Verb, acts, strangers
+from mlplatform.registry.difference import Act, Picture, Verb, acts, strangers
 from mlplatform.registry.reach import forwarded
 from mlplatform.registry.server import Refusal, RegistryServer
 
@@ -42,16 +42,18 @@ class RegistryStep:
     rights: RegistryRights
     address: str = ""
 
-    def change(self) -> Change:
-        """What bringing it there would do. Where there is no registry yet, all of it; where it cannot be asked, why."""
+    def look(self) -> tuple[Change, list[str]]:
+        """What bringing it there would do, and the accounts that nobody's file names.
+
+        Where there is no registry yet, all of it; where it cannot be asked, why.
+        """
         if self.cluster.get(_SERVER) is None and not self.address:
-            return Change(new=tuple(_names(self.rights)))
+            return Change(new=tuple(_names(self.rights))), []
         try:
-            with self._server() as server:
-                picture = server.picture()
+            picture = self._picture()
         except (Unavailable, ConfigError) as error:
-            return Change(unknown=str(error))
-        return _told(acts(self.rights, picture))
+            return Change(unknown=str(error)), []
+        return _told(acts(self.rights, picture)), strangers(picture)
 
     def bring(self, seconds: float) -> Change:
         """Do it; what was done.
@@ -59,6 +61,7 @@ class RegistryStep:
         Raises:
             Unavailable: the registry did not answer for so long, or refused; what was done stays done.
             ConfigError: a password is missing, or the administrator's is another.
+            Conflict: somebody else changes the permissions at the same time.
         """
         deadline, done = time.monotonic() + seconds, list[Act]()
         while True:
@@ -75,13 +78,9 @@ class RegistryStep:
                     raise
                 time.sleep(_LOOK)
 
-    def strangers(self) -> list[str]:
-        """Accounts that nobody's file names, if the registry can be asked."""
-        try:
-            with self._server() as server:
-                return strangers(server.picture())
-        except (Unavailable, ConfigError):
-            return []
+    def _picture(self) -> Picture:
+        with self._server() as server:
+            return server.picture()
 
     @contextmanager
     def _server(self) -> Iterator[RegistryServer]:

@@ -35,8 +35,13 @@ class Difference:
         return f"{before} → {after.rpartition('-')[2]}" if before and before != after else ""
 
 
+def refusals(differences: Mapping[str, Difference]) -> list[str]:
+    """What the cluster would not take of steps, each with the step's name."""
+    return [f"{step}: {text}" for step, difference in differences.items() for text in difference.refused]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Releases:
+class ReleaseWay:
     """Which release the plan is of, and which one the cluster is at."""
 
     here: str
@@ -78,19 +83,19 @@ class Report:
     cost: Estimate | None
     missing: tuple[str, ...]
     """What must be written before it can be deployed."""
-    releases: Releases | None = None
+    release: ReleaseWay | None = None
 
     @property
     def refused(self) -> list[str]:
-        """What of it the cluster would not take, each with its step."""
-        return [f"{row.step.name}: {text}" for row in self.rows if row.difference for text in row.difference.refused]
+        """What of it the cluster would not take."""
+        return refusals({row.step.name: row.difference for row in self.rows if row.difference})
 
 
 def report(
     environment: Environment,
     found: Sequence[tuple[Step, Sequence[Mapping[str, Any]] | None]],
     differences: Mapping[str, Difference] | None = None,
-    releases: Releases | None = None,
+    release: ReleaseWay | None = None,
 ) -> Report:
     """Of what was rendered; `differences` by the step's name."""
     rows = tuple(
@@ -102,7 +107,7 @@ def report(
         for step, objects in found
     )
     missing = tuple(unready(environment))
-    return Report(environment=environment, rows=rows, cost=estimate(environment), missing=missing, releases=releases)
+    return Report(environment=environment, rows=rows, cost=estimate(environment), missing=missing, release=release)
 
 
 def _counted(step: Step, objects: Sequence[Mapping[str, Any]] | None) -> dict[str, int] | None:
@@ -115,7 +120,7 @@ def as_json(report: Report) -> dict[str, Any]:
     """For machines."""
     return {
         "environment": report.environment.name,
-        "release": _release(report.releases) if report.releases else None,
+        "release": _release(report.release) if report.release else None,
         "steps": [
             {
                 "name": row.step.name,
@@ -138,7 +143,7 @@ def as_json(report: Report) -> dict[str, Any]:
     }
 
 
-def _release(found: Releases) -> dict[str, Any]:
+def _release(found: ReleaseWay) -> dict[str, Any]:
     there = found.there
     return {"here": found.here, "there": there.version if there else None, "under_way_to": (there and there.next) or None, "way": found.way}
 
