@@ -14,8 +14,9 @@ from mlplatform.environment import read_environment
 from mlplatform.errors import Unavailable
 from mlplatform.plan.order import plan
 from mlplatform.registry.reach import forwarded
+from previous_release import VERSION
 from raw_answers import ask, status
-from registry_servers import Served, in_folder, mlflow_server, password_of
+from registry_servers import Served, in_folder, mlflow_server, password_of, rendered
 from typed_platform import surroundings, typed
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -98,6 +99,31 @@ def test_a_platform_brings_its_registry_to_what_the_file_says(
     gone = typed(bare_plane, "deploy", *here)
     assert "- Account fraud.approver" in gone.stdout, gone.stdout + gone.stderr
     assert not reaches(served.address, "fraud.approver", kept["mlflow-fraud-approver"])
+
+
+def test_rights_that_an_upgrade_leaves_alone_are_noted_until_they_are_caught_up_with(
+    bare_plane: ControlPlane, laptop: Path, secrets: Path, served: Served
+) -> None:
+    others = [f"--without={step.name}" for step in plan(read_environment(laptop)) if step.name not in NEEDED]
+    here = [str(laptop), *others, f"--registry={served.address}"]
+
+    def upgrade(*arguments: str) -> str:
+        was = {"metadata": {"annotations": {"millrace.dev/release": VERSION, "millrace.dev/release-left": None}}}
+        bare_plane.client.request("PATCH", "/api/v1/namespaces/millrace-system", was)
+        done = typed(bare_plane, "deploy", *arguments)
+        assert f"upgrade from {VERSION}" in done.stdout, done.stdout + done.stderr
+        assert done.returncode == 0, done.stdout + done.stderr
+        return typed(bare_plane, "status", *here).stdout
+
+    assert typed(bare_plane, "deploy", *here).returncode == 0
+    assert "but for registry-rights" in upgrade(*here, "--without=registry-rights")
+    assert typed(bare_plane, "deploy", *here).returncode == 0
+    assert "but for" not in typed(bare_plane, "status", *here).stdout
+    # Of a registry that cannot be asked, it is noted where there is one at all.
+    nowhere = [str(laptop), *others, "--registry=http://127.0.0.1:9", "--without=registry-rights"]
+    assert "but for" not in upgrade(*nowhere)
+    bare_plane.client.apply(rendered(read_environment(laptop), "mlflow", "Deployment"))
+    assert "but for registry-rights" in upgrade(*nowhere)
 
 
 def test_a_registry_that_does_not_answer_is_told_and_holds_up_no_plan(bare_plane: ControlPlane, laptop: Path, served: Served) -> None:

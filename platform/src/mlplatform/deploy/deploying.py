@@ -137,6 +137,8 @@ class Deployment:
         match step.source:
             case Chart() | RemoteChart():
                 return self.release(step) is not None
+            case RegistryRights() as rights:
+                return self.registry_step(rights).is_there()
             case _:
                 return bool(self._applied(step).names())
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from mlplatform.cluster.kubectl import Change, Cluster
 from mlplatform.cluster.objects import Name
 from mlplatform.errors import ConfigError, Unavailable
-from mlplatform.plan.registry_rights import NAMESPACE, KeptIn, RegistryRights
+from mlplatform.plan.registry_rights import GRANTS, NAMESPACE, KeptIn, RegistryRights
 from mlplatform.registry.difference import Act, Picture, Verb, acts, strangers
 from mlplatform.registry.reach import forwarded
 from mlplatform.registry.server import Refusal, RegistryServer
@@ -54,6 +54,13 @@ class RegistryStep:
         except (Unavailable, ConfigError) as error:
             return Change(unknown=str(error)), []
         return _told(acts(self.rights, picture)), strangers(picture)
+
+    def is_there(self) -> bool:
+        """Whether a deployment ever wrote its roles; where it cannot be asked, whether there is a registry that may hold some."""
+        try:
+            return any(role.name in GRANTS for role in self._picture().roles)
+        except (Unavailable, ConfigError):
+            return self.cluster.get(_SERVER) is not None
 
     def bring(self, seconds: float) -> Change:
         """Do it; what was done.
