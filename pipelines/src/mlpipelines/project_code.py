@@ -61,6 +61,9 @@ class ModelContext:
     """`training.parameters` of project.yaml."""
     train_rows: int = 0
     batch_size: int = 0
+    """Rows in a batch of one replica."""
+    replicas: int = 1
+    """GPUs, or processes without one, that train together: a step is a batch of each."""
     epochs: int = 0
     seed: int = 0
     """`training.seed`, for whatever `batches` draws."""
@@ -72,7 +75,7 @@ class ModelContext:
     @property
     def steps(self) -> int:
         """Of the whole training, at least 1: what a learning rate falls over. An epoch's last step may have fewer rows."""
-        return max(1, -(-self.train_rows // max(1, self.batch_size)) * self.epochs)
+        return max(1, -(-self.train_rows // max(1, self.batch_size * self.replicas)) * self.epochs)
 
     def settings(self, defaults: Mapping[str, Any]) -> dict[str, Any]:
         """The project's `defaults`, with what `training.parameters` of project.yaml sets in their place.

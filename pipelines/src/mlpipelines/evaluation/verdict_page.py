@@ -111,7 +111,7 @@ def _check_row(check: Check, reach: float) -> dict[str, object]:
         "opponent": figure(check.opponent) if check.opponent is not None else "",
         "difference": _estimate(check.difference),
         " ": Markup(drawn),
-        "rule": Markup("<br>").join(filter(None, (escape(check.rule), _reason(check.reason, kind)))),
+        "rule": [text for text in (check.rule, _reason(check.reason, kind)) if text],
     }
 
 

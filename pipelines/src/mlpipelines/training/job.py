@@ -62,7 +62,7 @@ class TrainingJob:
     @property
     def rows_per_step(self) -> int:
         """Over all replicas of all workers."""
-        return self.context.batch_size * self.placement.replicas
+        return self.context.batch_size * self.context.replicas
 
     @property
     def steps(self) -> int:
@@ -140,6 +140,7 @@ def prepare_job(
         parameters=project.training.parameters,
         train_rows=training.rows,
         batch_size=_replica_batch(project.training.batch_size, training.rows, placement),
+        replicas=placement.replicas,
         epochs=project.training.epochs,
         seed=project.training.seed,
         vocabularies=manifest.get("vocabularies", {}),

@@ -210,6 +210,8 @@ def test_the_page_is_whole_escaped_and_needs_nothing_from_elsewhere() -> None:
     assert "r&lt;1&gt;" in page
     assert "team=large" in page
     assert "not judged" in page
+    assert '<span class="dim">fewer than' in page
+    assert "&lt;span" not in page
     assert all(name in page for name in CLASSES)
 
 
