@@ -254,7 +254,7 @@ def _search() -> Mapping[str, Any]:
             unit = rng.normal(size=(size, 64)).astype(np.float32)
             unit /= np.linalg.norm(unit, axis=1, keepdims=True)
             index = layer(size, 64, 63)
-            index.fill(unit, rng.integers(0, 63, size), np.ones(size, np.float32))
+            index.fill(unit, rng.integers(0, 63, size), np.ones(size, np.float32), np.full(size, b""))
             ask = tf.function(lambda queries, index=index: index(queries)["label"])
             found[str(size)] = {"one": _milliseconds(ask, unit[:1]), "many": _milliseconds(ask, unit[:256])}
         return found

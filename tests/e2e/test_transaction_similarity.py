@@ -74,6 +74,16 @@ def test_a_new_customers_labels_count_without_a_training(tmp_path: Path) -> None
         assert -1 <= new["similarity"] <= 1.001
         assert np.linalg.norm(known["embedding"]) == pytest.approx(1, abs=1e-4)
         assert ask(rest, [KNOWN], "embedding")[0] == pytest.approx(known["embedding"], abs=1e-5)
+        (why,) = ask(rest, [NEW], "explain")
+        assert {name: why[name] for name in ("label", "confidence")} == {name: new[name] for name in ("label", "confidence")}
+        assert why["explained_by_label"][0] == "harbour-dues"
+        assert len(set(why["explained_by"])) == 5
+        assert why["attributions"] == sorted(why["attributions"], reverse=True)
+        assert not {"explained_by", "attributions"} & new.keys()
+        told = millrace(
+            "predict", MODEL, "--explain", "--address", rest, *(f"{name}={value}" for name, value in NEW.items()), workspace=workspace
+        )
+        assert "(harbour-dues) +0." in told.stdout
 
 
 def test_a_version_that_left_nothing_to_build_on_and_one_that_is_not_there_are_told(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from labelled_neighbours import Floats, Ids, LabelledNeighbours, chosen
 from pair_losses import LOSSES, PairLoss
 from similarity_layers import CrossPieces, PieceTable, TextPieces, UnitLength
 
+from mlpipelines.artifacts import KEY
 from mlpipelines.project_code import ModelContext
 
 DEFAULTS: dict[str, Any] = {
@@ -38,6 +39,7 @@ DEFAULTS: dict[str, Any] = {
     "balance": 0.75,
     "half_life_days": 0,
     "index_rows": 200_000,
+    "neighbours": 5,
 }
 """What `training.parameters` of project.yaml may set; README.md says what each does."""
 _BATCHES_TOGETHER = 8
@@ -62,17 +64,29 @@ def batches(dataset: tf.data.Dataset, context: ModelContext) -> tf.data.Dataset:
     return composed(dataset, rows_of_a_class=int(context.settings(DEFAULTS)["rows_of_a_class"]), together=_BATCHES_TOGETHER)
 
 
-def finish(model: keras.Model, context: ModelContext, examples: Callable[[], tf.data.Dataset]) -> keras.Model:
-    """The encoder with the index of labelled rows: `embedding`, `label`, `confidence` and `similarity`."""
+def finish(model: keras.Model, context: ModelContext, examples: Callable[..., tf.data.Dataset]) -> keras.Model:
+    """The encoder with the index of labelled rows: `embedding`, `label`, `confidence` and `similarity`, and which rows made it so."""
     settings = context.settings(DEFAULTS)
     parts = [
-        (model.predict_on_batch(features), label.numpy().reshape(-1), features["age_days"].numpy().reshape(-1))
-        for features, label, *_ in examples()
+        (
+            model.predict_on_batch({name: features[name] for name in context.features}),
+            label.numpy().reshape(-1),
+            features["age_days"].numpy().reshape(-1),
+            features[KEY].numpy(),
+        )
+        for features, label, *_ in examples(keys=True)
     ]
-    embeddings, labels, ages = (np.concatenate(values) for values in zip(*parts, strict=True))
+    embeddings, labels, ages, keys = (np.concatenate(values) for values in zip(*parts, strict=True))
     kept = chosen(labels, int(settings["index_rows"]))
-    index = LabelledNeighbours(len(kept), embeddings.shape[1], len(context.classes), temperature=settings["temperature"], name="index")
-    index.fill(embeddings[kept], labels[kept], _weights(labels[kept], ages[kept], settings))
+    index = LabelledNeighbours(
+        len(kept),
+        embeddings.shape[1],
+        len(context.classes),
+        temperature=settings["temperature"],
+        reasons=int(settings["neighbours"]),
+        name="index",
+    )
+    index.fill(embeddings[kept], labels[kept], _weights(labels[kept], ages[kept], settings), keys[kept])
     return keras.Model(model.input, {"embedding": model.output, **index(model.output)})
 
 

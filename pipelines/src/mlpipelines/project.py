@@ -556,7 +556,10 @@ class Project(Section):
         if explanations is None:
             return self
         if self.task == "similarity":
-            raise ValueError("deployment.explanations: an embedding is no single number that features could add up to; leave it out")
+            raise ValueError(
+                "deployment.explanations: an embedding is no single number that features could add up to; leave it out. "
+                "A model may say itself why: docs/explanations.md"
+            )
         for name, value in explanations.compare_with.items():
             kind = self.features.get(name)
             if kind is None:

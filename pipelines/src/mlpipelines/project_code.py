@@ -8,14 +8,15 @@ The contract, the same for every kind of model:
 - `model.build(context) -> keras.Model`, compiled. It takes a dict of the transformed features and returns, by task:
   classification and multilabel a probability for each class [batch, classes]; detection a score [batch, 1], higher for
   what is looked for; similarity an embedding of unit length [batch, n]; regression a value [batch, 1]. A dict may hold more
-  ([batch] or [batch, n], under names of its own): it is served beside (reasons for a score, for example).
+  ([batch] or [batch, n], under names of its own): it is served beside (reasons for a score, for example). Of outputs `explained_by`
+  (text), `attributions` (numbers) and `explained_by_label` (class ids), all [batch, n], the signature `explain` is made, for those who ask why.
 - `model.batches(dataset, context) -> dataset`, optional: changes the training batches `(features, label[, weight])`,
   for augmentation, for mining pairs or negatives. Without a training label batches are `(features,)`, and the model
   brings its own loss (`add_loss`).
 - `model.finish(model, context, examples) -> keras.Model`, optional: after fitting, build what is served from the trained
   model and examples (an index of neighbours, a calibration, a threshold). `examples()` starts a new iteration over
   unshuffled training batches, `examples("validation")` one over the rows that watched training: the model was not fitted to
-  them, so they are what a calibration or a threshold is taken from. A run with `training.reuse` calls it without a training before it: on an
+  them, so they are what a calibration or a threshold is taken from; `keys=True` puts each row's key among its features, as `artifacts.KEY`. A run with `training.reuse` calls it without a training before it: on an
   earlier training's model, with today's examples and classes (`build` gets the context of then).
 - `decisions.decide(rows) -> pyarrow.Table`, optional, in a module of its own: what `millrace batch` decides from the scores of many rows
   together (who is matched with whom, a limit over all). `rows` is one table of all rows that a run scored: the key, the columns of the

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from mlpipelines.artifacts import KEY, Data, Model, Trained, Transformed
 from mlpipelines.errors import ConfigError
-from mlpipelines.project import Project
+from mlpipelines.project import Explanations, Project
 from mlpipelines.project_file import parse_project
 from mlpipelines.steps.train import train
 from mlpipelines.steps.transform import transform
@@ -37,6 +37,7 @@ def preprocessing_fn(inputs):
 MODEL = """
 import keras
 import numpy as np
+import tensorflow as tf
 
 
 def build(context):
@@ -51,7 +52,25 @@ def build(context):
 def finish(model, context, examples):
     rows = sum(len(label) for _, label in examples())
     count = keras.layers.Lambda(lambda out: keras.ops.zeros_like(out[:, 0]) + rows, output_shape=())(model.output)
-    return keras.Model(model.input, {"MAIN": model.output, "examples": count})
+    return keras.Model(model.input, {"MAIN": model.output, "examples": count, **Newest(last_key(examples))(model.output)})
+
+
+def last_key(examples):
+    return [features["__key"].numpy()[-1] for features, _ in examples(keys=True)][-1]
+
+
+class Newest(keras.layers.Layer):
+    def __init__(self, key):
+        super().__init__()
+        self.key = key
+
+    def call(self, out):
+        one = tf.ones_like(out[:, :1])
+        return {"explained_by": tf.fill(tf.shape(one), self.key), "explained_by_label": tf.cast(one, tf.int64), "attributions": one}
+
+    def compute_output_spec(self, out):
+        kinds = {"explained_by": "string", "explained_by_label": "int64", "attributions": "float32"}
+        return {name: keras.KerasTensor((out.shape[0], 1), dtype=kind) for name, kind in kinds.items()}
 """
 KINDS = {
     "similarity": {
@@ -128,8 +147,8 @@ def similarity(tmp_path_factory: pytest.TempPathFactory) -> tuple[Made, Path]:
     return made, made.run("first", OLD)[1]
 
 
-def answers(model: Path) -> dict[str, np.ndarray[Any, Any]]:
-    served = tf.saved_model.load(str(Model(model).saved_model)).signatures["serving_default"]
+def answers(model: Path, signature: str = "serving_default") -> dict[str, np.ndarray[Any, Any]]:
+    served = tf.saved_model.load(str(Model(model).saved_model)).signatures[signature]
     asked = {"shop": tf.constant(["shop 1", "pier 2"]), "amount": tf.constant([0.5, 2.0])}
     return {name: value.numpy() for name, value in served(**asked).items()}
 
@@ -168,6 +187,24 @@ def test_an_embedding_can_be_asked_for_by_itself(similarity: tuple[Made, Path]) 
     found = alone(shop=tf.constant(["shop 1", "pier 2"]), amount=tf.constant([0.5, 2.0]))
     assert set(found) == {"embedding"}
     np.testing.assert_allclose(found["embedding"], answers(first)["embedding"], atol=1e-6)
+
+
+def test_a_model_that_says_why_itself_is_asked_under_the_signature_for_it_alone(similarity: tuple[Made, Path]) -> None:
+    made, first = similarity
+    usual, explained = answers(first), answers(first, "explain")
+    assert set(usual) == {"embedding", "examples"}
+    assert set(explained) - set(usual) == {"explained_by", "explained_by_label", "attributions"}
+    np.testing.assert_array_equal(explained["embedding"], usual["embedding"])
+    assert explained["explained_by"].tolist() == [[b"shop-199"]] * 2
+    assert explained["explained_by_label"].tolist() == [[b"travel"]] * 2
+    assert explained["attributions"].tolist() == [[1.0]] * 2
+
+    explanations = made.project.deployment.model_copy(update={"explanations": Explanations()})
+    both = Made(project=made.project.model_copy(update={"deployment": explanations}), root=made.root)
+    with pytest.raises(
+        ConfigError, match=r"model\.py answers attributions, explained_by, explained_by_label, which explanations have of their own"
+    ):
+        both.run("both", OLD)
 
 
 @pytest.mark.parametrize(

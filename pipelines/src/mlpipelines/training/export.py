@@ -1,7 +1,7 @@
 """The trained model as a SavedModel over raw features, with the transform in its graph: what TensorFlow Serving loads.
 
 Signatures: `serving_default` takes each declared feature by its name ([batch]; lists [batch, n], padded) and answers as
-`tasks` says; `explain`, where the project wants it, takes and answers the same and says why (`explanations`); where it fits, `classify` or
+`tasks` says; `explain`, where the project wants it (`explanations`) or the model says so itself (`tasks.reasons`), takes and answers the same and says why; where it fits, `classify` or
 `regress` take serialized `tf.Example`s; of similarity, `embedding` answers with that alone. `bytes` features keep their name:
 TensorFlow Serving's REST API decodes `{"b64": …}` in any string input, and wants names with `_bytes` only for outputs.
 
@@ -22,7 +22,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from mlpipelines.artifacts import Transformed
 from mlpipelines.project import Project
 from mlpipelines.training import explanations
-from mlpipelines.training.tasks import TASKS, Answers, answers, chosen_class, explained_score
+from mlpipelines.training.tasks import TASKS, Answers, answers, chosen_class, explained_score, explains_itself, reasons
 from mlpipelines.transformation import raw_features
 from mlpipelines.workspace import create_folder
 from mlserving.client.ask import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE
@@ -53,6 +53,10 @@ class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no type
         self.transform = tf.saved_model.load(str(transformed.transform_output / "transform_fn"))
         self._project = project
         self._class_names = tuple(classes)
+        outputs = getattr(model, "output", None)  # one that is no graph of layers does not know
+        self.explains_itself = explains_itself(outputs)
+        if project.deployment.explanations is not None and isinstance(outputs, Mapping):
+            explanations.require_free_names(outputs)
         self._compared = {name: explanations.as_tensor(project.features[name], value) for name, value in (compared or {}).items()}
 
     def predict(self, inputs: Mapping[str, tf.Tensor]) -> Answers:
@@ -68,7 +72,6 @@ class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no type
         wanted = self._project.deployment.explanations
         assert wanted is not None
         given = self.predict(inputs)
-        explanations.require_free_names(given)
         chosen = chosen_class(self._project.task, given)
         asked = {name: inputs[name] for name in self._project.features}
         if wanted.method == "shapley":
@@ -82,6 +85,11 @@ class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no type
         base = score({name: tf.repeat(compared[name], tf.shape(value)[0], axis=0) for name, value in asked.items()})
         return {**given, **explanations.ranked(list(asked), made), explanations.BASE: base}
 
+    def own_reasons(self, inputs: Mapping[str, tf.Tensor]) -> Answers:
+        """What `predict` answers, and what a model that explains itself says beside."""
+        output = self._output(raw_features.from_request(self._project, inputs))
+        return {**answers(self._project.task, output, self._class_names), **reasons(output, self._class_names)}
+
     def classify(self, examples: tf.Tensor) -> Answers:
         """Serialized `tf.Example`s [batch] → `classes` and `scores`, both [batch, classes]."""
         scores = self._answers(tf.io.parse_example(examples, _example_spec(self._project)))["scores"]
@@ -94,8 +102,10 @@ class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no type
         return {"outputs": self._answers(raw)[TASKS[self._project.task].output]}
 
     def _answers(self, raw: Mapping[str, Any]) -> Answers:
-        features = self.transform.transform_fn(dict(raw))
-        return answers(self._project.task, self._call(features), self._class_names)
+        return answers(self._project.task, self._output(raw), self._class_names)
+
+    def _output(self, raw: Mapping[str, Any]) -> Any:
+        return self._call(self.transform.transform_fn(dict(raw)))
 
     def _transformed(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return dict(self.transform.transform_fn(raw_features.from_request(self._project, inputs)))
@@ -156,8 +166,9 @@ def _write(module: ServingGraph, project: Project, classes: Sequence[str], folde
 def _signatures(module: ServingGraph, project: Project) -> dict[str, Any]:
     specs = raw_features.serving_signature(project)
     signatures = {DEFAULT_SIGNATURE: tf.function(module.predict).get_concrete_function(specs)}
-    if project.deployment.explanations is not None:
-        signatures[EXPLAIN_SIGNATURE] = tf.function(module.explain).get_concrete_function(specs)
+    if project.deployment.explanations is not None or module.explains_itself:
+        explain = module.own_reasons if module.explains_itself else module.explain
+        signatures[EXPLAIN_SIGNATURE] = tf.function(explain).get_concrete_function(specs)
     examples, output = TASKS[project.task].examples, TASKS[project.task].output
     if TASKS[project.task].alone:
         signatures[output] = tf.function(lambda inputs: {output: module.predict(inputs)[output]}).get_concrete_function(specs)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import tensorflow as tf
 
-from mlpipelines.artifacts import Data, Model, Transformed
+from mlpipelines.artifacts import KEY, Data, Model, Transformed
 from mlpipelines.errors import DataRejected
 from mlpipelines.evaluation.capacity import share_of_rows
 from mlpipelines.own_code import DECIDES_LATER, hash_code
@@ -96,9 +96,11 @@ class TrainingJob:
         size = self.context.batch_size
         return distributed(self.placement, lambda shard: ordered_batches(self.validation, batch_size=size, shard=shard))
 
-    def examples(self, split: Literal["train", "validation"] = "train") -> tf.data.Dataset:
-        """One pass over all rows of a split, for `finish`."""
+    def examples(self, split: Literal["train", "validation"] = "train", *, keys: bool = False) -> tf.data.Dataset:
+        """One pass over all rows of a split, for `finish`; with `keys`, the rows' keys are among the features as `artifacts.KEY`."""
         rows = self.training if split == "train" else self.validation
+        if keys:
+            rows = replace(rows, features={**rows.features, KEY: FeatureSpec(dtype="string")})
         return ordered_batches(rows, batch_size=self.context.batch_size)
 
     def _class_weights(self) -> Any:

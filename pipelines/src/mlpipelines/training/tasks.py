@@ -13,8 +13,10 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from mlpipelines.errors import ConfigError
+from mlpipelines.training.explanations import ATTRIBUTIONS, EXPLAINED_BY, EXPLAINED_BY_LABEL
 
 Answers = dict[str, tf.Tensor]
+_WHY = (EXPLAINED_BY, ATTRIBUTIONS, EXPLAINED_BY_LABEL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +39,14 @@ class Task:
 def answers(task: str, output: Any, classes: Sequence[str]) -> Answers:
     """What is served for a model's `output` (a tensor, or a dict of them): floats as float32, `label` as text.
 
-    What a dict holds beside what the task is about (reasons for a score, a place in an index) is served under its own name.
+    What a dict holds beside what the task is about (reasons for a score, a place in an index) is served under its own name, but for
+    `reasons`, which are for those who ask why.
 
     Raises:
         ConfigError: an output `label` is no text, as reviewers, logs and verdicts take it to be.
     """
     row = TASKS[task]
-    given = dict(output) if isinstance(output, Mapping) else {row.output: output}
+    given = {name: value for name, value in output.items() if name not in _WHY} if isinstance(output, Mapping) else {row.output: output}
     served = {name: _served(value) for name, value in given.items()}
     found = {**served, **row.answers(served, classes)}
     if "label" in found and found["label"].dtype != tf.string:
@@ -51,6 +54,19 @@ def answers(task: str, output: Any, classes: Sequence[str]) -> Answers:
             f"The model's output 'label' is {found['label'].dtype.name}; a label is text. Answer with a tensor of strings in finish()."
         )
     return found
+
+
+def reasons(output: Mapping[str, tf.Tensor], classes: Sequence[str]) -> Answers:
+    """What a model that explains itself says beside what it answers, each [batch, n]: `explained_by` (text), `attributions` (numbers), and
+    where these are labelled rows `explained_by_label`, class ids that become text.
+    """
+    given = {name: _served(output[name]) for name in _WHY if name in output}
+    return {name: _named(value, classes) if name == EXPLAINED_BY_LABEL else value for name, value in given.items()}
+
+
+def explains_itself(output: Any) -> bool:
+    """Whether a model with that output says itself why."""
+    return isinstance(output, Mapping) and {EXPLAINED_BY, ATTRIBUTIONS} <= set(output)
 
 
 def explained_score(task: str, given: Answers, chosen: tf.Tensor | None) -> tf.Tensor:
@@ -95,9 +111,13 @@ def _classified(output: Mapping[str, tf.Tensor], classes: Sequence[str]) -> Answ
 def _embedded(output: Mapping[str, tf.Tensor], classes: Sequence[str]) -> Answers:
     given = dict(output)
     label = given.get("label")
-    if label is not None and label.dtype.is_integer:
-        given["label"] = tf.gather(tf.constant(list(classes)), label)
+    if label is not None:
+        given["label"] = _named(label, classes)
     return {name: value if name == "embedding" else tf.reshape(value, [-1]) for name, value in given.items()}
+
+
+def _named(label: tf.Tensor, classes: Sequence[str]) -> tf.Tensor:
+    return tf.gather(tf.constant(list(classes)), label) if label.dtype.is_integer else label
 
 
 def _column(name: str) -> Callable[[Mapping[str, tf.Tensor], Sequence[str]], Answers]:

@@ -31,7 +31,7 @@ examples:
   millrace predict transactions 'merchant=ACME TOOLS 0042' amount=12.50
   millrace predict transactions --version 3 --json merchant=ACME
   millrace predict transactions --explain merchant=ACME amount=900
-                                                      and how much of its score each feature makes
+                                                      and how much of its score each feature makes (of similarity: each neighbour)
   millrace predict image-content image@photo.jpg      the bytes of a file
   millrace predict transactions --grpc --file rows.jsonl
                                                       one JSON object a line; - reads standard input
@@ -168,12 +168,14 @@ def _print_answers(answers: Sequence[dict[str, Any]], *, as_json: bool) -> None:
 
 
 def _with_because(answer: dict[str, Any]) -> dict[str, Any]:
-    """An explained answer with names and parts of features in one column, those that make most first."""
+    """An explained answer with what makes it and how much, and its label where it has one, in one column, what makes most first."""
     if not {"explained_by", "attributions"} <= answer.keys():
         return answer
-    parts = zip(answer["explained_by"], answer["attributions"], strict=True)
-    because = ", ".join(f"{name} {part:+.2g}" for name, part in itertools.islice(parts, _LONGEST_LIST))
-    return {**{name: value for name, value in answer.items() if name not in ("explained_by", "attributions")}, "because": because}
+    labels = [f" ({label})" for label in answer.get("explained_by_label", ())] or [""] * len(answer["explained_by"])
+    parts = zip(answer["explained_by"], labels, answer["attributions"], strict=True)
+    because = ", ".join(f"{name}{label} {part:+.2g}" for name, label, part in itertools.islice(parts, _LONGEST_LIST))
+    told = ("explained_by", "explained_by_label", "attributions")
+    return {**{name: value for name, value in answer.items() if name not in told}, "because": because}
 
 
 def _short(value: Any) -> str:

@@ -109,7 +109,7 @@ def test_integrated_gradients_add_up_to_the_difference(seed: int, width: int) ->
     random = np.random.default_rng(seed)
     asked, compared = random.normal(size=(5, width)), random.normal(size=(1, width))
     score = network(seed, width)
-    made = integrated_gradients(score, rows_of(asked), rows_of(compared), 32).numpy()
+    made = integrated_gradients(score, rows_of(asked), rows_of(compared), 128).numpy()
     difference = (score(rows_of(asked)) - score(rows_of(compared))).numpy()
     np.testing.assert_allclose(made.sum(axis=1), difference, atol=1e-3)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mlpipelines.artifacts import KEY
 from mlpipelines.project_code import FeatureSpec, ModelContext
 from project_modules import module_of
 
@@ -139,8 +141,8 @@ def test_the_vote_is_that_of_all_rows_by_nearness(model_code: ModuleType) -> Non
     unit = generator.normal(size=(300, 6)).astype("float32")
     unit /= np.linalg.norm(unit, axis=1, keepdims=True)
     labels, weights = generator.integers(0, 4, 300), generator.random(300).astype("float32")
-    index = neighbour(model_code, "labelled_neighbours").LabelledNeighbours(300, 6, 4, temperature=0.1)
-    index.fill(unit, labels, weights)
+    index = neighbour(model_code, "labelled_neighbours").LabelledNeighbours(300, 6, 4, temperature=0.1, reasons=3)
+    index.fill(unit, labels, weights, np.array([b"row %d" % place for place in range(300)]))
     asked = unit[:200] + 0.1
     asked /= np.linalg.norm(asked, axis=1, keepdims=True)
     found = {name: value.numpy() for name, value in index(tf.constant(asked)).items()}  # more than are asked at once
@@ -149,6 +151,19 @@ def test_the_vote_is_that_of_all_rows_by_nearness(model_code: ModuleType) -> Non
     np.testing.assert_array_equal(found["label"], shares.argmax(axis=1))
     np.testing.assert_allclose(found["confidence"], shares.max(axis=1), rtol=1e-4)
     np.testing.assert_allclose(found["similarity"], (asked @ unit.T).max(axis=1), atol=1e-5)
+    weightiest = np.argsort(-votes, axis=1)[:, :3]
+    assert [[int(key.split()[1]) for key in keys] for keys in found["explained_by"]] == weightiest.tolist()
+    np.testing.assert_array_equal(found["explained_by_label"], labels[weightiest])
+    np.testing.assert_allclose(
+        found["attributions"], np.take_along_axis(votes, weightiest, axis=1) / votes.sum(axis=1, keepdims=True), rtol=1e-4
+    )
+
+
+def test_tensorflow_may_leave_away_the_search_that_nobody_asked_for(model_code: ModuleType) -> None:
+    """It leaves away only loops without state."""
+    index = neighbour(model_code, "labelled_neighbours").LabelledNeighbours(30, 6, 4)
+    graph = tf.function(index.call).get_concrete_function(tf.TensorSpec([None, 6])).graph
+    assert sorted(operation.type for operation in graph.get_operations() if "While" in operation.type) == ["StatelessWhile"] * 2
 
 
 def test_an_index_that_is_too_small_keeps_the_newest_of_each_class(model_code: ModuleType) -> None:
@@ -156,6 +171,19 @@ def test_an_index_that_is_too_small_keeps_the_newest_of_each_class(model_code: M
     kept = neighbour(model_code, "labelled_neighbours").chosen(labels, 5)
     assert kept.tolist() == [5, 6, 7, 8, 9]
     assert neighbour(model_code, "labelled_neighbours").chosen(labels, 10).tolist() == list(range(10))
+
+
+def with_keys(dataset: tf.data.Dataset) -> Callable[..., tf.data.Dataset]:
+    """`examples` of the rows of a dataset of features and labels."""
+
+    def keyed(features: dict[str, tf.Tensor], label: tf.Tensor) -> tuple[dict[str, tf.Tensor], tf.Tensor]:
+        return {**features, KEY: tf.strings.as_string(label)}, label
+
+    def examples(*, keys: bool) -> tf.data.Dataset:
+        assert keys
+        return dataset.map(keyed)
+
+    return examples
 
 
 def test_a_few_rows_are_enough_to_learn_and_a_new_class_counts_without_training(model_code: ModuleType) -> None:
@@ -168,14 +196,14 @@ def test_a_few_rows_are_enough_to_learn_and_a_new_class_counts_without_training(
     model.fit(model_code.batches(dataset.repeat(), told), epochs=4, steps_per_epoch=16, verbose=0)
     before = [value.copy() for value in model.get_weights()]
 
-    finished = model_code.finish(model, told, lambda: dataset)
+    finished = model_code.finish(model, told, with_keys(dataset))
     later, answer = rows(100, seed=1, words=known)
     np.testing.assert_allclose(np.linalg.norm(finished.predict(later, verbose=0)["embedding"], axis=1), 1.0, atol=1e-5)
     assert float((finished.predict(later, verbose=0)["label"] == answer.numpy()).mean()) > 0.95
 
     few, _ = rows(8, seed=2, words=("harbour dues",))
     with_new = dataset.concatenate(tf.data.Dataset.from_tensors((few, tf.fill([8], tf.constant(6, tf.int64)))))
-    wider = model_code.finish(model, replace(told, classes=(*known, "harbour dues")), lambda: with_new)
+    wider = model_code.finish(model, replace(told, classes=(*known, "harbour dues")), with_keys(with_new))
     asked, _ = rows(40, seed=3, words=("harbour dues",))
     assert (wider.predict(asked, verbose=0)["label"] == 6).mean() > 0.8
     assert float((wider.predict(later, verbose=0)["label"] == answer.numpy()).mean()) > 0.95
@@ -197,10 +225,13 @@ def test_an_unseen_merchant_still_has_pieces_that_were_seen(model_code: ModuleTy
 
 def test_the_encoder_exports_and_answers_alike(model_code: ModuleType, tmp_path: Path) -> None:
     features, label = rows(40)
-    finished = model_code.finish(model_code.build(context()), context(), lambda: tf.data.Dataset.from_tensors((features, label)))
+    finished = model_code.finish(model_code.build(context()), context(), with_keys(tf.data.Dataset.from_tensors((features, label))))
     finished.export(tmp_path / "model", verbose=False)
     exported = tf.saved_model.load(str(tmp_path / "model"))
     answers = exported.serve(features)
     for name, value in finished.predict(features, verbose=0).items():
-        np.testing.assert_allclose(answers[name], value, atol=1e-5)
+        if name == "explained_by":
+            np.testing.assert_array_equal(answers[name], value)
+        else:
+            np.testing.assert_allclose(answers[name], value, atol=1e-5)
     assert isinstance(finished, keras.Model)
