@@ -30,6 +30,8 @@ TIME = pa.timestamp("us", tz="UTC")
 FEATURE, OUTPUT = "feature/", "output/"
 BY_REVIEW = "review"
 """The `source` of labels that the review page told."""
+MOST_VALUE_BYTES = 65_536
+"""A larger value, such as an image, is not kept."""
 ENCODED = "data:;base64,"
 """How bytes that are no text begin in a column of text (RFC 2397)."""
 
