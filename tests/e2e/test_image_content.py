@@ -5,13 +5,19 @@ from __future__ import annotations
 import base64
 import io
 import json
+import urllib.error
 import urllib.request
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from mlserving.predictions import reading
+from mlserving.predictions.records import MOST_VALUE_BYTES, bytes_of
 from project_modules import module_of
 from typed_commands import millrace, run, served
 
@@ -33,6 +39,28 @@ def photo(generator: ModuleType) -> bytes:
     to = io.BytesIO()
     Image.open(io.BytesIO(batch["image"][0].as_py())).save(to, "PNG")
     return to.getvalue()
+
+
+def many(generator: ModuleType) -> list[dict[str, Any]]:
+    """Images for a night's batch: some broken, one too large to be logged, one that is none and one that is missing."""
+    (batch,) = generator.rows(rows=60, seed=5, size=20, broken=0.1)
+    rows = [{"image_id": row["image_id"], "source": row["source"], "image": row["image"]} for row in batch.to_pylist()]
+    more = {"large": photo(generator) + bytes(70_000), "text": b"no image", "none": None}
+    return rows + [{"image_id": name, "source": "phone", "image": image} for name, image in more.items()]
+
+
+def answered(address: str, rows: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """What the server says of each image alone, by its id; those that it refuses are not there."""
+    found = {}
+    for row in rows:
+        body = json.dumps({"instances": [{"image": {"b64": base64.b64encode(row["image"] or b"").decode()}}]}).encode()
+        try:
+            with urllib.request.urlopen(f"http://{address}/v1/models/image-content:predict", body, timeout=60) as response:
+                (found[row["image_id"]],) = json.load(response)["predictions"]
+        except urllib.error.HTTPError as error:
+            if error.code != 400:
+                raise
+    return found
 
 
 def test_images_become_a_model_that_is_asked_about_a_file(generator: ModuleType, tmp_path: Path) -> None:
@@ -75,3 +103,32 @@ def test_images_become_a_model_that_is_asked_about_a_file(generator: ModuleType,
         with urllib.request.urlopen(f"http://{address}/v1/models/image-content:predict", body, timeout=60) as response:
             (row,) = json.load(response)["predictions"]
         assert row["scores"] == pytest.approx(scores, abs=1e-6)
+
+        rows = many(generator)
+        online = answered(address, rows)
+    nightly(rows, online, tmp_path, workspace)
+
+
+def nightly(rows: list[dict[str, Any]], online: dict[str, dict[str, Any]], folder: Path, workspace: Path) -> None:
+    """The same images by `millrace batch`: the answers that were served, and those that the server refuses set aside."""
+    pq.write_table(pa.Table.from_pylist(rows), folder / "night.parquet")
+    words = ("--input", folder / "night.parquet", "--output", folder / "scores", "--max-rejected", "0.5")
+    logging = ("--log-share", "1", "--log-feature", "image")
+    told = json.loads(millrace("batch", PROJECT, *words, *logging, "--json", workspace=workspace).stdout)
+    assert (told["rows"], told["scored"], told["rejected"]) == (len(rows), len(online), len(rows) - len(online))
+    assert 0 < told["rejected"] == sum(told["reasons"].values())
+    assert "the model refuses the row: Invalid JPEG data, size …" in told["reasons"]
+    scored = pq.read_table(folder / "scores" / "night.parquet", partitioning=None).to_pylist()
+    assert [row["image_id"] for row in scored] == list(online)
+    for row in scored:
+        assert row["output/readable"] == online[row["image_id"]]["readable"]
+        assert row["output/scores"] == pytest.approx(online[row["image_id"]]["scores"], abs=1e-5)
+    images = {row["image_id"]: row["image"] for row in rows}
+    rejected = pq.read_table(folder / "scores" / "_rejected" / "night.parquet", partitioning=None).to_pylist()
+    assert {row["image_id"]: row["image"] for row in rejected} == {name: image for name, image in images.items() if name not in online}
+
+    logged = reading.log(workspace / "predictions", "image-content").table(["prediction_id", "feature/image"]).to_pylist()
+    kept = {row["prediction_id"]: row["feature/image"] for row in logged}
+    for row in scored:
+        image, text = images[row["image_id"]] or b"", kept[row["prediction_id"]]
+        assert text is None if len(image) > MOST_VALUE_BYTES else bytes_of(text) == image

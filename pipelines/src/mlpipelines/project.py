@@ -138,7 +138,7 @@ class Split(Section):
     """For `time`: the first run's rows from this day on are sealed."""
     gap_days: int = Field(default=0, ge=0)
     """For `time`: rows less than so many days before or after the sealed ones are not trained on. A label that is only known so many days after its
-    row tells of sealed rows, too, where both are about the same."""
+    row tells of sealed rows, too, where both are about the same. Labelled predictions keep the same distance."""
     validation: float = Field(default=0.12, gt=0, lt=0.9)
     """Share of the remaining rows; at least a tenth of the training rows, or the run is refused."""
     stratify: str | None = None

@@ -13,74 +13,15 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
 
-from mlpipelines.artifacts import Transformed
+from explained_models import COMPARED, a_model, a_project, exported, transformed
 from mlpipelines.errors import ConfigError
 from mlpipelines.evaluation.served_model import ServedModel, load_model
-from mlpipelines.project import Project
 from mlpipelines.publishing.warmup import write_requests
 from mlpipelines.training.export import export_model
 from mlpipelines.training.tasks import TASKS
-from mlpipelines.transformation.raw_features import serving_signature
 from mlserving.client.ask import EXPLAIN_SIGNATURE
 from mlserving.server.warmup import warm_up
 from mlserving.store import GOLDEN_REQUESTS, WARMUP_REQUESTS
-
-COMPARED = {"amount": 10.0, "count": 3, "team": "plant", "tags": b""}
-CLASSES = ["few", "many", "none"]
-
-
-def a_project(task: str, **explanations: Any) -> Project:
-    label = {"classification": "class", "multilabel": "classes", "regression": "number"}.get(task)
-    return Project.model_validate(
-        {
-            "name": "cards",
-            "team": "finance",
-            "task": task,
-            "source": {"kind": "parquet", "path": "rows.parquet"},
-            "features": {"amount": "float", "count": "integer", "team": "string", "tags": "[string]"},
-            "label": {"column": "kind", "kind": label} if label else None,
-            "deployment": {"explanations": explanations},
-        }
-    )
-
-
-def transformed(folder: Path, project: Project, *, all_floats: bool) -> Transformed:
-    """A features' graph in the form that TensorFlow Transform leaves behind."""
-
-    def features(raw: dict[str, Any]) -> dict[str, Any]:
-        amount = tf.where(tf.math.is_nan(raw["amount"]), 0.0, raw["amount"]) / 10
-        tags = tf.cast(
-            tf.sparse.reduce_sum(
-                tf.SparseTensor(raw["tags"].indices, tf.ones_like(raw["tags"].values, tf.float32), raw["tags"].dense_shape), 1
-            ),
-            tf.float32,
-        )
-        team = tf.cast(raw["team"] == "sales", tf.int64)
-        numbers = tf.stack([amount, tf.cast(raw["count"], tf.float32), tf.reshape(tags, [-1])], axis=1)
-        return {"numbers": numbers, "team": tf.cast(team, tf.float32) if all_floats else team}
-
-    specs = {
-        name: tf.SparseTensorSpec([None, None], tf.string) if name == "tags" else spec for name, spec in serving_signature(project).items()
-    }
-    module = tf.Module()
-    module.transform_fn = tf.function(features, input_signature=[specs])
-    found = Transformed(folder / "transformed")
-    tf.saved_model.save(module, str(found.transform_output / "transform_fn"))
-    return found
-
-
-def a_model(project: Project, *, all_floats: bool) -> keras.Model:
-    keras.utils.set_random_seed(3)
-    inputs = {
-        "numbers": keras.Input((3,), name="numbers"),
-        "team": keras.Input((), name="team", dtype="float32" if all_floats else "int64"),
-    }
-    team = (
-        keras.layers.Reshape((1,))(inputs["team"]) if all_floats else keras.layers.Flatten()(keras.layers.Embedding(2, 2)(inputs["team"]))
-    )
-    hidden = keras.layers.Dense(16, activation="tanh")(keras.layers.Concatenate()([inputs["numbers"], team]))
-    last = {"classification": (3, "softmax"), "multilabel": (3, "sigmoid")}.get(project.task, (1, None))
-    return keras.Model(inputs, keras.layers.Dense(last[0], activation=last[1])(hidden))
 
 
 def asked(model: ServedModel, signature: str, rows: int = 40) -> dict[str, npt.NDArray[Any]]:
@@ -97,10 +38,7 @@ def asked(model: ServedModel, signature: str, rows: int = 40) -> dict[str, npt.N
 @pytest.fixture(scope="module")
 def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An exported model; only ask it."""
-    folder, project = tmp_path_factory.mktemp("detector"), a_project("detection")
-    features, model = transformed(folder, project, all_floats=False), a_model(project, all_floats=False)
-    export_model(model, project=project, transformed=features, classes=[], folder=folder / "model", compared=COMPARED)
-    return folder / "model"
+    return exported(tmp_path_factory.mktemp("detector"), "detection")
 
 
 @pytest.mark.parametrize(
@@ -112,11 +50,8 @@ def detector(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_the_parts_add_up_to_the_served_score_and_the_usual_answers_stay(task: str, method: str, tmp_path: Path) -> None:
-    project = a_project(task, method=method)
     floats = method == "integrated_gradients"
-    features, model = transformed(tmp_path, project, all_floats=floats), a_model(project, all_floats=floats)
-    export_model(model, project=project, transformed=features, classes=CLASSES, folder=tmp_path / "model", compared=COMPARED)
-    with load_model(tmp_path / "model") as served:
+    with load_model(exported(tmp_path, task, method=method)) as served:
         explained, usual = asked(served, EXPLAIN_SIGNATURE), asked(served, "serving_default")
     for name, value in usual.items():
         np.testing.assert_array_equal(explained[name], value)

@@ -22,6 +22,7 @@ from mlserving.server.answer_errors import RequestError
 from mlserving.server.arrays import NUMPY, Array
 
 _ROWS_OWN_FAULT = ("INVALID_ARGUMENT", "NOT_FOUND")
+REFUSED = "the model refuses the row"
 _DTYPES = {"string": "DT_STRING", "int64": "DT_INT64", "float32": "DT_FLOAT"}
 
 
@@ -121,7 +122,7 @@ class _Asking:
                 f"The model in {self.model.folder} cannot answer on this machine: {error} Free some memory, then type the same command again."
             ) from error
         if rows.num_rows == 1:
-            reasons[0] = f"the model refuses the row: {error}"
+            reasons[0] = f"{REFUSED}: {error}"
             return
         half = rows.num_rows // 2
         self.ask(rows.slice(0, half), reasons[:half])

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pydantic import ValidationError
 
 from mlpipelines.batch.columns import Columns
 from mlpipelines.errors import ConfigError
 from mlpipelines.ingestion.canonical import ARROW_TYPES
-from mlpipelines.project import Project
+from mlpipelines.project import ColumnType, Project
 from mlpipelines.transformation.raw_features import fill_missing
 from mlserving.client.ask import DEFAULT_SIGNATURE
 from mlserving.gateway.routing import unit
 from mlserving.gateway.settings import Log, Track
-from mlserving.predictions.records import FEATURE, OUTPUT, PREDICTION_FIELDS, TIME
+from mlserving.predictions.records import FEATURE, MOST_VALUE_BYTES, OUTPUT, PREDICTION_FIELDS, TIME, text_of
 
 if TYPE_CHECKING:
     from mlpipelines.batch.scoring import Job
@@ -51,7 +52,7 @@ def log_settings(project: Project, *, share: float | None, features: Sequence[st
 
 def log_schema(log: Log, columns: Columns, outputs: Mapping[str, pa.DataType]) -> pa.Schema:
     """The log's columns for this file. A feature that the pinned model does not take is not there."""
-    features = [pa.field(FEATURE + name, ARROW_TYPES[columns.types[name]]) for name in log.features if name in columns.project.features]
+    features = [pa.field(FEATURE + name, _logged_type(columns.types[name])) for name in log.features if name in columns.project.features]
     return pa.schema([*PREDICTION_FIELDS, *features, *(pa.field(OUTPUT + name, kind) for name, kind in outputs.items())])
 
 
@@ -79,9 +80,23 @@ def logged_rows(job: Job, schema: pa.Schema, ids: Sequence[str], rows: pa.Record
     }
     kept = {name: kind for name, kind in job.project.features.items() if FEATURE + name in schema.names}
     asked = fill_missing(job.project.model_copy(update={"features": kept}), rows)
-    found |= {FEATURE + name: asked.column(name).cast(schema.field(FEATURE + name).type) for name in kept}
+    found |= {FEATURE + name: _as_logged(asked.column(name), kept[name]) for name in kept}
     found |= {OUTPUT + name: answered.column(name) for name in answered.schema.names}
     return pa.RecordBatch.from_arrays([found[field.name] for field in schema], schema=schema)
+
+
+def _logged_type(kind: ColumnType) -> pa.DataType:
+    return pa.string() if kind == "bytes" else ARROW_TYPES[kind]
+
+
+def _as_logged(values: pa.Array, kind: ColumnType) -> pa.Array:
+    """A feature as the gateway writes it: an image or a long text that is too large is left out, and bytes become text."""
+    if kind not in ("string", "bytes"):
+        return values.cast(ARROW_TYPES[kind])
+    fitting = pc.if_else(pc.less_equal(pc.binary_length(values), MOST_VALUE_BYTES), values, pa.scalar(None, values.type))
+    if kind == "string":
+        return fitting.cast(pa.string())
+    return pa.array([None if each is None else text_of(each) for each in fitting.to_pylist()], pa.string())
 
 
 def _spoken(answered: pa.RecordBatch, name: str, kind: pa.DataType) -> pa.Array:

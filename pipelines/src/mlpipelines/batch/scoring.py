@@ -7,6 +7,7 @@ its `.json` is there, which is written last: what was killed before is done agai
 from __future__ import annotations
 
 import contextlib
+import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlpipelines.batch import columns as names
-from mlpipelines.batch.asking import ask_rows, output_types
+from mlpipelines.batch.asking import REFUSED, ask_rows, output_types
 from mlpipelines.batch.columns import Columns, columns_of
 from mlpipelines.batch.inputs import Content, InputFile
 from mlpipelines.batch.output import Output, written_whole
@@ -32,7 +33,7 @@ from mlpipelines.workspace import read_json, write_json
 from mlserving.gateway.settings import Log
 from mlserving.predictions.records import TIME
 
-_ROWS = 8192
+_ROWS, _BYTES = 8192, 32 << 20
 _BUFFER = 1 << 20
 PARTS = ("scored", "rejected", "logged")
 Places = npt.NDArray[np.int64]
@@ -165,8 +166,9 @@ def _score(job: Job, model: ServedModel, group: RowGroup) -> Part:
             for kind in PARTS
         }
         row, counts = group.first_row, Counter[str]()
-        size = BATCH_WITH_BYTES if "bytes" in columns.types.values() else _ROWS
-        for batch in file.iter_batches(batch_size=size, row_groups=[group.index], columns=columns.read):
+        for batch in file.iter_batches(
+            batch_size=rows_at_once(file.metadata, group.index, columns), row_groups=[group.index], columns=columns.read
+        ):
             for kind, rows in scorer.score(batch, np.arange(row, row + batch.num_rows)).items():
                 counts[kind] += rows.num_rows
                 if rows.num_rows:
@@ -179,6 +181,16 @@ def _score(job: Job, model: ServedModel, group: RowGroup) -> Part:
         logged=counts["logged"],
         reasons=dict(scorer.reasons.most_common(10)),
     )
+
+
+def rows_at_once(file: pq.FileMetaData, row_group: int, columns: Columns) -> int:
+    """How many rows are scored together: fewer where they are large, for each is held several times on its way into the graph."""
+    found = file.row_group(row_group)
+    parts = [found.column(at) for at in range(found.num_columns)]
+    size: int = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.startswith(tuple(columns.read)))
+    rows: int = found.num_rows
+    most = BATCH_WITH_BYTES if "bytes" in columns.types.values() else _ROWS
+    return max(1, min(most, _BYTES * rows // max(1, size)))
 
 
 @dataclass(slots=True)
@@ -234,4 +246,6 @@ def _where(reasons: Reasons, *, rejected: bool) -> pa.Array:
 def _general(reason: str) -> str:
     """A reason without the value that it names, so that reasons can be counted."""
     head, colon, tail = reason.partition(": ")
-    return f"{head}: {tail.rpartition(' cannot be read as ')[2]} expected" if colon and " cannot be read as " in tail else reason[:200]
+    if colon and " cannot be read as " in tail:
+        return f"{head}: {tail.rpartition(' cannot be read as ')[2]} expected"
+    return re.sub(r"\d+", "…", reason)[:200] if head == REFUSED else reason[:200]  # each broken image has a size of its own

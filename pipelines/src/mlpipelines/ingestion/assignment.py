@@ -122,7 +122,8 @@ def assign(
         sealed_group = np.asarray(pc.is_in(rows[project.split.group], value_set=groups.drop_null())) & ~sealed
     if prepared.said is not None:
         sealed_group = (prepared.said == SIDES.index("test")) & ~sealed
-    near_sealed = _near(prepared, period, project.split.gap_days) & ~sealed
+    seconds = prepared.seconds if prepared.seconds is not None else np.zeros(len(sealed), dtype=np.int64)
+    near_sealed = near(seconds, period, project.split.gap_days) & ~sealed
     nowhere = sealed | sealed_group | near_sealed
     free = np.flatnonzero(~nowhere)
     if len(free) < 2:  # noqa: PLR2004 - one to train on, one to watch
@@ -139,11 +140,12 @@ def assign(
     return Assigned(train=train, validation=validation, sealed=sealed, sealed_group=sealed_group, near_sealed=near_sealed)
 
 
-def _near(prepared: SplitRows, period: Period | None, days: int) -> Mask:
-    if period is None or prepared.seconds is None or not days:
-        return np.zeros(len(prepared), dtype=np.bool_)
+def near(seconds: npt.NDArray[np.int64], period: Period | None, days: int) -> Mask:
+    """Which of the times lie less than `split.gap_days` from the sealed period, or in it; none where there is no gap."""
+    if period is None or not days:
+        return np.zeros(len(seconds), dtype=np.bool_)
     first, last = period
-    return (prepared.seconds > first - days * _DAY) & (prepared.seconds < last + days * _DAY)
+    return (seconds > first - days * _DAY) & (seconds < last + days * _DAY)
 
 
 def joined_with(rows: pa.Table, assigned: Assigned, more: pa.Table, validation: Mask) -> tuple[pa.Table, Assigned]:

@@ -2,7 +2,8 @@
 
 A prediction is a row where all features of the project were logged, its label can be one of the project's, and the row is not known yet: what
 looks like a sealed row, or like one of the source, stays out, by key where the key was logged and by what the model is asked in any
-case. So nothing that judges is ever learned from, and nothing is learned from twice. The sealed test set is drawn before anybody
+case. So nothing that judges is ever learned from, and nothing is learned from twice. `split.gap_days` holds for predictions as for
+the source's rows, for their labels are told as late. The sealed test set is drawn before anybody
 comes here, and takes nothing from here.
 
 Which side a row is on follows from its prediction's id alone, or from its group. Columns that a model is not asked (context, a key) are
@@ -25,7 +26,7 @@ import pyarrow.compute as pc
 
 from mlpipelines.artifacts import KEY
 from mlpipelines.ingestion import labels
-from mlpipelines.ingestion.assignment import Assigned
+from mlpipelines.ingestion.assignment import Assigned, Period, near
 from mlpipelines.ingestion.canonical import Repairs, canonical_array, offenders
 from mlpipelines.ingestion.labelled_predictions import PREDICTION_ID, RECEIVED, ROW, TELLER, TIME, TRUTH
 from mlpipelines.ingestion.reading import utc
@@ -50,6 +51,8 @@ class Around:
     """The sealed rows: `KEY`, and the features that they have in today's types."""
     sealed_groups: pa.Array | None = None
     """For a split by group."""
+    period: Period | None = None
+    """The first and the last second of the sealed rows, where `split.gap_days` keeps a distance to them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,8 @@ def learned_rows(told: pa.Table | None, around: Around, project: Project, window
     never = _drop_unlogged(sieve, project)
     sieve.rows = _canonical(sieve, around.rows, project)
     sieve.drop("outside_window", _outside(sieve.rows, project.time, window))
+    if project.time is not None:
+        sieve.drop("near_sealed", near(_seconds(sieve.rows, project.time), around.period, project.split.gap_days))
     strangers = _drop_unknown_labels(sieve, around, project.label)
     _drop_known(sieve, around, project)
     validation = _validation(sieve, around, project)
@@ -164,9 +169,13 @@ def _asked(told: pa.Table, name: str, kind: ColumnType) -> pa.Array:
 def _outside(rows: pa.Table, time: str | None, window: Window) -> Mask:
     if time is None:
         return np.zeros(rows.num_rows, dtype=np.bool_)
-    seconds = np.asarray(_column(rows, time), dtype=np.int64)
+    seconds = _seconds(rows, time)
     early = seconds < (window.since if window.since is not None else -(2**62))
     return early | (seconds >= (window.until if window.until is not None else 2**62))
+
+
+def _seconds(rows: pa.Table, time: str) -> npt.NDArray[np.int64]:
+    return np.asarray(_column(rows, time), dtype=np.int64)
 
 
 def _truths(texts: pa.Array, kind: pa.DataType, label: Label) -> pa.Array:

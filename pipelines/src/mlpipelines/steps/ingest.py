@@ -128,8 +128,9 @@ def _draw(read: CheckedRows, told: pa.Table | None, project: Project, state: Pro
     _require_same_identity(sealed, project)
     table = _folded(rows, sealed.classes, project)
     groups = _sealed_groups(table, sealed, project)
-    assigned = assign(table, prepared, project, keys=sealed.keys, groups=groups, period=_sealed_period(sealed.rows, project))
-    around = Around(rows=rows, assigned=assigned, sealed=_sealed_as_asked(sealed, project), sealed_groups=groups)
+    period = _sealed_period(sealed.rows, project)
+    assigned = assign(table, prepared, project, keys=sealed.keys, groups=groups, period=period)
+    around = Around(rows=rows, assigned=assigned, sealed=_sealed_as_asked(sealed, project), sealed_groups=groups, period=period)
     learned = learned_rows(told, around, project, last_days(asked, project.source.window_days, bounds_of(rows, project.time)[1]))
     with_learned = joined_with(table, assigned, _folded(learned.rows, sealed.classes, project), learned.validation)
     return Drawn(

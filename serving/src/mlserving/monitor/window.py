@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from mlserving import store
@@ -16,12 +17,13 @@ from mlserving.monitor.settings import MonitorSettings
 from mlserving.monitor.survey import VersionLog
 from mlserving.predictions import reading
 from mlserving.predictions.files import Window, listing
+from mlserving.predictions.records import EXPLANATION
 
 
 def version_logs(
     predictions: Path, models: Path, model: str, window: Window, override: MonitorSettings | None = None
 ) -> tuple[list[VersionLog], list[str]]:
-    """Every version with rows in the window, and notes about those whose folder is gone.
+    """Every version with predictions in the window, and notes: which versions' folders are gone, and how many rows were explained.
 
     Args:
         predictions: the folder of log and labels.
@@ -36,6 +38,12 @@ def version_logs(
     """
     logs, notes = [], []
     for version in _versions(predictions, model, window):
+        if explained := _explanations(predictions, model, window, version):
+            notes.append(
+                f"Version {version} explained {explained:,} rows: they are in the log, under {EXPLANATION!r}, and count as no predictions."
+            )
+        if not reading.log(predictions, model, window, [version]).count():
+            continue
         folder = models / model / str(version)
         if not folder.is_dir():
             notes.append(f"Version {version} is no longer in {models / model}: its training statistics and settings went with it.")
@@ -55,7 +63,7 @@ def _opened(predictions: Path, model: str, window: Window, version: int, referen
 
 
 def _versions(predictions: Path, model: str, window: Window) -> list[int]:
-    """The versions that have rows in the window; 0, which stands for no answer, is none."""
+    """The versions in files of the window's days; 0, which stands for no answer, is none."""
     files = listing(predictions / "log", model, window)
     found = {file.version for file in files if file.version is not None}
     try:
@@ -64,7 +72,12 @@ def _versions(predictions: Path, model: str, window: Window) -> list[int]:
                 found |= {*pc.unique(pq.read_table(file.path, columns=["version"])["version"]).to_pylist()}
     except (OSError, pa.ArrowException) as error:
         raise Unavailable(f"The log of {model} cannot be read: {error}. Type the same command again.") from error
-    return sorted(version for version in found if version and reading.log(predictions, model, window, [version]).count())
+    return sorted(version for version in found if version)
+
+
+def _explanations(predictions: Path, model: str, window: Window, version: int) -> int:
+    """Rows that say why; files without any are not read for it, since Parquet tells what a column's values lie between."""
+    return reading.log(predictions, model, window, [version], explanations=True).where(ds.field("signature") == EXPLANATION).count()
 
 
 def default_folders(workspace: Path) -> tuple[Path, Path]:

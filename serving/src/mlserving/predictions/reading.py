@@ -28,7 +28,7 @@ from pyarrow.fs import LocalFileSystem
 from mlserving.errors import Conflict, Unavailable
 from mlserving.predictions import label_journal
 from mlserving.predictions.files import ALWAYS, ParquetFile, Window, days, in_day
-from mlserving.predictions.records import LABEL_FIELDS, PREDICTION_FIELDS
+from mlserving.predictions.records import EXPLANATION, LABEL_FIELDS, PREDICTION_FIELDS
 
 TRUTH_FIELDS = pa.schema(
     [
@@ -110,8 +110,10 @@ def _opened(file: ParquetFile, opened: ExitStack, number: int) -> Any:
     return opened.enter_context(pa.OSFile(str(file.path))) if number < _MOST_OPEN else str(file.path)
 
 
-def log(predictions: Path, model: str, window: Window = ALWAYS, versions: Collection[int] = ()) -> Rows:
+def log(predictions: Path, model: str, window: Window = ALWAYS, versions: Collection[int] = (), *, explanations: bool = False) -> Rows:
     """The predictions of a window (by `time`), of some versions or all.
+
+    A case whose prediction was also explained counts once: rows under `records.EXPLANATION` come only with `explanations`.
 
     Raises:
         Conflict: a column is a list in one version and a scalar in another. Read one version at a time.
@@ -119,6 +121,8 @@ def log(predictions: Path, model: str, window: Window = ALWAYS, versions: Collec
     rows = _rows(predictions / "log", model, window, frozenset(versions), PREDICTION_FIELDS)
     for condition in _within("time", window):
         rows = rows.where(condition)
+    if not explanations:
+        rows = rows.where(ds.field("signature") != EXPLANATION)
     return rows.where(ds.field("version").isin(sorted(versions))) if versions else rows
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from mlserving.predictions import labels, logs, upkeep
 from mlserving.predictions.commit import locked
-from mlserving.predictions.recorder import MOST_ROWS, MOST_SECONDS, MOST_VALUE_BYTES, Options, Recorder
+from mlserving.predictions.recorder import MOST_ROWS, MOST_SECONDS, Options, Recorder
+from mlserving.predictions.records import MOST_VALUE_BYTES
 
 _PAUSE = 0.2
 

@@ -31,11 +31,11 @@ from mlserving.predictions.commit import Commits
 from mlserving.predictions.decode import Decoded, decode
 from mlserving.predictions.exchange import Exchange
 from mlserving.predictions.recorder_metrics import RecorderMetrics
-from mlserving.predictions.records import log_folder
+from mlserving.predictions.records import MOST_VALUE_BYTES, log_folder
 from mlserving.predictions.signatures import Signatures
 from mlserving.predictions.spool import SpoolReader, is_short_of_space, size_of
 
-MOST_ROWS, MOST_SECONDS, MOST_VALUE_BYTES = 200_000, 60.0, 65_536
+MOST_ROWS, MOST_SECONDS = 200_000, 60.0
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _SEGMENT_BYTES = 32 << 20
 _LABEL_SECONDS, _CONFIG_SECONDS, _UPKEEP_SECONDS = 2.0, 1.0, 3600.0

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disa
 
 from mlserving.predictions.decode import Decoded
 from mlserving.predictions.exchange import Exchange
+from mlserving.predictions.records import EXPLANATION
 
 MOST_CLASSES = 100
 """A model's classes beyond these are counted as `other`: a label that is free text must not fill Prometheus."""
@@ -55,10 +56,12 @@ class RecorderMetrics:
         self._known: defaultdict[str, set[str]] = defaultdict(set)
 
     def predicted(self, exchange: Exchange, decoded: Decoded) -> None:
-        """Count an exchange's rows, classes and confidences."""
+        """Count an exchange's rows, classes and confidences; the classes of an explanation were counted when they were answered."""
         track = (exchange.model, exchange.track, str(exchange.version))
         self.logged.labels(*track).inc(decoded.rows)
         self.left_out.labels(exchange.model).inc(decoded.left_out)
+        if decoded.signature == EXPLANATION:
+            return
         for label in decoded.labels:
             if label is not None:
                 self._classes.labels(*track, self._class(exchange.model, label)).inc()

@@ -21,10 +21,17 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from mlserving.client.ask import EXPLAIN_SIGNATURE
+
+EXPLANATION = EXPLAIN_SIGNATURE
+"""The `signature` of rows that say why. They are kept as any, and are no predictions: an application asks what to do by another signature, and a
+case counts once. `reading` and the recorder's figures hold to that."""
 TIME = pa.timestamp("us", tz="UTC")
 FEATURE, OUTPUT = "feature/", "output/"
 BY_REVIEW = "review"
 """The `source` of labels that the review page told."""
+MOST_VALUE_BYTES = 65_536
+"""A larger value, such as an image, is not kept."""
 ENCODED = "data:;base64,"
 """How bytes that are no text begin in a column of text (RFC 2397)."""
 

@@ -96,6 +96,14 @@ def test_what_was_predicted_is_shown_as_the_log_holds_it(filling: Fill, database
     assert case.confidence == pytest.approx(0.9999)
 
 
+def test_nobody_reviews_a_case_again_because_somebody_asked_why(filling: Fill, database: Database, tmp_path: Path) -> None:
+    write_log(tmp_path / "predictions", rows(range(3)), TYPES)
+    explained = [row | {"prediction_id": f"why-{row['prediction_id']}"} for row in rows(range(3), signature="explain")]
+    write_log(tmp_path / "predictions", explained, TYPES | {"output/explained_by": pa.list_(pa.string())})
+    assert filling().read == 3
+    assert set(cases(database)) == {"id-0/0", "id-1/0", "id-2/0"}
+
+
 def test_values_that_json_does_not_know_are_shown_all_the_same(filling: Fill, database: Database, tmp_path: Path) -> None:
     odd = {"feature/raw": b"caf\xe9\x00", "feature/number": float("nan"), "feature/day": NOW, "feature/gone": None}
     kinds = {

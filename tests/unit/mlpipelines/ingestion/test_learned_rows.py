@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ingested_payments import Place, payments, project
+from ingested_payments import DAY, Place, payments, project
 from mlpipelines.artifacts import KEY, PREDICTIONS
 from mlpipelines.errors import ConfigError
 from mlpipelines.freshness import mark_of_labels
@@ -156,6 +157,22 @@ def test_only_the_window_is_learned_from(place: Place) -> None:
     manifest = place.ingest(payments(), until=NOON + timedelta(minutes=4))
     assert (manifest.predictions["from"], left_out(manifest)) == ({"reviewers": 4}, {"outside_window": 6})
     assert place.ingest(since=datetime(2020, 1, 1, tzinfo=UTC)).predictions["from"] == {"reviewers": 10}
+
+
+def test_predictions_keep_the_same_distance_from_the_sealed_days_as_the_source_s_rows(place: Place) -> None:
+    apart = project(split={"by": "time", "test_from": "2020-02-15", "gap_days": 5})
+    place.ingest(payments(600), apart)
+    sealed = place.rows("test")["booked"]
+    first, last = pc.min(sealed).as_py(), pc.max(sealed).as_py()
+    log(place, *(asked(day, time=datetime(2020, 1, 20, 12, tzinfo=UTC) + timedelta(days=day)) for day in range(80)))
+    write_labels(place.predictions, [reviewed(day) for day in range(80)])
+    manifest = place.ingest(of=apart)
+    times = [row["booked"] for split in ("train", "validation") for row in learned(place, split)]
+    assert min(times) < first
+    assert last < max(times)
+    assert all(time <= first - 5 * DAY or time >= last + 5 * DAY for time in times)
+    assert left_out(manifest) == {"near_sealed": 80 - len(times)}
+    assert len(times) > 40
 
 
 def test_a_group_stays_on_its_side_and_one_that_cannot_be_told_is_left_out(place: Place) -> None:

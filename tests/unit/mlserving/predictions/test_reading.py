@@ -80,6 +80,21 @@ def test_a_filter_is_added_later_and_narrows(tmp_path: Path) -> None:
     assert rows.count() == 2
 
 
+@given(st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.sampled_from(["rest", "grpc", "batch"])), max_size=20))
+@settings(max_examples=25, deadline=None)
+def test_a_case_counts_once_however_often_somebody_asked_why(
+    tmp_path_factory: pytest.TempPathFactory, asked: list[tuple[int, bool, str]]
+) -> None:
+    predictions, why = tmp_path_factory.mktemp("asked"), []
+    for count, (number, same_id, protocol) in enumerate(asked):  # under the prediction's id or, as `millrace predict` does, another
+        changes = {"signature": "explain", "protocol": protocol, "output/base_score": 0.5}
+        why.append(a_prediction(number, **changes) | ({} if same_id else {"prediction_id": f"why-{count}"}))
+    write_log(predictions, [*(a_prediction(number) for number in range(5)), *why], {"output/base_score": pa.float32()})
+    write_labels(predictions, [*(a_label(number) for number in range(5)), *(a_label(prediction_id=row["prediction_id"]) for row in why)])
+    assert log(predictions, "transactions").count() == len(truths(predictions)) == len(truths(predictions, unlabelled=True)) == 5
+    assert log(predictions, "transactions", explanations=True).count() == 5 + len(asked)
+
+
 def test_a_merged_file_stands_for_those_that_it_replaces(tmp_path: Path) -> None:
     small = [write_log(tmp_path, [a_prediction(number)]) for number in range(3)]
     table = log(tmp_path, "transactions").table()
