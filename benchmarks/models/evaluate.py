@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import importlib
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -33,8 +34,13 @@ def main() -> int:
         parser.error(f"there is no evaluation of {', '.join(unknown)}; there are {', '.join(names)}")
     for name in chosen:
         module = importlib.import_module(name.replace("-", "_"))
-        with tempfile.TemporaryDirectory(prefix=f"millrace-{name}-") as folder:
-            figures = module.evaluate(Path(folder))
+        folder = Path(tempfile.mkdtemp(prefix=f"millrace-{name}-"))
+        try:
+            figures = module.evaluate(folder)
+        except BaseException:
+            console().print(f"The runs are left in {folder}", soft_wrap=True)
+            raise
+        shutil.rmtree(folder)
         RESULTS.mkdir(parents=True, exist_ok=True)
         write_json(RESULTS / f"{name}.json", {"machine": {"cores": os.cpu_count()}, **figures})
         print_table(name, module.rows(figures))

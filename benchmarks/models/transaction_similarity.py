@@ -116,18 +116,21 @@ def _trained(source: Path, workspace: Path, loss: str, *more: str) -> Ran:
 
 
 def _answers(ran: Ran) -> dict[str, Any]:
-    """By row's key: truth, what was answered, and whether a training row has the merchant; and the embeddings, if there are any."""
-    sealed, train = ran.sealed(["__key", "merchant", "team"]), ran.learned("train", columns=["merchant"])
-    seen = pc.is_in(sealed["merchant"], value_set=pc.unique(train["merchant"].combine_chunks()))
+    """By row's key: truth and what was answered; and the embeddings, if there are any."""
     told = pq.read_table(next(ran.folder.glob("artifacts/*/evaluate/evaluation/predictions.parquet")))
-    order = pc.index_in(told["__key"].combine_chunks(), value_set=sealed["__key"].combine_chunks())
     return {
         "key": np.asarray(told["__key"].to_pylist()),
         "true": np.asarray(told["true"].to_pylist()),
         "label": np.asarray(told["predicted/label"].to_pylist()),
-        "seen": np.asarray(seen.take(order)),
         "embedding": np.stack(told["predicted/embedding"].to_numpy()) if "predicted/embedding" in told.column_names else None,
     }
+
+
+def _seen(ran: Ran, keys: Any) -> Any:
+    """Whether a training row has the merchant of the sealed row with that key."""
+    sealed, train = ran.sealed(["__key", "merchant"]), ran.learned("train", columns=["merchant"])
+    seen = pc.is_in(sealed["merchant"], value_set=pc.unique(train["merchant"].combine_chunks()))
+    return np.asarray(seen.take(pc.index_in(pa.array(keys), value_set=sealed["__key"].combine_chunks())))
 
 
 def _beside(similarity: Ran, classifier: Ran) -> dict[str, Any]:
@@ -138,7 +141,8 @@ def _beside(similarity: Ran, classifier: Ran) -> dict[str, Any]:
     order = np.array([place[key] for key in ours["key"]])
     hits = (ours["label"] == ours["true"]).astype(float), (theirs["label"] == theirs["true"])[order].astype(float)
     every = np.ones(len(order), dtype=bool)
-    parts = {"all sealed rows": every, "merchants that training has": ours["seen"], "merchants unseen in training": ~ours["seen"]}
+    seen = _seen(similarity, ours["key"])
+    parts = {"all sealed rows": every, "merchants that training has": seen, "merchants unseen in training": ~seen}
     return {name: _paired(hits[0][part], hits[1][part]) for name, part in parts.items()}
 
 
@@ -176,12 +180,12 @@ def _cold_start(source: Path, workspace: Path) -> dict[str, Any]:
         )
         for balance in BALANCES
     }
-    told = _answers(before)
+    told, labels = _answers(before), _labels_in(entered[BALANCES[0]])
     asked = np.isin(told["true"], HELD_OUT)
     return {
         "held out": len(HELD_OUT),
         "labels a class": LABELS_A_CLASS,
-        "labels in the index": _labels_in(entered[BALANCES[0]]),
+        "labels in the index": labels,
         "rows": int(asked.sum()),
         "accuracy without labels": _accuracy(before),
         "accuracy with labels": {str(balance): _accuracy(ran) for balance, ran in entered.items()},
