@@ -19,6 +19,7 @@ from typed_commands import millrace
 
 pytestmark = [
     pytest.mark.feast,
+    pytest.mark.slow,
     pytest.mark.skipif(not (feast_environment.ready() or feast_environment.UV.exists()), reason="no Feast: type `make tools`"),
 ]
 
