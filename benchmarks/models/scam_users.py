@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from evaluating import PROJECTS, interval, run, table
+from evaluating import PROJECTS, interval, resampled, run, table
 from numpy.typing import NDArray
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.metrics import roc_auc_score
@@ -27,7 +27,6 @@ Metric = Callable[[Floats, Floats], float]
 """Of scores and flags, both [rows]."""
 LABEL = "DEFAULT_PAYMENT_NEXT_MONTH"
 OVERLAY = "credit_default.yaml"
-RESAMPLES = 1000
 BINS = 10
 SETTINGS = {
     "learning_rate": [0.02, 0.05, 0.1],
@@ -108,25 +107,18 @@ METRICS: dict[str, Metric] = {
 
 
 def _judged(score: Floats, flags: Floats) -> dict[str, Any]:
-    return {name: _with_interval(len(flags), partial(_at, metric, score, flags)) for name, metric in METRICS.items()}
+    return {name: resampled(len(flags), partial(_at, metric, score, flags)) for name, metric in METRICS.items()}
 
 
 def _difference(ours: Floats, theirs: Floats, flags: Floats) -> dict[str, Any]:
     def between(metric: Metric, drawn: Any) -> float:
         return _at(metric, ours, flags, drawn) - _at(metric, theirs, flags, drawn)
 
-    return {name: _with_interval(len(flags), partial(between, metric)) for name, metric in METRICS.items()}
+    return {name: resampled(len(flags), partial(between, metric)) for name, metric in METRICS.items()}
 
 
 def _at(metric: Metric, score: Floats, flags: Floats, drawn: Any) -> float:
     return metric(score[drawn], flags[drawn])
-
-
-def _with_interval(rows: int, value: Callable[[Any], float]) -> dict[str, float]:
-    rng = np.random.default_rng(17)
-    drawn = [value(rng.integers(0, rows, rows)) for _ in range(RESAMPLES)]
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    return {"value": value(np.arange(rows)), "low": float(low), "high": float(high)}
 
 
 def _reliability(score: Floats, flags: Floats) -> list[dict[str, float]]:

@@ -57,5 +57,5 @@ def test_make_alone_prints_every_documented_target() -> None:
 
 
 def test_requirements_name_no_address() -> None:
-    for file in ROOT.glob("requirements/*.txt"):
+    for file in [*ROOT.glob("requirements/*.txt"), *ROOT.glob("tools/*/requirements.*")]:
         assert "://" not in file.read_text(), file.name

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import comparing  # type: ignore[import-not-found]  # put beside this file before it is run
 import tensorflow as tf
@@ -23,8 +23,8 @@ def _titles(text: dict[str, tf.Tensor]) -> Iterator[tf.Tensor]:
     worth = comparing.rarity([left, right], "words_of_titles", _WORDS)
     mine, theirs = comparing.words(left, _WORDS), comparing.words(right, _WORDS)
     yield from comparing.shared_worth(mine, theirs, worth)
-    yield comparing.worth_missing(mine, theirs, worth)
-    yield comparing.worth_missing(theirs, mine, worth)
+    yield _worth_missing(mine, theirs, worth)
+    yield _worth_missing(theirs, mine, worth)
     yield comparing.grams(left, right, length=_TITLE)
     yield comparing.distance(left, right, length=48)
     yield comparing.grams(text["left_category"], text["right_category"], length=32)
@@ -39,10 +39,16 @@ def _codes(text: dict[str, tf.Tensor]) -> Iterator[tf.Tensor]:
     mine, theirs = (comparing.words(each, _WORDS) for each in codes)
     worth = comparing.rarity(codes, "words_with_digits", _WORDS)
     yield from comparing.shared_worth(mine, theirs, worth)
-    yield comparing.worth_missing(mine, theirs, worth)
-    yield comparing.worth_missing(theirs, mine, worth)
+    yield _worth_missing(mine, theirs, worth)
+    yield _worth_missing(theirs, mine, worth)
     runs = [comparing.words(comparing.digit_runs(text[name]), _WORDS) for name in ("left_title", "right_title")]
     yield from comparing.shared_worth(*runs, lambda asked: tf.cast(asked != "", tf.float32))[:2]
+
+
+def _worth_missing(left: tf.Tensor, right: tf.Tensor, worth: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """What the most telling word of the left title, [batch, n], is worth that the right one does not have; 0 where it has all. Products differ by one word."""
+    there = tf.reduce_any(left[:, :, None] == right[:, None, :], 2)
+    return tf.reduce_max(tf.where(there, 0.0, worth(left)), axis=1)
 
 
 def _models(text: dict[str, tf.Tensor]) -> Iterator[tf.Tensor]:

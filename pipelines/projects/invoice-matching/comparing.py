@@ -87,12 +87,6 @@ def shared_worth(left: tf.Tensor, right: tf.Tensor, worth: Rarity) -> tuple[tf.T
     return _part(both_left, total_left), _part(both_right, total_right), _part(squares, lengths)
 
 
-def worth_missing(left: tf.Tensor, right: tf.Tensor, worth: Rarity) -> tf.Tensor:
-    """What the most telling word of the left text is worth that the right one does not have; 0 where it has all."""
-    there = tf.reduce_any(_alike(left, right), 2)
-    return tf.reduce_max(tf.where(there, 0.0, worth(left)), axis=1)
-
-
 def has_word(left: tf.Tensor, right: tf.Tensor) -> tf.Tensor:
     """1.0 where any word of the left text, [batch, n], is one of the right text's, [batch, m]."""
     return tf.cast(tf.reduce_any(_alike(left, right), [1, 2]), tf.float32)

@@ -34,6 +34,13 @@ def schema(argv: list[str]) -> int:
     return main(argv)
 
 
+def features(argv: list[str]) -> int:
+    """Write a feature contract's rows and definitions for Feast"""
+    from mlpipelines.commands.features import main
+
+    return main(argv)
+
+
 def compile_(argv: list[str]) -> int:
     """Compile projects to Kubeflow Pipelines YAML"""
     from mlpipelines.commands.compile import main

@@ -1,6 +1,6 @@
 """Reading `project.yaml`: the file, overlays and settings laid over it, and the form in which a project travels.
 
-`project.py` says what the fields are.
+`project.py` says what the fields are. `read_yaml` and `parsed` read, and complain about, the other files of a project folder too.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pydantic
 import yaml
@@ -17,6 +17,7 @@ import yaml
 from mlpipelines.errors import ConfigError
 from mlpipelines.project import SOURCE_PLACE, Project
 
+T = TypeVar("T", bound=pydantic.BaseModel)
 PROJECT_SCHEMA = Path("docs/reference/project.schema.json")
 """Where the repository keeps the JSON Schema of project.yaml."""
 
@@ -28,9 +29,9 @@ def load_project(folder: Path, *, overlays: Iterable[Path] = (), settings: Itera
         ConfigError: a file is missing or is not YAML, or a field is wrong; the text names file, field and what to do.
     """
     file = folder / "project.yaml"
-    values = _read_yaml(file)
+    values = read_yaml(file)
     for overlay in overlays:
-        values = _laid_over(values, _read_yaml(overlay))
+        values = _laid_over(values, read_yaml(overlay))
     changes: dict[str, Any] = {}
     for setting in settings:
         changes = _merged(changes, _parsed_setting(setting), keep_nulls=True)
@@ -43,12 +44,28 @@ def parse_project(values: Mapping[str, Any], *, origin: str) -> Project:
     Raises:
         ConfigError: naming `origin` and the path of each wrong field.
     """
+    return parsed(Project, values, origin=origin, called="project", page="docs/reference/project.md")
+
+
+def parsed(model: type[T], values: Mapping[str, Any], *, origin: str, called: str, page: str) -> T:
+    """Check `values` against a model.
+
+    Args:
+        model: what they must fit.
+        values: as they were written.
+        origin: the file, for the error.
+        called: what the file holds, likewise.
+        page: the page that lists its fields, likewise.
+
+    Raises:
+        ConfigError: naming `origin` and the path of each wrong field.
+    """
     try:
-        return Project.model_validate(values)
+        return model.model_validate(values)
     except pydantic.ValidationError as error:
         lines = [f"  {'.'.join(map(str, e['loc'])) or '(the file)'}: {e['msg']}" for e in error.errors()]
         raise ConfigError(
-            f"{origin} is not a valid project:\n" + "\n".join(lines) + "\nFix the file; docs/reference/project.md lists every field."
+            f"{origin} is not a valid {called}:\n" + "\n".join(lines) + f"\nFix the file; {page} lists every field."
         ) from error
 
 
@@ -68,15 +85,20 @@ def project_schema() -> str:
     return json.dumps(schema, indent=1, sort_keys=True) + "\n"
 
 
-def _read_yaml(file: Path) -> dict[str, Any]:
+def read_yaml(file: Path, *, absent: str = "`millrace new NAME` writes a project to start from.") -> dict[str, Any]:
+    """The mapping in a YAML file; `absent` is what to do where there is none.
+
+    Raises:
+        ConfigError: it is missing, cannot be read, or holds no mapping.
+    """
     try:
         values = yaml.safe_load(file.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
-        raise ConfigError(f"{file} does not exist. `millrace new NAME` writes a project to start from.") from error
+        raise ConfigError(f"{file} does not exist. {absent}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not YAML: {error}") from error
+        raise ConfigError(f"{file} is not YAML: {error} Correct it and run again.") from error
     if not isinstance(values, dict):
-        raise ConfigError(f"{file} must hold a mapping of fields, not {type(values).__name__}.")
+        raise ConfigError(f"{file} must hold a mapping of fields, not {type(values).__name__}. Correct it and run again.")
     return values
 
 

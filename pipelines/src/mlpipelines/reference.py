@@ -40,7 +40,7 @@ def views_page() -> str:
         "",
         GENERATED.format("`mlpipelines/features/contract.py`"),
         "",
-        "The feature contract of a source of kind `feature_views` ([how](../features.md)). Fields without a default must be given.",
+        "The feature contract of a source of kind `feature_views` ([how](../features.md), [in Feast](../features.md#in-feast)). Fields without a default must be given.",
         "",
         *tables(FeatureViews),
     ]

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mlplatform import accelerators, google_names
+from mlplatform.addresses import place_of
 from mlplatform.cloud import Capacity, Google, NodePool
 from mlplatform.services import Deployable
 
@@ -38,6 +39,7 @@ _SYSTEM = frozenset(
 _REGISTRYS = frozenset({"default", "workspaces", "api", "ajax-api", "static-files"})
 """Names of workspaces that MLflow keeps for itself."""
 _SHORTEST_WORKSPACE = 2
+_HTTPS = 443
 WINDOW_HOURS = 48
 """Of maintenance, in every 32 days: GKE's own rule."""
 RANGES = ("nodes", "pods", "services", "control_plane", "private_services")
@@ -54,6 +56,7 @@ def contradictions(environment: Environment) -> Iterator[str]:
     yield from _namespaces(environment)
     yield from _quotas(environment)
     yield from _models(environment)
+    yield from _prometheus(environment)
     yield from _workspaces(environment)
     yield from _services(environment)
     if environment.stage != "development":
@@ -213,6 +216,19 @@ def _undriven(environment: Environment) -> Iterator[str]:
     if not environment.monitoring.asked:
         where = "the query front end of Google's" if environment.monitoring.kind == "google" else "the one that scrapes the gateways"
         yield f"a canary is judged by a Prometheus; name {where} in monitoring.prometheus, or write by-hand"
+
+
+def _prometheus(environment: Environment) -> Iterator[str]:
+    """A NetworkPolicy knows no names: what it cannot let triggers out to."""
+    if not environment.monitoring.asked or not environment.rolled_out_by_trigger():
+        return
+    asked = place_of(environment.monitoring.asked)
+    if asked.namespace or asked.address:
+        return
+    if "." not in asked.host:
+        yield f"monitoring.prometheus: {asked.host} is a name in one namespace only; write which: http://{asked.host}.NAMESPACE.svc:{asked.port}"
+    elif asked.port != _HTTPS:
+        yield f"monitoring.prometheus: to names outside the cluster, {asked.host}, triggers are let out on port {_HTTPS} only, and this is {asked.port}; take https, an address in place of the name, or NAME.NAMESPACE.svc for a service of the cluster"
 
 
 def _services(environment: Environment) -> Iterator[str]:

@@ -6,8 +6,9 @@ from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from mlplatform.addresses import place_of
 from mlplatform.cloud import Clock, Name
 from mlplatform.release import Number
 from mlplatform.teams import Member
@@ -193,7 +194,15 @@ class Monitoring(Strict):
     """Where docs/runbooks is to be read; every alert links to it."""
     prometheus: Annotated[str, Field(pattern=r"^(https?://\S+[^/\s])?$")] = ""
     """Who is asked how a canary does, where a trigger rolls out (`models.NAME.rollout`). Empty: the operator's own. Google's service is asked through its query
-    front end, which is yours to put into the namespace `monitoring`: `http://frontend.monitoring.svc:9090`."""
+    front end, which is yours to put into the namespace `monitoring`: `http://frontend.monitoring.svc:9090`. Triggers are let out to the namespace in
+    `http://NAME.NAMESPACE.svc:PORT`, to an address (`http://10.4.0.7:9090`), or to a name outside on port 443."""
+
+    @field_validator("prometheus")
+    @classmethod
+    def _leads_somewhere(cls, value: str) -> str:
+        if value:
+            place_of(value)
+        return value
 
     @property
     def asked(self) -> str:

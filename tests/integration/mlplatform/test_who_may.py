@@ -16,7 +16,7 @@ from typed_platform import ROOT, typed
 AUTOMATIC = {
     "retraining": {"enabled": True},
     "images": {"registry": "localhost/millrace", "digests": {"steps": f"sha256:{64 * 'a'}"}},
-    "monitoring": {"kind": "none", "prometheus": "http://prometheus.example"},
+    "monitoring": {"kind": "none", "prometheus": "https://prometheus.example"},
     "models": {"transactions": {"team": "fraud", "namespace": "fraud", "rollout": "automatic"}},
     "access": {"admins": ["group:ml-infra@example.com"]},
 }

@@ -19,6 +19,7 @@ COMMANDS = (
     "new",
     "run",
     "schema",
+    "features",
     "compile",
     "submit",
     "runs",
@@ -44,7 +45,7 @@ def test_help_has_examples_and_exit_codes(name: str) -> None:
 
 def test_asking_for_help_loads_nothing_heavy() -> None:
     heavy = ("tensorflow", "kfp", "mlflow", "apache_beam", "pandas")
-    code = f"import sys; from mlpipelines.commands import run, runs, new, schema, compile, submit, compare, models, batch, trigger, schedules, why, freeze; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys; from mlpipelines.commands import run, runs, new, schema, features, compile, submit, compare, models, batch, trigger, schedules, why, freeze; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
 

@@ -13,12 +13,10 @@ from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Literal
 
-import pydantic
-import yaml
 from pydantic import Field, model_validator
 
-from mlpipelines.errors import ConfigError
 from mlpipelines.project import Section
+from mlpipelines.project_file import parsed, read_yaml
 
 Value = str | int | float
 Where = dict[str, Value | list[Value]]
@@ -154,20 +152,5 @@ def load_views(file: Path) -> FeatureViews:
     Raises:
         ConfigError: it is missing, is no YAML, or a field is wrong; the text names file and field.
     """
-    try:
-        values = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{file} does not exist. Write it (docs/features.md), or name another one as source.views in project.yaml."
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{file} is not YAML: {error} Correct it and run again.") from error
-    try:
-        return FeatureViews.model_validate(values)
-    except pydantic.ValidationError as error:
-        lines = [f"  {'.'.join(map(str, e['loc'])) or '(the file)'}: {e['msg']}" for e in error.errors()]
-        raise ConfigError(
-            f"{file} is not a valid feature contract:\n"
-            + "\n".join(lines)
-            + "\nFix the file; docs/reference/feature-views.md lists every field."
-        ) from error
+    values = read_yaml(file, absent="Write it (docs/features.md), or name another one as source.views in project.yaml.")
+    return parsed(FeatureViews, values, origin=str(file), called="feature contract", page="docs/reference/feature-views.md")

@@ -10,6 +10,7 @@ from typing import Any
 
 from gpuqueue import labels
 from mlplatform import google_names
+from mlplatform.addresses import place_of
 from mlplatform.environment import Environment
 from mlplatform.plan.credentials import databases, mysql, secret_objects
 from mlplatform.plan.registry_rights import accounts
@@ -24,12 +25,15 @@ PAGES = "millrace.dev/pages"
 """On a namespace: the entrance may lead into it."""
 _POLICY_SINCE = 36
 """The minor version of Kubernetes from which the API server itself sets the GPU queue's gate."""
+_PROMETHEUS = 9090
 _LIMITS = {"defaultRequest": {"cpu": "50m", "memory": "128Mi"}, "default": {"memory": "512Mi"}}
 METADATA = {
     "to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}, {"ipBlock": {"cidr": "169.254.169.252/32"}}],
     "ports": [{"port": 80, "protocol": "TCP"}, {"port": 988, "protocol": "TCP"}],
 }
 """Where a pod on GKE has its identity from, as a rule of egress."""
+MONITORING = "monitoring"
+"""The namespace of what scrapes, keeps and draws."""
 RESTRICTED, BASELINE = "restricted", "baseline"
 
 
@@ -60,7 +64,7 @@ def _own_namespaces(environment: Environment) -> Values:
         page = {"from": entrance_peers(environment), "ports": [{"port": 3000, "protocol": "TCP"}]}
         # Prometheus scrapes whoever lets it.
         rules = {"ingress": [called, inside, *([page] if page["from"] else []), *_judging(environment)], "egress": [{}]}
-        found["monitoring"] = _namespace(security, pages) | rules
+        found[MONITORING] = _namespace(security, pages) | rules
     if environment.versions.cert_manager is not None:
         found["cert-manager"] = _namespace(RESTRICTED, {}) | {"ingress": [called], "egress": [api_server]}
     if environment.secrets.kind == "secret-manager":
@@ -69,9 +73,13 @@ def _own_namespaces(environment: Environment) -> Values:
 
 
 def _judging(environment: Environment) -> list[Values]:
-    """Triggers that roll out ask Prometheus how a canary does."""
+    """Triggers that roll out ask Prometheus how a canary does, where it is in this namespace. A pod's port need not be its service's: Prometheus' own, too."""
+    if not environment.rolled_out_by_trigger():
+        return []
+    asked = place_of(environment.monitoring.asked)
     triggers = {**teams_peer(), "podSelector": {"matchLabels": {"app.kubernetes.io/name": "retraining"}}}
-    return [{"from": [triggers], "ports": [{"port": 9090, "protocol": "TCP"}]}] if environment.rolled_out_by_trigger() else []
+    ports = [{"port": port, "protocol": "TCP"} for port in sorted({_PROMETHEUS, asked.port})]
+    return [{"from": [triggers], "ports": ports}] if asked.namespace == MONITORING else []
 
 
 def _team_namespaces(environment: Environment) -> Values:
@@ -131,7 +139,7 @@ def postgresql(environment: Environment) -> Values:
     """In the cluster."""
     peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "mlflow"}}}, teams_peer()]
     if environment.monitoring.kind != "none":
-        peers.append({"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}})
+        peers.append(named(MONITORING))
     return {
         "size": f"{environment.database.disk_gb}Gi",
         "adminSecretName": "postgresql-admin",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_network
+
+from mlplatform.addresses import place_of
 from mlplatform.environment import Environment
 from mlplatform.plan.registry_rights import ACCOUNT_SECRET
-from mlplatform.plan.values import Values, entrance_peers, image, named, subject, watched
+from mlplatform.plan.values import MONITORING, Values, entrance_peers, image, named, subject, watched
 from mlplatform.services import Deployable, ServedModel
 from mlplatform.teams import Lane, Role, Team
 
@@ -73,7 +76,17 @@ def retraining(environment: Environment, team_name: str) -> Values:
             "releases": {name: {"release": name, "namespace": model.namespace} for name, model in models.items()},
             "prometheus": environment.monitoring.asked,
         }
+        if (peers := _prometheus_peers(environment)) != [named(MONITORING)]:
+            found["networkPolicy"] = {"prometheus": peers}
     return found
+
+
+def _prometheus_peers(environment: Environment) -> list[Values]:
+    """To whom triggers are let out who ask how a canary does. By a name outside, nobody beyond port 443, which is open to them anyway."""
+    asked = place_of(environment.monitoring.asked)
+    if asked.namespace:
+        return [named(asked.namespace)]
+    return [{"ipBlock": {"cidr": str(ip_network(asked.address))}}] if asked.address else []
 
 
 def serving(environment: Environment, name: str) -> Values:

@@ -176,6 +176,19 @@ def test_a_wrong_contract_is_told_by_file_and_field(tmp_path: Path, changes: dic
     assert str(file) in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"), [("entity: [", "is not YAML"), ("- entity", "must hold a mapping of fields, not list"), ("", "not NoneType")]
+)
+def test_a_file_that_is_no_contract_at_all_is_told(tmp_path: Path, text: str, said: str) -> None:
+    file = tmp_path / "feature_views.yaml"
+    with pytest.raises(ConfigError, match=r"does not exist\. Write it \(docs/features\.md\)"):
+        load_views(file)
+    file.write_text(text)
+    with pytest.raises(ConfigError, match=said) as refused:
+        load_views(file)
+    assert str(file) in str(refused.value)
+
+
 def test_a_source_of_this_kind_is_opened_by_project_yaml(tmp_path: Path) -> None:
     (tmp_path / "feature_views.yaml").write_text(yaml.safe_dump(contract()))
     write(sa.create_engine(f"sqlite:///{tmp_path}/w.db", poolclass=sa.NullPool), [event(0.5), event(6, table="verdicts")])

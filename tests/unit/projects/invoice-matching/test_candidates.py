@@ -15,6 +15,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mlpipelines.errors import ConfigError
+
 Code = Callable[[str], ModuleType]
 SETTLED = datetime(2024, 5, 1, tzinfo=UTC)
 
@@ -43,6 +45,20 @@ def test_beam_finds_the_same_candidates_whatever_the_number_of_shards(code: Code
     here = blocking.found(ledger, blocking.Limits())
     for shards in (1, 7):
         assert np.array_equal(here, on_beam.found(ledger, blocking.Limits(), beam={}, shards=shards))
+
+
+def test_pairs_come_back_by_the_folder_that_beam_s_workers_share(code: Code, ledger: Any, tmp_path: Path) -> None:
+    blocking, on_beam = code("blocking"), code("beam_blocking")
+    shared = tmp_path / "shared"
+    found = on_beam.found(ledger, blocking.Limits(), beam={"options": {"temp_location": str(shared)}}, shards=3)
+    assert np.array_equal(found, blocking.found(ledger, blocking.Limits()))
+    assert shared.is_dir(), "they were there"
+    assert list(shared.iterdir()) == [], "and nothing stays"
+
+
+def test_workers_elsewhere_without_a_folder_in_common_are_refused(code: Code, ledger: Any) -> None:
+    with pytest.raises(ConfigError, match=r"source\.options\.beam\.options\.temp_location: the workers of 'flink' are elsewhere"):
+        code("beam_blocking").found(ledger, code("blocking").Limits(), beam={"runner": "flink"})
 
 
 def test_a_key_that_many_invoices_share_says_nothing(code: Code, ledger: Any) -> None:

@@ -61,7 +61,6 @@ def test_words_count_by_what_they_are_worth_and_once(code: Code) -> None:
     assert of_left.tolist() == pytest.approx([0.9, 0.0])
     assert of_right.tolist() == pytest.approx([9 / 14, 0.0])
     assert cosine[0] == pytest.approx(81 / np.sqrt((81 + 1) * (81 + 25)))
-    assert comparing.worth_missing(right, left, looked_up).numpy().tolist() == [5.0, 9.0]
     assert comparing.has_word(left, right).numpy().tolist() == [1.0, 0.0]
 
 
