@@ -104,6 +104,10 @@ def test_images_become_a_model_that_is_asked_about_a_file(generator: ModuleType,
             (row,) = json.load(response)["predictions"]
         assert row["scores"] == pytest.approx(scores, abs=1e-6)
 
+        ((why,), _) = predict("--explain", f"image@{tmp_path / 'photo.png'}")
+        assert len(set(why["explained_by"])) == len(why["attributions"]) == 64
+        assert why["base_score"] + sum(why["attributions"]) == pytest.approx(max(scores), abs=0.01)
+
         rows = many(generator)
         online = answered(address, rows)
     nightly(rows, online, tmp_path, workspace)

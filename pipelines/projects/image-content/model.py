@@ -18,9 +18,11 @@ import tensorflow as tf
 from augmentation import Changes, changed
 from backbones import backbone, side
 from image_layers import Decoded, decoded, readable
+from regions import explained
 from thresholds import best_cuts, shifts
 
 from mlpipelines.project_code import ModelContext
+from mlpipelines.training.explanations import BASE
 
 DEFAULTS: dict[str, Any] = {
     "architecture": "cct",
@@ -118,12 +120,20 @@ class Served(keras.Model):  # type: ignore[misc]  # Keras ships no types
     def call(self, inputs: Mapping[str, tf.Tensor], training: bool | None = None) -> dict[str, tf.Tensor]:
         """See the class."""
         del training
-        scores = self.model({"image": inputs["image"]}, training=False)
-        if self.shift.any():
-            scores = tf.clip_by_value(scores, _SMALLEST, 1.0 - _SMALLEST)
-            scores = tf.sigmoid(tf.math.log(scores) - tf.math.log1p(-scores) + self.shift)
         looked = tf.cast(readable(inputs["image"]), tf.float32)
-        return {"scores": scores * looked[:, tf.newaxis], "readable": looked}
+        return {"scores": self._scores(self.model.decoder(inputs["image"])) * looked[:, tf.newaxis], "readable": looked}
+
+    def explain(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Which squares of the image make its highest score; where there is no image to look at, none makes anything."""
+        found = explained(self._scores, self.model.decoder(inputs["image"]))
+        return {**found, BASE: found[BASE] * tf.cast(readable(inputs["image"]), tf.float32)}
+
+    def _scores(self, pixels: tf.Tensor) -> tf.Tensor:
+        scores = self.model({"pixels": pixels}, training=False)
+        if not self.shift.any():
+            return scores
+        scores = tf.clip_by_value(scores, _SMALLEST, 1.0 - _SMALLEST)
+        return tf.sigmoid(tf.math.log(scores) - tf.math.log1p(-scores) + self.shift)
 
 
 @keras.saving.register_keras_serializable("image_content")
@@ -177,7 +187,7 @@ def _weights(context: ModelContext, settings: Mapping[str, Any]) -> list[float]:
 
 def _optimizer(context: ModelContext, settings: Mapping[str, Any]) -> keras.optimizers.Optimizer:
     """AdamW (Loshchilov and Hutter, 2019); what shifts and scales is not pulled to zero."""
-    steps = max(1, context.train_rows // max(1, context.batch_size)) * context.epochs
+    steps = max(1, context.train_rows // max(1, context.batch_size * context.replicas)) * context.epochs
     warm = min(steps - 1, int(steps * float(settings["warmup"])))
     rate = float(settings["learning_rate"])
     schedule = keras.optimizers.schedules.CosineDecay(

@@ -34,7 +34,7 @@ class _Index(NamedTuple):
 
 @keras.saving.register_keras_serializable("transaction_similarity")
 class LabelledNeighbours(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no types
-    """Unit embeddings [batch, n] → `label` (class id), `confidence`, `similarity`, all [batch]; and why, [batch, `reasons`] each.
+    """Unit embeddings [batch, n] → `label` (class id), `confidence`, `similarity`, all [batch].
 
     Every row of the index votes for its label with exp(cosine / `temperature`) times its weight, so that at the temperature of 0.02 a row whose
     cosine is 0.06 below the nearest one's has a twentieth of its vote: the near ones decide, as many as there are. A vote of the k nearest
@@ -44,7 +44,7 @@ class LabelledNeighbours(keras.layers.Layer):  # type: ignore[misc]  # Keras shi
     `confidence` is the winner's share of the votes; `similarity` the cosine of the nearest row: low where nothing like it was ever labelled,
     however sure the vote. Of labels with the same votes the first in the list of classes wins.
 
-    Why: of the rows whose votes weigh most, `explained_by` is the key, `explained_by_label` the class id, and `attributions` the share of all votes.
+    `why` has the rows whose votes weigh most: their keys, class ids, and shares of all votes, [batch, `reasons`] each.
     """
 
     def __init__(self, rows: int, size: int, classes: int, *, temperature: float = 0.02, reasons: int = 5, **options: Any) -> None:
@@ -64,13 +64,20 @@ class LabelledNeighbours(keras.layers.Layer):  # type: ignore[misc]  # Keras shi
             variable.assign(values[order])
 
     def call(self, embedding: tf.Tensor) -> dict[str, tf.Tensor]:
-        """See the class. The reasons are another search, and who does not ask for them does not wait for it: the index is read outside of both, since
-        TensorFlow leaves no loop away that reads a variable.
-        """
-        index = _Index(*(tf.convert_to_tensor(variable.value) for variable in (self.embeddings, self.labels, self.weights_of_rows)))
-        voted, weightiest = partial(self._voted, index), partial(self._weightiest, index)
-        found = {**_in_parts(embedding, voted, _ANSWERS), **_in_parts(embedding, weightiest, _REASONS)}
-        return {name: tf.ensure_shape(value, [None, self.reasons] if name in _REASONS else [None]) for name, value in found.items()}
+        """See the class."""
+        return {
+            name: tf.ensure_shape(value, [None])
+            for name, value in _in_parts(embedding, partial(self._voted, self._read()), _ANSWERS).items()
+        }
+
+    def why(self, embedding: tf.Tensor) -> dict[str, tf.Tensor]:
+        """`explained_by`, `explained_by_label` and `attributions`, the weightiest first: see the class."""
+        found = _in_parts(embedding, partial(self._weightiest, self._read()), _REASONS)
+        return {name: tf.ensure_shape(value, [None, self.reasons]) for name, value in found.items()}
+
+    def _read(self) -> _Index:
+        """Outside of the loop that searches it: TensorFlow leaves no loop away that reads a variable, not where the embedding alone is asked for."""
+        return _Index(*(tf.convert_to_tensor(variable.value) for variable in (self.embeddings, self.labels, self.weights_of_rows)))
 
     def _votes(self, index: _Index, embedding: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Of each row of the index for each query [rows, batch], and the cosine of the nearest [batch]."""
@@ -100,10 +107,8 @@ class LabelledNeighbours(keras.layers.Layer):  # type: ignore[misc]  # Keras shi
         }
 
     def compute_output_spec(self, embedding: Any) -> Any:
-        """Stated, so that Keras need not trace the loops."""
-        rows = embedding.shape[0]
-        reasons = {name: keras.KerasTensor((rows, self.reasons), dtype=kind.name) for name, kind in _REASONS.items()}
-        return {name: keras.KerasTensor((rows,), dtype=kind.name) for name, kind in _ANSWERS.items()} | reasons
+        """Stated, so that Keras need not trace the loop."""
+        return {name: keras.KerasTensor((embedding.shape[0],), dtype=kind.name) for name, kind in _ANSWERS.items()}
 
     def get_config(self) -> dict[str, Any]:
         """What `__init__` takes."""

@@ -65,7 +65,7 @@ def batches(dataset: tf.data.Dataset, context: ModelContext) -> tf.data.Dataset:
 
 
 def finish(model: keras.Model, context: ModelContext, examples: Callable[..., tf.data.Dataset]) -> keras.Model:
-    """The encoder with the index of labelled rows: `embedding`, `label`, `confidence` and `similarity`, and which rows made it so."""
+    """The encoder with the index of labelled rows: `embedding`, `label`, `confidence` and `similarity`, and `explain`."""
     settings = context.settings(DEFAULTS)
     parts = [
         (
@@ -87,7 +87,9 @@ def finish(model: keras.Model, context: ModelContext, examples: Callable[..., tf
         name="index",
     )
     index.fill(embeddings[kept], labels[kept], _weights(labels[kept], ages[kept], settings), keys[kept])
-    return keras.Model(model.input, {"embedding": model.output, **index(model.output)})
+    finished = keras.Model(model.input, {"embedding": model.output, **index(model.output)})
+    finished.explain = lambda features: index.why(model(features, training=False))
+    return finished
 
 
 def _weights(labels: Ids, ages: Ids, settings: dict[str, Any]) -> Floats:

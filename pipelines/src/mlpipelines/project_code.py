@@ -8,8 +8,9 @@ The contract, the same for every kind of model:
 - `model.build(context) -> keras.Model`, compiled. It takes a dict of the transformed features and returns, by task:
   classification and multilabel a probability for each class [batch, classes]; detection a score [batch, 1], higher for
   what is looked for; similarity an embedding of unit length [batch, n]; regression a value [batch, 1]. A dict may hold more
-  ([batch] or [batch, n], under names of its own): it is served beside (reasons for a score, for example). Of outputs `explained_by`
-  (text), `attributions` (numbers) and `explained_by_label` (class ids), all [batch, n], the signature `explain` is made, for those who ask why.
+  ([batch] or [batch, n], under names of its own): it is served beside (reasons for a score, for example). A model with a method
+  `explain(features) -> dict` explains itself to those who ask why (signature `explain`): `explained_by` (text) and `attributions` (numbers), both
+  [batch, n], and if it likes `explained_by_label` (class ids) [batch, n] and `base_score` [batch].
 - `model.batches(dataset, context) -> dataset`, optional: changes the training batches `(features, label[, weight])`,
   for augmentation, for mining pairs or negatives. Without a training label batches are `(features,)`, and the model
   brings its own loss (`add_loss`).

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +35,9 @@ from mlpipelines.transformation import raw_features
 
 EXPLAINED_BY, ATTRIBUTIONS, BASE = "explained_by", "attributions", "base_score"
 """What an explained answer holds beside the usual outputs: names of features [batch, n] and their parts [batch, n], the largest first whatever
-its sign, and the score of the row to compare with [batch]. A model may say the first two itself, of whatever it answers by."""
+its sign, and the score of the row to compare with [batch]. A model's own `explain` says them of whatever it answers by."""
 EXPLAINED_BY_LABEL = "explained_by_label"
-"""The label of each of `EXPLAINED_BY` [batch, n], where these are rows; said by models only."""
+"""The label of each of `EXPLAINED_BY` [batch, n], where these are rows."""
 
 COMMON = 10
 """A text that so many training rows have may stand in the row to compare with."""
@@ -172,16 +172,15 @@ def as_tensor(kind: ColumnType, value: Any) -> tf.Tensor:
     return tf.constant([[value]] if raw_features.is_list(kind) else [value], dtype)
 
 
-def require_free_names(given: Iterable[str]) -> None:
-    """Refuse a model whose outputs have the names that explanations use.
+def require_free_names(given: Mapping[str, tf.Tensor]) -> None:
+    """Refuse a model whose answers have the names that explanations use.
 
     Raises:
         ConfigError: naming them.
     """
-    if taken := sorted({EXPLAINED_BY, ATTRIBUTIONS, EXPLAINED_BY_LABEL, BASE} & set(given)):
+    if taken := sorted({EXPLAINED_BY, ATTRIBUTIONS, BASE} & set(given)):
         raise ConfigError(
-            f"model.py answers {', '.join(taken)}, which explanations have of their own. Name it otherwise, or leave deployment.explanations "
-            "out of project.yaml for a model that explains itself; then `millrace run` again."
+            f"model.py answers {', '.join(taken)}, which explanations have of their own. Name it otherwise, then `millrace run` again."
         )
 
 

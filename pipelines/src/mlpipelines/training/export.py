@@ -1,7 +1,7 @@
 """The trained model as a SavedModel over raw features, with the transform in its graph: what TensorFlow Serving loads.
 
 Signatures: `serving_default` takes each declared feature by its name ([batch]; lists [batch, n], padded) and answers as
-`tasks` says; `explain`, where the project wants it (`explanations`) or the model says so itself (`tasks.reasons`), takes and answers the same and says why; where it fits, `classify` or
+`tasks` says; `explain`, where the project wants it (`explanations`) or the model has a method of that name, takes and answers the same and says why; where it fits, `classify` or
 `regress` take serialized `tf.Example`s; of similarity, `embedding` answers with that alone. `bytes` features keep their name:
 TensorFlow Serving's REST API decodes `{"b64": …}` in any string input, and wants names with `_bytes` only for outputs.
 
@@ -20,9 +20,10 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from mlpipelines.artifacts import Transformed
+from mlpipelines.errors import ConfigError
 from mlpipelines.project import Project
 from mlpipelines.training import explanations
-from mlpipelines.training.tasks import TASKS, Answers, answers, chosen_class, explained_score, explains_itself, reasons
+from mlpipelines.training.tasks import TASKS, Answers, answers, chosen_class, explained_score, reasons
 from mlpipelines.transformation import raw_features
 from mlpipelines.workspace import create_folder
 from mlserving.client.ask import DEFAULT_SIGNATURE, EXPLAIN_SIGNATURE
@@ -53,10 +54,7 @@ class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no type
         self.transform = tf.saved_model.load(str(transformed.transform_output / "transform_fn"))
         self._project = project
         self._class_names = tuple(classes)
-        outputs = getattr(model, "output", None)  # one that is no graph of layers does not know
-        self.explains_itself = explains_itself(outputs)
-        if project.deployment.explanations is not None and isinstance(outputs, Mapping):
-            explanations.require_free_names(outputs)
+        self.own_explain: Callable[[Any], Any] | None = getattr(model, "explain", None)
         self._compared = {name: explanations.as_tensor(project.features[name], value) for name, value in (compared or {}).items()}
 
     def predict(self, inputs: Mapping[str, tf.Tensor]) -> Answers:
@@ -72,6 +70,7 @@ class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no type
         wanted = self._project.deployment.explanations
         assert wanted is not None
         given = self.predict(inputs)
+        explanations.require_free_names(given)
         chosen = chosen_class(self._project.task, given)
         asked = {name: inputs[name] for name in self._project.features}
         if wanted.method == "shapley":
@@ -86,9 +85,15 @@ class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no type
         return {**given, **explanations.ranked(list(asked), made), explanations.BASE: base}
 
     def own_reasons(self, inputs: Mapping[str, tf.Tensor]) -> Answers:
-        """What `predict` answers, and what a model that explains itself says beside."""
-        output = self._output(raw_features.from_request(self._project, inputs))
-        return {**answers(self._project.task, output, self._class_names), **reasons(output, self._class_names)}
+        """What `predict` answers, and what a model that explains itself says beside.
+
+        Raises:
+            ConfigError: its `explain` says something else.
+        """
+        assert self.own_explain is not None
+        features = self._transformed(inputs)
+        given = answers(self._project.task, self._call(features), self._class_names)
+        return {**given, **reasons(self.own_explain(features), self._class_names)}
 
     def classify(self, examples: tf.Tensor) -> Answers:
         """Serialized `tf.Example`s [batch] → `classes` and `scores`, both [batch, classes]."""
@@ -102,10 +107,8 @@ class ServingGraph(tf.Module):  # type: ignore[misc]  # TensorFlow ships no type
         return {"outputs": self._answers(raw)[TASKS[self._project.task].output]}
 
     def _answers(self, raw: Mapping[str, Any]) -> Answers:
-        return answers(self._project.task, self._output(raw), self._class_names)
-
-    def _output(self, raw: Mapping[str, Any]) -> Any:
-        return self._call(self.transform.transform_fn(dict(raw)))
+        features = self.transform.transform_fn(dict(raw))
+        return answers(self._project.task, self._call(features), self._class_names)
 
     def _transformed(self, inputs: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return dict(self.transform.transform_fn(raw_features.from_request(self._project, inputs)))
@@ -166,8 +169,12 @@ def _write(module: ServingGraph, project: Project, classes: Sequence[str], folde
 def _signatures(module: ServingGraph, project: Project) -> dict[str, Any]:
     specs = raw_features.serving_signature(project)
     signatures = {DEFAULT_SIGNATURE: tf.function(module.predict).get_concrete_function(specs)}
-    if project.deployment.explanations is not None or module.explains_itself:
-        explain = module.own_reasons if module.explains_itself else module.explain
+    if project.deployment.explanations is not None and module.own_explain is not None:
+        raise ConfigError(
+            "The model has an explain() of its own. Leave deployment.explanations out of project.yaml, then `millrace run` again."
+        )
+    if project.deployment.explanations is not None or module.own_explain is not None:
+        explain = module.own_reasons if module.own_explain is not None else module.explain
         signatures[EXPLAIN_SIGNATURE] = tf.function(explain).get_concrete_function(specs)
     examples, output = TASKS[project.task].examples, TASKS[project.task].output
     if TASKS[project.task].alone:

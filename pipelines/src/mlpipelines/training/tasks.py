@@ -13,10 +13,10 @@ from typing import Any, Literal
 import tensorflow as tf
 
 from mlpipelines.errors import ConfigError
-from mlpipelines.training.explanations import ATTRIBUTIONS, EXPLAINED_BY, EXPLAINED_BY_LABEL
+from mlpipelines.training.explanations import ATTRIBUTIONS, BASE, EXPLAINED_BY, EXPLAINED_BY_LABEL
 
 Answers = dict[str, tf.Tensor]
-_WHY = (EXPLAINED_BY, ATTRIBUTIONS, EXPLAINED_BY_LABEL)
+_WHY = (EXPLAINED_BY, ATTRIBUTIONS, EXPLAINED_BY_LABEL, BASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,14 +39,13 @@ class Task:
 def answers(task: str, output: Any, classes: Sequence[str]) -> Answers:
     """What is served for a model's `output` (a tensor, or a dict of them): floats as float32, `label` as text.
 
-    What a dict holds beside what the task is about (reasons for a score, a place in an index) is served under its own name, but for
-    `reasons`, which are for those who ask why.
+    What a dict holds beside what the task is about (reasons for a score, a place in an index) is served under its own name.
 
     Raises:
         ConfigError: an output `label` is no text, as reviewers, logs and verdicts take it to be.
     """
     row = TASKS[task]
-    given = {name: value for name, value in output.items() if name not in _WHY} if isinstance(output, Mapping) else {row.output: output}
+    given = dict(output) if isinstance(output, Mapping) else {row.output: output}
     served = {name: _served(value) for name, value in given.items()}
     found = {**served, **row.answers(served, classes)}
     if "label" in found and found["label"].dtype != tf.string:
@@ -56,17 +55,18 @@ def answers(task: str, output: Any, classes: Sequence[str]) -> Answers:
     return found
 
 
-def reasons(output: Mapping[str, tf.Tensor], classes: Sequence[str]) -> Answers:
-    """What a model that explains itself says beside what it answers, each [batch, n]: `explained_by` (text), `attributions` (numbers), and
-    where these are labelled rows `explained_by_label`, class ids that become text.
+def reasons(said: Any, classes: Sequence[str]) -> Answers:
+    """What is served of what a model's own `explain` says (`project_code` has the contract).
+
+    Raises:
+        ConfigError: it says something else.
     """
-    given = {name: _served(output[name]) for name in _WHY if name in output}
-    return {name: _named(value, classes) if name == EXPLAINED_BY_LABEL else value for name, value in given.items()}
-
-
-def explains_itself(output: Any) -> bool:
-    """Whether a model with that output says itself why."""
-    return isinstance(output, Mapping) and {EXPLAINED_BY, ATTRIBUTIONS} <= set(output)
+    if not isinstance(said, Mapping) or not {EXPLAINED_BY, ATTRIBUTIONS} <= set(said) <= {*_WHY}:
+        raise ConfigError(
+            f"The model's explain() must return a dict with {EXPLAINED_BY} and {ATTRIBUTIONS}, and of {EXPLAINED_BY_LABEL} and {BASE} what there is; "
+            f"it returned {', '.join(map(str, said)) if isinstance(said, Mapping) else type(said).__name__}. Correct model.py, then `millrace run` again."
+        )
+    return {name: _named(value, classes) if name == EXPLAINED_BY_LABEL else _served(value) for name, value in said.items()}
 
 
 def explained_score(task: str, given: Answers, chosen: tf.Tensor | None) -> tf.Tensor:

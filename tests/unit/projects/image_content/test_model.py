@@ -204,3 +204,29 @@ def test_what_is_served_has_its_cuts_at_a_half_and_zeros_where_there_is_no_image
     assert np.array_equal(answer["scores"][:120] >= 0.5, label)
     assert answer["readable"].tolist() == [1.0] * 120 + [0.0] * 2
     assert not answer["scores"][120:].any()
+
+
+def test_the_parts_of_an_image_and_grey_add_up_to_its_highest_score(model_code: ModuleType) -> None:
+    keras.utils.set_random_seed(5)
+    many = model_code.ImageModel(model_code.backbone({**model_code.DEFAULTS, **SMALL}), classes=2, many=True, dropout=0.0)
+    served = model_code.Served(many, np.array([0.3, -0.2]))
+    half = np.full((8, 16, 3), 128, np.uint8)
+    half[:, :8] = (250, 10, 60)
+    asked = {"image": tf.constant([file(250), picture(half), b"no image"])}
+    scores = served(asked)["scores"].numpy().max(axis=1)
+    said = {name: value.numpy() for name, value in served.explain(asked).items()}
+    assert said["attributions"].shape == said["explained_by"].shape == (3, 64)
+    np.testing.assert_allclose(said["attributions"].sum(axis=1) + said["base_score"], scores, atol=1e-3)
+    assert (np.diff(np.abs(said["attributions"]), axis=1) <= 0).all()
+    assert not said["attributions"][2].any(), "nothing was looked at"
+    parts = dict(zip(said["explained_by"][1].tolist(), said["attributions"][1].tolist(), strict=True))
+    assert set(parts) >= {b"x 0-12 y 0-12", b"x 88-100 y 88-100"}
+    beside = [part for name, part in parts.items() if name.split(b"y ")[1] in (b"0-12", b"12-25", b"75-88", b"88-100")]
+    assert len(beside) == 32
+    assert np.abs(beside).max() < 1e-6, "what lies beside a wide image makes nothing"
+
+
+def picture(pixels: np.ndarray) -> bytes:
+    to = io.BytesIO()
+    Image.fromarray(pixels).save(to, "PNG")
+    return to.getvalue()
