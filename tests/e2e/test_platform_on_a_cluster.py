@@ -16,8 +16,10 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -60,12 +62,14 @@ platform = partial(typed_for, KUBECONFIG, seconds=900)
 
 @pytest.fixture(scope="module")
 def disks() -> Iterator[Path]:
-    """A disk for each claim, which any account may write; gone afterwards."""
-    ours, nodes = (Path(part) for part in (DISKS.partition("=")[0], DISKS.partition("=")[2]))
+    """An empty disk for each claim, which any account may write; gone afterwards: a database that is found keeps the passwords of its own run."""
+    Path(DISKS.partition("=")[0]).mkdir(parents=True, exist_ok=True)
+    ours = Path(tempfile.mkdtemp(prefix="run-", dir=DISKS.partition("=")[0]))
+    nodes = Path(DISKS.partition("=")[2]) / ours.name
     named = [(namespace, claim) for namespace, claims in CLAIMS.items() for claim in claims]
     for namespace, claim in named:
         folder = ours / f"{namespace}-{claim}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
         folder.chmod(0o777)
         spec = {
             "capacity": {"storage": "50Gi"},
@@ -80,6 +84,7 @@ def disks() -> Iterator[Path]:
         )
     yield ours
     kubectl("delete", "persistentvolume", "--wait=false", *(f"e2e-{namespace}-{claim}" for namespace, claim in named))
+    shutil.rmtree(ours, ignore_errors=True)  # what pods wrote is theirs: only root can remove it
 
 
 @pytest.fixture(scope="module")
