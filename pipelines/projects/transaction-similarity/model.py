@@ -9,6 +9,7 @@ model, and nothing is trained.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import keras
@@ -33,6 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "hidden": 192,
     "dropout": 0.2,
     "piece_dropout": 0.2,
+    "piece_spread": 0.15,
     "learning_rate": 0.01,
     "rows_of_a_class": 4,
     "temperature": 0.02,
@@ -117,10 +119,11 @@ def loss_of(settings: dict[str, Any]) -> PairLoss:
 
 
 def _encoded(inputs: dict[str, Any], settings: dict[str, Any]) -> Any:
-    rows, drop = 1 << int(settings["table_bits"]), settings["piece_dropout"]
-    text = PieceTable(rows, settings["text_width"], together=True, drop=drop, name="text")(TextPieces(rows, name="text_pieces")(inputs))
+    rows = 1 << int(settings["table_bits"])
+    table = partial(PieceTable, rows, drop=settings["piece_dropout"], spread=settings["piece_spread"])
+    text = table(settings["text_width"], together=True, name="text")(TextPieces(rows, name="text_pieces")(inputs))
     crosses = CrossPieces(rows, name="cross_pieces")(inputs)
-    each = PieceTable(rows, settings["cross_width"], together=False, drop=drop, name="crosses")(crosses)
+    each = table(settings["cross_width"], together=False, name="crosses")(crosses)
     weekday = keras.layers.Flatten()(keras.layers.Embedding(7, 4, name="weekday_embedding")(inputs["weekday"]))
     known = keras.layers.Dropout(settings["dropout"])(keras.layers.Concatenate()([text, each, inputs["numbers"], weekday]))
     hidden = keras.layers.Dense(settings["hidden"], activation="relu", name="hidden")(known)

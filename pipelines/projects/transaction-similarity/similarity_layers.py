@@ -17,8 +17,6 @@ import tensorflow as tf
 LETTERS = 22
 """Letters of a descriptor that are read; a card statement shows no more."""
 WORDS = 5
-_UNSEEN = 0.15
-"""Standard deviation of a table at first."""
 _PRIME, _ODD = 1_000_003, -7046029254386353131  # the second is the 64-bit golden ratio as a signed integer
 
 
@@ -126,20 +124,20 @@ class PieceTable(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no ty
     """A vector for each piece, at random at first: summed over the pieces of a row by the square root of their number (`together`), or side by side.
 
     A piece that training never saw keeps its random vector: it says nothing of a class, but the same in every row that has it, and by that the rows of
-    a new kind of merchant find each other. Pieces are dropped while training with chance `drop`, so that the encoder learns to do without the merchant's whole name.
+    a new kind of merchant find each other. `spread` is the standard deviation of these vectors: the larger, the more an unknown name counts beside
+    known pieces. Pieces are dropped while training with chance `drop`, so that the encoder learns to do without the merchant's whole name.
     """
 
-    def __init__(self, rows: int, size: int, *, together: bool, drop: float = 0.0, **options: Any) -> None:
+    def __init__(self, rows: int, size: int, *, together: bool, drop: float = 0.0, spread: float = 0.15, **options: Any) -> None:
         super().__init__(**options)
-        self.rows, self.size, self.together, self.drop = rows, size, together, drop
+        self.rows, self.size, self.together, self.drop, self.spread = rows, size, together, drop, spread
         self.seed_generator = keras.random.SeedGenerator()
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
         """Make the table."""
         del input_shape
-        self.table = self.add_weight(
-            shape=(self.rows, self.size), initializer=keras.initializers.RandomNormal(stddev=_UNSEEN), name="table"
-        )
+        at_first = keras.initializers.RandomNormal(stddev=self.spread)
+        self.table = self.add_weight(shape=(self.rows, self.size), initializer=at_first, name="table")
 
     def call(self, pieces: tf.Tensor, training: bool | None = None) -> tf.Tensor:
         """[batch, n] → [batch, size], or [batch, n * size] side by side."""
@@ -160,7 +158,8 @@ class PieceTable(keras.layers.Layer):  # type: ignore[misc]  # Keras ships no ty
 
     def get_config(self) -> dict[str, Any]:
         """What `__init__` takes."""
-        return {**super().get_config(), "rows": self.rows, "size": self.size, "together": self.together, "drop": self.drop}
+        own = {"rows": self.rows, "size": self.size, "together": self.together, "drop": self.drop, "spread": self.spread}
+        return {**super().get_config(), **own}
 
 
 @keras.saving.register_keras_serializable("transaction_similarity")
