@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 from gpuqueue import labels
 from mlplatform import google_names
 from mlplatform.addresses import place_of
 from mlplatform.environment import Environment
-from mlplatform.plan.credentials import databases, mysql, secret_objects
+from mlplatform.plan.credentials import STORE, databases, mysql, secret_objects
 from mlplatform.plan.registry_rights import accounts
 from mlplatform.services import Database, Deployable
 from mlplatform.teams import Team
@@ -219,7 +221,23 @@ def pipelines(environment: Environment) -> dict[str, dict[str, str]]:
     }
     if environment.database.kind == "cloud-sql":
         told["mysqlHost"] = mysql(environment)
-    return {"pipeline-install-config": told}
+    return {"pipeline-install-config": told, "workflow-controller-configmap": {"artifactRepository": _kept_logs(environment)}}
+
+
+def _kept_logs(environment: Environment) -> str:
+    """Where Argo keeps the logs of steps. The release leaves names in it that only its own overlays fill in, and knows SeaweedFS only; a pod whose log
+    cannot be kept has failed.
+    """
+    buckets = environment.storage.buckets
+    kept: Values = {
+        "keyFormat": "private-artifacts/{{workflow.namespace}}/{{workflow.name}}/"
+        "{{workflow.creationTimestamp.Y}}/{{workflow.creationTimestamp.m}}/{{workflow.creationTimestamp.d}}/{{pod.name}}"
+    }
+    if buckets:
+        return yaml.safe_dump({"archiveLogs": True, "gcs": {"bucket": buckets.artifacts, **kept}}, sort_keys=False, width=1000)
+    keys = {f"{each}KeySecret": {"name": STORE, "key": f"{each}key"} for each in ("access", "secret")}
+    store = {"endpoint": "seaweedfs.kubeflow.svc:8333", "bucket": "mlpipeline", "insecure": True, **keys, **kept}
+    return yaml.safe_dump({"archiveLogs": True, "s3": store}, sort_keys=False, width=1000)
 
 
 def image(environment: Environment, which: Deployable) -> Values:
