@@ -12,7 +12,7 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -31,6 +31,8 @@ TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105  a name
 _PAGE = 50
 _CANNOT_HELP = frozenset({400, 422})
 """Answers that stay the same however often one asks."""
+_WHO = frozenset({401, 403})
+"""Answers to who shows no token, or may not: an administrator mends that, and then it works."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,9 +145,15 @@ class Kubeflow:
         except kfp_server_api.ApiException as error:
             if error.status in _CANNOT_HELP:
                 raise ConfigError(
-                    f"{self._host} refused the pipeline ({error.status}): {error.body}. Is it Kubeflow Pipelines 2.17?"
+                    f"{self._host} refused the pipeline ({error.status}): {_said(error.body)}. Is it Kubeflow Pipelines 2.17?"
                 ) from error
-            raise Unavailable(f"{self._host} answers {error.status}: {error.body or error.reason}. Try again.") from error
+            said = _said(error.body) or error.reason
+            if error.status in _WHO:
+                raise Unavailable(
+                    f"{self._host} answers {error.status}: {said}. Whoever starts runs in a team's namespace is bound to the role millrace-runner there, and "
+                    f"shows a token: `kubectl -n NAMESPACE create token ACCOUNT --audience pipelines.kubeflow.org > FILE`, and {TOKEN_FILE}=FILE."
+                ) from error
+            raise Unavailable(f"{self._host} answers {error.status}: {said}. Try again.") from error
         except (urllib3.exceptions.HTTPError, ConnectionError, OSError) as error:
             raise Unavailable(
                 f"{self._host} does not answer: {error}. Is the port forwarded? `kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80`"
@@ -214,6 +222,16 @@ def _credentials() -> Any:
 
     file = os.environ.get(TOKEN_FILE)
     return set_volume_credentials.ServiceAccountTokenVolumeCredentials(path=file) if file else None
+
+
+def _said(body: Any) -> str:
+    """The innermost sentence of an answer of the API server, which wraps it several times; anything else as it is."""
+    with suppress(ValueError):
+        told = json.loads(body or "")
+        if isinstance(told, dict) and told.get("message"):
+            inner = [each["message"] for each in told.get("details", []) if each.get("message")]
+            return str(inner[0] if inner else told["message"])
+    return str(body or "")
 
 
 def _filter(predicate: Mapping[str, Any]) -> str:

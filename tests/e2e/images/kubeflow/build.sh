@@ -7,11 +7,11 @@ mkdir -p "$2" && folder=$(realpath "$2")
 argo=v4.0.5 gateway=v1.8.0
 rm -rf "$folder/work"
 export CGO_ENABLED=0 GOFLAGS="${GOFLAGS:-} -buildvcs=false"
-mkdir -p "$folder/bin" "$folder/etc/kubeflow" "$folder/work"
+mkdir -p "$folder/usr/local/bin" "$folder/etc/kubeflow" "$folder/work"
 
 build() { # NAME PACKAGE, in the current folder
   echo "$1" >&2
-  go build -trimpath -ldflags "-s -w" -modfile "$modules" -mod=mod -o "$folder/bin/$1" "$2"
+  go build -trimpath -ldflags "-s -w" -modfile "$modules" -mod=mod -o "$folder/usr/local/bin/$1" "$2"
 }
 
 cd "$sources"
@@ -38,3 +38,4 @@ build workflow-controller github.com/argoproj/argo-workflows/v4/cmd/workflow-con
 build argoexec github.com/argoproj/argo-workflows/v4/cmd/argoexec
 build versitygw github.com/versity/versitygw/cmd/versitygw
 rm -r "$folder/work"
+cp "$here/start-mysql.sh" "$here/start-object-store.sh" "$here/metadata_server.py" "$here/Dockerfile" "$folder/"
