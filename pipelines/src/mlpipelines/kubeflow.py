@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import uuid
 import warnings
@@ -16,13 +17,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from mlpipelines.errors import ConfigError, Unavailable
 from mlpipelines.freshness import learns_from_predictions, mark_of
-from mlpipelines.project import Project
+from mlpipelines.project import Project, Step
 
 OPEN = frozenset({"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"})
 """States of a run that goes on. A run that was just made has none yet, which reads as the first."""
@@ -31,6 +32,9 @@ TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105  a name
 _PAGE = 50
 _CANNOT_HELP = frozenset({400, 422})
 """Answers that stay the same however often one asks."""
+_WRAPPED, _INVALID = 500, r"InvalidInputError|Invalid input error"
+"""So it answers to a pipeline that it cannot read, as if the fault were its own: only the text says whose it is."""
+_NOTHING = "Internal Server Error"
 _WHO = frozenset({401, 403})
 """Answers to who shows no token, or may not: an administrator mends that, and then it works."""
 
@@ -143,7 +147,7 @@ class Kubeflow:
         try:
             yield
         except kfp_server_api.ApiException as error:
-            if error.status in _CANNOT_HELP:
+            if error.status in _CANNOT_HELP or (error.status == _WRAPPED and re.search(_INVALID, error.body or "")):
                 raise ConfigError(
                     f"{self._host} refused the pipeline ({error.status}): {_said(error.body)}. Is it Kubeflow Pipelines 2.17?"
                 ) from error
@@ -229,7 +233,7 @@ def _said(body: Any) -> str:
     with suppress(ValueError):
         told = json.loads(body or "")
         if isinstance(told, dict) and told.get("message"):
-            inner = [each["message"] for each in told.get("details", []) if each.get("message")]
+            inner = [each["message"] for each in told.get("details", []) if each.get("message", _NOTHING) != _NOTHING]
             return str(inner[0] if inner else told["message"])
     return str(body or "")
 
@@ -248,8 +252,23 @@ def _run(told: Any) -> ClusterRun:
     return ClusterRun(
         run_id=str(told.run_id),
         name=str(told.display_name),
-        state=str(told.state or "RUNTIME_STATE_UNSPECIFIED"),
+        state=_state(told),
         created=told.created_at.timestamp() if told.created_at else 0.0,
         arguments=dict((told.runtime_config and told.runtime_config.parameters) or {}),
-        error=str((told.error and told.error.message) or ""),
+        error=str((told.error and told.error.message) or "") or (_failed_steps(told) if _state(told) == "FAILED" else ""),
     )
+
+
+def _state(told: Any) -> str:
+    """What somebody has ended is told as failed, in the end: that it was being ended is left in its history alone."""
+    state = str(told.state or "RUNTIME_STATE_UNSPECIFIED")
+    ended = any(each.state == "CANCELING" for each in told.state_history or [])
+    return "CANCELED" if state == "FAILED" and ended else state
+
+
+def _failed_steps(told: Any) -> str:
+    """A run that failed says nothing of why: only which of its tasks failed, those of Argo's that hold others among them. Ours are named for their steps."""
+    tasks = (told.run_details and told.run_details.task_details) or []
+    failed = {each.display_name for each in tasks if each.state == "FAILED"}
+    steps = [step for step in get_args(Step) if step in failed or f"{step}-driver" in failed]
+    return f"The step {' and the step '.join(steps)} failed: its log has why." if steps else ""

@@ -30,12 +30,16 @@ build persistence_agent ./backend/src/agent/persistence
 build controller ./backend/src/crd/controller/scheduledworkflow
 cp backend/src/apiserver/config/config.json "$folder/etc/kubeflow/"
 
-mkdir -p "$folder/work/others" && cd "$folder/work/others"
-modules=$PWD/go.mod
-[ -e go.mod ] || go mod init others 2> /dev/null
-go get "github.com/argoproj/argo-workflows/v4@$argo" "github.com/versity/versitygw@$gateway"
-build workflow-controller github.com/argoproj/argo-workflows/v4/cmd/workflow-controller
-build argoexec github.com/argoproj/argo-workflows/v4/cmd/argoexec
-build versitygw github.com/versity/versitygw/cmd/versitygw
+fetch() { # MODULE@VERSION FOLDER: a copy that can be written to
+  cp -r "$(go mod download -json "$1" | sed -n 's/^\t"Dir": "\(.*\)",$/\1/p')" "$2" && chmod -R u+w "$2" && cd "$2" && modules=$2/go.mod
+}
+
+fetch "github.com/argoproj/argo-workflows/v4@$argo" "$folder/work/argo"
+# A symbolic link in its repository, which a module has not.
+cp workflow/executor/osspecific/signal_darwin.go workflow/executor/osspecific/signal_linux.go
+build workflow-controller ./cmd/workflow-controller
+build argoexec ./cmd/argoexec
+fetch "github.com/versity/versitygw@$gateway" "$folder/work/gateway"
+build versitygw ./cmd/versitygw
 rm -r "$folder/work"
 cp "$here/start-mysql.sh" "$here/start-object-store.sh" "$here/metadata_server.py" "$here/Dockerfile" "$folder/"
