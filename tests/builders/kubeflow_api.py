@@ -41,9 +41,16 @@ class KubeflowApi:
     def host(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def end(self, state: str, run: int = 0, error: str = "") -> None:
-        """A run has come to an end."""
-        self.runs[run].update(state=state, **({"error": {"code": 2, "message": error}} if error else {}))
+    def end(self, state: str, run: int = 0, failed: str = "") -> None:
+        """A run has come to an end. One that failed has no `error`: its tasks tell, of which Argo makes several for a step (`failed`) and for what is around it.
+        One that somebody ended fails in the end, and its history tells.
+        """
+        names = {"FAILED": ["root", "exit-handler-1", failed, f"{failed}(0)", "executor"], "SUCCEEDED": []}.get(state, ["root"])
+        tasks = [{"display_name": name, "state": "FAILED"} for name in names if name]
+        others = [{"display_name": "ingest", "state": "SUCCEEDED"}, {"display_name": "report", "state": "SUCCEEDED"}, {"display_name": "publish"}]
+        history = ["PENDING", "RUNNING", *(["CANCELING"] if state == "CANCELED" else [])]
+        last = "FAILED" if state == "CANCELED" else state
+        self.runs[run].update(state=last, state_history=[{"state": each} for each in [*history, last]], run_details={"task_details": tasks + others})
 
     def open_runs(self) -> list[Object]:
         """Those that go on."""
@@ -115,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._run(asked)
         elif self.path.endswith(":terminate"):
             name = self.path.rpartition("/")[2].removesuffix(":terminate")
-            next(run for run in self.world.runs if run["run_id"] == name)["state"] = "CANCELED"
+            self.world.end("CANCELED", next(at for at, run in enumerate(self.world.runs) if run["run_id"] == name))
             self._say(200, {})
         else:
             self._say(404, {"code": 5, "message": "Not Found", "details": []})

@@ -107,7 +107,7 @@ def test_a_request_that_is_carried_out_long_after_it_was_given_up_leaves_one_run
         assert time.monotonic() < give_up
         time.sleep(0.05)
     room.turn()
-    assert [run.get("state") for run in api.runs] == [None, "CANCELED"]
+    assert [run.get("state") for run in api.runs] == [None, "FAILED"]
     assert room.outcome() == ""
 
 
@@ -140,10 +140,10 @@ def test_how_it_ended_is_noted(api: KubeflowApi, room: Room, state: str) -> None
     api.runs[0]["state"] = "RUNNING"
     room.turn()
     assert room.outcome() == ""
-    api.end(state, error="the train step was out of memory" if state == "FAILED" else "")
+    api.end(state, failed="train")
     room.turn()
     assert room.outcome() == state.lower()
-    assert room.trouble() == ("the train step was out of memory" if state == "FAILED" else "")
+    assert room.trouble() == ("The step train failed: its log has why." if state == "FAILED" else "")
     trained = room.runs.last_trained("visits")
     assert (trained is not None) == (state == "SUCCEEDED")
     if trained is not None:
