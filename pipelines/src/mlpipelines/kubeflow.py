@@ -10,11 +10,13 @@ import json
 import os
 import re
 import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any, get_args
@@ -207,6 +209,7 @@ def start_run(
             pipeline=file,
             arguments={
                 "reason": reason,
+                "code": _week(time.time()),
                 "freshness": mark_of(project.source, folder, uuid.uuid4().hex),  # names of runs may be alike
                 "labels": uuid.uuid4().hex if learns_from_predictions(project) else "",  # they lie in the cluster's workspace
                 "lineage": {
@@ -218,6 +221,14 @@ def start_run(
                 },
             },
         )
+
+
+def _week(at: float) -> str:
+    """Part of the key of every cached step. The cache of Kubeflow's driver has no end, and what it names is deleted from the object store one day: so a step is
+    believed within a week (UTC, from Monday), and an environment keeps artifacts for longer than that.
+    """
+    year, week, _ = datetime.fromtimestamp(at, UTC).isocalendar()
+    return f"{year}-W{week:02}"
 
 
 def _credentials() -> Any:

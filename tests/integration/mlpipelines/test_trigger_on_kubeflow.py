@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ def test_a_run_carries_its_name_and_its_reason(api: KubeflowApi, room: Room) -> 
     assert run["display_name"] == CAUSE.run_name
     assert parameters["reason"] == run["description"] == "quality: recall is below its floor"
     assert parameters["lineage"]["image"] == IMAGE
+    assert re.fullmatch(r"20\d\d-W\d\d", parameters["code"]), "what is cached is believed for a week"
     executors = run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert executors["exec-register"]["secretAsEnv"][0]["secretName"] == "registry-account"
     assert "secretAsEnv" not in executors["exec-train"]
