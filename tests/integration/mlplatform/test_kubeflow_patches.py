@@ -19,6 +19,8 @@ import binaries
 from api_client import Client
 from control_plane import ControlPlane
 from mlplatform.cluster.objects import Name, parsed
+from mlplatform.environment import read_environment
+from mlplatform.plan.values import pipelines
 from typed_platform import ROOT
 
 RELEASE = os.environ.get("MILLRACE_KUBEFLOW", "")
@@ -54,6 +56,16 @@ def test_the_patches_fit_and_leave_nothing_that_everybody_knows(tmp_path: Path, 
             for container in spec["containers"]:
                 assert "memory" in container["resources"]["limits"], Name.of(thing).shown
                 assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), Name.of(thing).shown
+
+
+@pytest.mark.parametrize(("variant", "environment"), [("in-cluster", "laptop"), ("google", "gke-prod")])
+def test_what_the_release_leaves_to_its_own_overlays_every_environment_fills_in(tmp_path: Path, variant: str, environment: str) -> None:
+    told = pipelines(read_environment(ROOT / "platform" / "environments" / f"{environment}.yaml"))
+    things = [thing for thing in rendered(tmp_path, variant) if thing["kind"] == "ConfigMap"]
+    left = {(thing["metadata"]["name"], key) for thing in things for key, text in thing["data"].items() if "$(" in text}
+    assert left == {("workflow-controller-configmap", "artifactRepository")}
+    assert left <= {(name, key) for name, settings in told.items() for key in settings}
+    assert not [text for settings in told.values() for text in settings.values() if "$(" in text]
 
 
 def test_a_namespace_for_restricted_pods_takes_all_of_them(tmp_path: Path, bare_plane: ControlPlane) -> None:
