@@ -212,12 +212,9 @@ def _pages(environment: Environment) -> list[Values]:
 def pipelines(environment: Environment) -> dict[str, dict[str, str]]:
     """What Kubeflow Pipelines is told, by ConfigMap."""
     buckets = environment.storage.buckets
-    days = environment.storage.artifact_days
     told = {
         "bucketName": buckets.artifacts if buckets else "mlpipeline",
         "defaultPipelineRoot": f"gs://{buckets.artifacts}" if buckets else "s3://mlpipeline",
-        # In a bucket its lifecycle deletes; SeaweedFS is told here.
-        "ARTIFACT_RETENTION_DAYS": "-1" if buckets else str(days),
     }
     if environment.database.kind == "cloud-sql":
         told["mysqlHost"] = mysql(environment)
