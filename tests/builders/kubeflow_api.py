@@ -47,10 +47,16 @@ class KubeflowApi:
         """
         names = {"FAILED": ["root", "exit-handler-1", failed, f"{failed}(0)", "executor"], "SUCCEEDED": []}.get(state, ["root"])
         tasks = [{"display_name": name, "state": "FAILED"} for name in names if name]
-        others = [{"display_name": "ingest", "state": "SUCCEEDED"}, {"display_name": "report", "state": "SUCCEEDED"}, {"display_name": "publish"}]
+        others = [
+            {"display_name": "ingest", "state": "SUCCEEDED"},
+            {"display_name": "report", "state": "SUCCEEDED"},
+            {"display_name": "publish"},
+        ]
         history = ["PENDING", "RUNNING", *(["CANCELING"] if state == "CANCELED" else [])]
         last = "FAILED" if state == "CANCELED" else state
-        self.runs[run].update(state=last, state_history=[{"state": each} for each in [*history, last]], run_details={"task_details": tasks + others})
+        self.runs[run].update(
+            state=last, state_history=[{"state": each} for each in [*history, last]], run_details={"task_details": tasks + others}
+        )
 
     def open_runs(self) -> list[Object]:
         """Those that go on."""
@@ -59,7 +65,12 @@ class KubeflowApi:
     def make_run(self, asked: Object) -> Object:
         with self.lock:
             created = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=len(self.runs))
-            run = {**asked, "run_id": str(uuid.uuid4()), "created_at": f"{created:%Y-%m-%dT%H:%M:%SZ}", "finished_at": "1970-01-01T00:00:00Z"}
+            run = {
+                **asked,
+                "run_id": str(uuid.uuid4()),
+                "created_at": f"{created:%Y-%m-%dT%H:%M:%SZ}",
+                "finished_at": "1970-01-01T00:00:00Z",
+            }
             self.runs.append(run)
             return run
 

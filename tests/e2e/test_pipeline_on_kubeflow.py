@@ -123,7 +123,9 @@ def ended(runs: KubeflowRuns, run: WantedRun) -> Ended:
 def pods_of(run: ClusterRun) -> list[str]:
     """The steps that ran as pods of this run: what comes from the cache has none."""
     pods = json.loads(kubectl("get", "pods", f"--selector=pipeline/runid={run.run_id}", "--output=json"))["items"]
-    arguments = [" ".join([*container.get("command", []), *container.get("args", [])]) for pod in pods for container in pod["spec"]["containers"]]
+    arguments = [
+        " ".join([*container.get("command", []), *container.get("args", [])]) for pod in pods for container in pod["spec"]["containers"]
+    ]
     return sorted(text.partition("--function_to_execute ")[2].split()[0] for text in arguments if "--function_to_execute " in text)
 
 
@@ -131,7 +133,12 @@ def inside(code: str) -> Any:
     """What a program says in JSON that runs in the steps image, with the workspace of the runs and the team's account."""
     pod = restricted_pod("millrace-e2e-looks", NAMESPACE, IMAGE, command=["/usr/bin/python3", "-c", code])
     it = pod["spec"]["containers"][0]
-    names = {"url": "MLFLOW_TRACKING_URI", "username": "MLFLOW_TRACKING_USERNAME", "password": "MLFLOW_TRACKING_PASSWORD", "workspace": "MLFLOW_WORKSPACE"}
+    names = {
+        "url": "MLFLOW_TRACKING_URI",
+        "username": "MLFLOW_TRACKING_USERNAME",
+        "password": "MLFLOW_TRACKING_PASSWORD",
+        "workspace": "MLFLOW_WORKSPACE",
+    }
     it["env"] = [{"name": name, "valueFrom": {"secretKeyRef": {"name": ACCOUNT, "key": key}}} for key, name in names.items()]
     it["resources"] = {"requests": {"cpu": "50m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}
     it["volumeMounts"].append({"name": "workspace", "mountPath": "/millrace"})
@@ -186,7 +193,9 @@ def test_rows_become_a_published_version(runs: KubeflowRuns, kubeflow: Kubeflow,
     assert runs.last_trained(MODEL) is not None
 
 
-def test_what_has_not_changed_comes_from_kubeflows_cache(project: Path, kubeflow: Kubeflow, runs: KubeflowRuns, first: WantedRun, tmp_path: Path) -> None:
+def test_what_has_not_changed_comes_from_kubeflows_cache(
+    project: Path, kubeflow: Kubeflow, runs: KubeflowRuns, first: WantedRun, tmp_path: Path
+) -> None:
     assert ended(runs, first).outcome == "succeeded"
     words = ["--host", HOST, "--namespace", NAMESPACE, "--image", IMAGE, "--registry", ACCOUNT]
     told = json.loads(millrace("submit", project, *words, "--reason", "again", "--json", workspace=tmp_path).stdout)

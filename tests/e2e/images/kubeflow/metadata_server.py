@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import logging
 import threading
-import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,6 +17,7 @@ from ml_metadata.metadata_store.pywrap.metadata_store_extension import metadata_
 from ml_metadata.proto import metadata_store_pb2, metadata_store_service_pb2
 
 _SERVICE = metadata_store_service_pb2.DESCRIPTOR.services_by_name["MetadataStoreService"]
+log = logging.getLogger("metadata")
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 _LARGEST = 100 * 1024 * 1024
 
@@ -41,8 +41,9 @@ class Store(grpc.GenericRpcHandler):  # type: ignore[misc]  # grpc ships no type
             with self._one:
                 answered, trouble, code = ask(self._store, request)
             if code:
-                logging.info("%s: %s", method, trouble.decode(errors="replace") if isinstance(trouble, bytes) else trouble)
-                context.abort(_CODES[code], trouble.decode(errors="replace") if isinstance(trouble, bytes) else trouble)
+                told = trouble.decode(errors="replace") if isinstance(trouble, bytes) else str(trouble)
+                log.info("%s: %s", method, told)
+                context.abort(_CODES[code], told)
             return bytes(answered)
 
         return grpc.unary_unary_rpc_method_handler(answer)
@@ -72,9 +73,8 @@ def main() -> None:
     server = grpc.server(ThreadPoolExecutor(8), handlers=[Store(_connection(options))], options=limits)
     server.add_insecure_port(f"[::]:{options.grpc_port}")
     server.start()
-    logging.info("answers on port %d", options.grpc_port)
-    while True:
-        time.sleep(3600)
+    log.info("answers on port %d", options.grpc_port)
+    server.wait_for_termination()
 
 
 if __name__ == "__main__":
