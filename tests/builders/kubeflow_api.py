@@ -32,6 +32,8 @@ class KubeflowApi:
         `latecomers` may go on, long after the client has given up."""
         self.latecomers = threading.Event()
         self.down = False
+        self.over_before_asked = False
+        """Whether a run that is to be ended has just ended by itself."""
         self.authorizations: list[str] = []
         """What each request showed."""
         self.port = 0
@@ -132,11 +134,19 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/apis/v2beta1/runs":
             self._run(asked)
         elif self.path.endswith(":terminate"):
-            name = self.path.rpartition("/")[2].removesuffix(":terminate")
-            self.world.end("CANCELED", next(at for at, run in enumerate(self.world.runs) if run["run_id"] == name))
-            self._say(200, {})
+            self._terminate(self.path.rpartition("/")[2].removesuffix(":terminate"))
         else:
             self._say(404, {"code": 5, "message": "Not Found", "details": []})
+
+    def _terminate(self, run_id: str) -> None:
+        at = next(at for at, run in enumerate(self.world.runs) if run["run_id"] == run_id)
+        if self.world.over_before_asked:
+            self.world.end("SUCCEEDED", at)
+        if self.world.runs[at].get("state", "PENDING") in ("PENDING", "RUNNING"):
+            self.world.end("CANCELED", at)
+            self._say(200, {})
+        else:
+            self._say(400, {"code": 3, "message": f"Invalid input error: Failed to terminate a run {run_id}. Row not found", "details": []})
 
     def _run(self, asked: Object) -> None:
         trouble = self.world.troubles.pop(0) if self.world.troubles else ""

@@ -34,6 +34,8 @@ TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105  a name
 _PAGE = 50
 _CANNOT_HELP = frozenset({400, 422})
 """Answers that stay the same however often one asks."""
+_OVER = 400
+"""So it answers to whoever wants to end what goes on no more: between looking and ending, a run may end by itself."""
 _WRAPPED, _INVALID = 500, r"InvalidInputError|Invalid input error"
 """So it answers to a pipeline that it cannot read, as if the fault were its own: only the text says whose it is."""
 _NOTHING = "Internal Server Error"
@@ -98,9 +100,15 @@ class Kubeflow:
         return self._runs(experiment, None)
 
     def terminate(self, run: ClusterRun) -> None:
-        """End a run. Raises as `create` does."""
+        """End a run. One that has ended, or that somebody is ending, stays as it is. Raises as `create` does."""
+        import kfp_server_api
+
         with self._translated():
-            self._client.runs.run_service_terminate_run(run.run_id, _request_timeout=self._seconds)
+            try:
+                self._client.runs.run_service_terminate_run(run.run_id, _request_timeout=self._seconds)
+            except kfp_server_api.ApiException as error:
+                if error.status != _OVER:
+                    raise
 
     def _runs(self, experiment: str, predicate: Mapping[str, Any] | None) -> list[ClusterRun]:
         with self._translated():

@@ -113,6 +113,15 @@ def test_a_request_that_is_carried_out_long_after_it_was_given_up_leaves_one_run
     assert room.outcome() == ""
 
 
+def test_a_surplus_run_that_ends_by_itself_before_it_is_ended_troubles_nobody(api: KubeflowApi, room: Room) -> None:
+    room.turn()
+    api.make_run({key: value for key, value in api.runs[0].items() if key not in ("run_id", "created_at", "finished_at")})
+    api.over_before_asked = True
+    room.turn()
+    assert [run.get("state") for run in api.runs] == [None, "SUCCEEDED"]
+    assert (room.outcome(), room.trouble()) == ("", "")
+
+
 def test_while_it_is_down_the_run_stays_wanted(api: KubeflowApi, room: Room) -> None:
     api.down = True
     for _ in range(3):
