@@ -28,10 +28,12 @@ class KubeflowApi:
         self.experiments: list[Object] = []
         self.runs: list[Object] = []
         self.troubles: list[str] = []
-        """`503`, `400`; `never`: the connection breaks and nothing was done; `silent`: it was done, and the answer is lost; `late`: it is done once
+        """`503`; `refused`: for what it is; `never`: the connection breaks and nothing was done; `silent`: it was done, and the answer is lost; `late`: it is done once
         `latecomers` may go on, long after the client has given up."""
         self.latecomers = threading.Event()
         self.down = False
+        self.over_before_asked = False
+        """Whether a run that is to be ended has just ended by itself."""
         self.authorizations: list[str] = []
         """What each request showed."""
         self.port = 0
@@ -41,18 +43,36 @@ class KubeflowApi:
     def host(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def end(self, state: str, run: int = 0, error: str = "") -> None:
-        """A run has come to an end."""
-        self.runs[run].update(state=state, **({"error": {"code": 2, "message": error}} if error else {}))
+    def end(self, state: str, run: int = 0, failed: str = "") -> None:
+        """A run has come to an end. One that failed has no `error`: its tasks tell, of which Argo makes several for a step (`failed`) and for what is around it.
+        One that somebody ended fails in the end, and its history tells.
+        """
+        names = {"FAILED": ["root", "exit-handler-1", failed, f"{failed}(0)", "executor"], "SUCCEEDED": []}.get(state, ["root"])
+        tasks = [{"display_name": name, "state": "FAILED"} for name in names if name]
+        others = [
+            {"display_name": "ingest", "state": "SUCCEEDED"},
+            {"display_name": "report", "state": "SUCCEEDED"},
+            {"display_name": "publish"},
+        ]
+        history = ["PENDING", "RUNNING", *(["CANCELING"] if state == "CANCELED" else [])]
+        last = "FAILED" if state == "CANCELED" else state
+        self.runs[run].update(
+            state=last, state_history=[{"state": each} for each in [*history, last]], run_details={"task_details": tasks + others}
+        )
 
     def open_runs(self) -> list[Object]:
         """Those that go on."""
-        return [run for run in self.runs if run["state"] in ("PENDING", "RUNNING")]
+        return [run for run in self.runs if run.get("state", "PENDING") in ("PENDING", "RUNNING")]
 
     def make_run(self, asked: Object) -> Object:
         with self.lock:
-            created = datetime.now(UTC) + timedelta(milliseconds=len(self.runs))
-            run = {**asked, "run_id": str(uuid.uuid4()), "created_at": created.isoformat(), "state": "PENDING"}
+            created = datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=len(self.runs))
+            run = {
+                **asked,
+                "run_id": str(uuid.uuid4()),
+                "created_at": f"{created:%Y-%m-%dT%H:%M:%SZ}",
+                "finished_at": "1970-01-01T00:00:00Z",
+            }
             self.runs.append(run)
             return run
 
@@ -95,15 +115,15 @@ class _Handler(BaseHTTPRequestHandler):
         if self.world.down:
             self._say(503, {"error": "upstream connect error"})
         elif where.path == "/apis/v2beta1/healthz":
-            self._say(200, {"multi_user": False})
+            self._say(200, {"multi_user": True, "pipeline_store": "database"})
         elif where.path == "/apis/v2beta1/experiments":
-            self._say(200, {"experiments": _chosen(self.world.experiments, asked)})
+            self._list("experiments", _chosen(self.world.experiments, asked))
         elif where.path == "/apis/v2beta1/runs":
             (place,) = asked["experiment_id"]
             of_it = [run for run in self.world.runs if run["experiment_id"] == place]
-            self._say(200, {"runs": _chosen(sorted(of_it, key=lambda run: str(run["created_at"]), reverse=True), asked)})
+            self._list("runs", _chosen(sorted(of_it, key=lambda run: str(run["created_at"]), reverse=True), asked))
         else:
-            self._say(404, {"error": "Not Found", "code": 5})
+            self._say(404, {"code": 5, "message": "Not Found", "details": []})
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or "{}")
@@ -114,18 +134,24 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/apis/v2beta1/runs":
             self._run(asked)
         elif self.path.endswith(":terminate"):
-            name = self.path.rpartition("/")[2].removesuffix(":terminate")
-            next(run for run in self.world.runs if run["run_id"] == name)["state"] = "CANCELED"
+            self._terminate(self.path.rpartition("/")[2].removesuffix(":terminate"))
+        else:
+            self._say(404, {"code": 5, "message": "Not Found", "details": []})
+
+    def _terminate(self, run_id: str) -> None:
+        at = next(at for at, run in enumerate(self.world.runs) if run["run_id"] == run_id)
+        if self.world.over_before_asked:
+            self.world.end("SUCCEEDED", at)
+        if self.world.runs[at].get("state", "PENDING") in ("PENDING", "RUNNING"):
+            self.world.end("CANCELED", at)
             self._say(200, {})
         else:
-            self._say(404, {"error": "Not Found", "code": 5})
+            self._say(400, {"code": 3, "message": f"Invalid input error: Failed to terminate a run {run_id}. Row not found", "details": []})
 
     def _run(self, asked: Object) -> None:
         trouble = self.world.troubles.pop(0) if self.world.troubles else ""
-        if trouble in ("503", "400"):
-            self._say(
-                int(trouble), {"error": "InvalidInputError: the pipeline spec is wrong" if trouble == "400" else "no healthy upstream"}
-            )
+        if trouble in ("503", "refused"):
+            self._trouble(trouble)
         elif trouble == "never":
             self.connection.close()
         elif trouble == "silent":
@@ -137,6 +163,19 @@ class _Handler(BaseHTTPRequestHandler):
             self.world.make_run(asked)
         else:
             self._say(200, self.world.make_run(asked))
+
+    def _trouble(self, trouble: str) -> None:
+        """A pipeline that it cannot read is an error of its own, by the code that it answers."""
+        if trouble == "503":  # of what stands before it
+            self._say(503, {"error": "no healthy upstream"})
+            return
+        inner = {"@type": "type.googleapis.com/google.rpc.Status", "code": 13, "message": "Internal Server Error"}
+        text = "InternalServerError: Failed to create a run due to error fetching manifest: InvalidInputError: pipeline spec is invalid"
+        self._say(500, {"code": 13, "message": f"Failed to create a new run: {text}", "details": [inner]})
+
+    def _list(self, name: str, objects: list[Object]) -> None:
+        """An empty list is left out of the answer."""
+        self._say(200, {name: objects, "total_size": len(objects)} if objects else {})
 
     def _say(self, status: int, body: Object) -> None:
         data = json.dumps(body).encode()

@@ -8,21 +8,24 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
+import time
 import uuid
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 
 from mlpipelines.errors import ConfigError, Unavailable
 from mlpipelines.freshness import learns_from_predictions, mark_of
-from mlpipelines.project import Project
+from mlpipelines.project import Project, Step
 
 OPEN = frozenset({"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"})
 """States of a run that goes on. A run that was just made has none yet, which reads as the first."""
@@ -31,6 +34,13 @@ TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105  a name
 _PAGE = 50
 _CANNOT_HELP = frozenset({400, 422})
 """Answers that stay the same however often one asks."""
+_OVER = 400
+"""So it answers to whoever wants to end what goes on no more: between looking and ending, a run may end by itself."""
+_WRAPPED, _INVALID = 500, r"InvalidInputError|Invalid input error"
+"""So it answers to a pipeline that it cannot read, as if the fault were its own: only the text says whose it is."""
+_NOTHING = "Internal Server Error"
+_WHO = frozenset({401, 403})
+"""Answers to who shows no token, or may not: an administrator mends that, and then it works."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,9 +100,15 @@ class Kubeflow:
         return self._runs(experiment, None)
 
     def terminate(self, run: ClusterRun) -> None:
-        """End a run. Raises as `create` does."""
+        """End a run. One that has ended, or that somebody is ending, stays as it is. Raises as `create` does."""
+        import kfp_server_api
+
         with self._translated():
-            self._client.runs.run_service_terminate_run(run.run_id, _request_timeout=self._seconds)
+            try:
+                self._client.runs.run_service_terminate_run(run.run_id, _request_timeout=self._seconds)
+            except kfp_server_api.ApiException as error:
+                if error.status != _OVER:
+                    raise
 
     def _runs(self, experiment: str, predicate: Mapping[str, Any] | None) -> list[ClusterRun]:
         with self._translated():
@@ -141,11 +157,17 @@ class Kubeflow:
         try:
             yield
         except kfp_server_api.ApiException as error:
-            if error.status in _CANNOT_HELP:
+            if error.status in _CANNOT_HELP or (error.status == _WRAPPED and re.search(_INVALID, error.body or "")):
                 raise ConfigError(
-                    f"{self._host} refused the pipeline ({error.status}): {error.body}. Is it Kubeflow Pipelines 2.17?"
+                    f"{self._host} refused the pipeline ({error.status}): {_said(error.body)}. Is it Kubeflow Pipelines 2.17?"
                 ) from error
-            raise Unavailable(f"{self._host} answers {error.status}: {error.body or error.reason}. Try again.") from error
+            said = _said(error.body) or error.reason
+            if error.status in _WHO:
+                raise Unavailable(
+                    f"{self._host} answers {error.status}: {said}. Whoever starts runs in a team's namespace is bound to the role millrace-runner there, and "
+                    f"shows a token: `kubectl -n NAMESPACE create token ACCOUNT --audience pipelines.kubeflow.org > FILE`, and {TOKEN_FILE}=FILE."
+                ) from error
+            raise Unavailable(f"{self._host} answers {error.status}: {said}. Try again.") from error
         except (urllib3.exceptions.HTTPError, ConnectionError, OSError) as error:
             raise Unavailable(
                 f"{self._host} does not answer: {error}. Is the port forwarded? `kubectl -n kubeflow port-forward svc/ml-pipeline-ui 8080:80`"
@@ -195,6 +217,7 @@ def start_run(
             pipeline=file,
             arguments={
                 "reason": reason,
+                "code": _week(time.time()),
                 "freshness": mark_of(project.source, folder, uuid.uuid4().hex),  # names of runs may be alike
                 "labels": uuid.uuid4().hex if learns_from_predictions(project) else "",  # they lie in the cluster's workspace
                 "lineage": {
@@ -208,12 +231,30 @@ def start_run(
         )
 
 
+def _week(at: float) -> str:
+    """Part of the key of every cached step. The cache of Kubeflow's driver has no end, and what it names is deleted from the object store one day: so a step is
+    believed within a week (UTC, from Monday), and an environment keeps artifacts for longer than that.
+    """
+    year, week, _ = datetime.fromtimestamp(at, UTC).isocalendar()
+    return f"{year}-W{week:02}"
+
+
 def _credentials() -> Any:
     """A pod's own token, where one is mounted for Kubeflow Pipelines; a multi-user installation asks for it. It is read anew for each request."""
     from kfp.client import set_volume_credentials
 
     file = os.environ.get(TOKEN_FILE)
     return set_volume_credentials.ServiceAccountTokenVolumeCredentials(path=file) if file else None
+
+
+def _said(body: Any) -> str:
+    """The innermost sentence of an answer of the API server, which wraps it several times; anything else as it is."""
+    with suppress(ValueError):
+        told = json.loads(body or "")
+        if isinstance(told, dict) and told.get("message"):
+            inner = [each["message"] for each in told.get("details", []) if each.get("message", _NOTHING) != _NOTHING]
+            return str(inner[0] if inner else told["message"])
+    return str(body or "")
 
 
 def _filter(predicate: Mapping[str, Any]) -> str:
@@ -230,8 +271,23 @@ def _run(told: Any) -> ClusterRun:
     return ClusterRun(
         run_id=str(told.run_id),
         name=str(told.display_name),
-        state=str(told.state or "RUNTIME_STATE_UNSPECIFIED"),
+        state=_state(told),
         created=told.created_at.timestamp() if told.created_at else 0.0,
         arguments=dict((told.runtime_config and told.runtime_config.parameters) or {}),
-        error=str((told.error and told.error.message) or ""),
+        error=str((told.error and told.error.message) or "") or (_failed_steps(told) if _state(told) == "FAILED" else ""),
     )
+
+
+def _state(told: Any) -> str:
+    """What somebody has ended is told as failed, in the end: that it was being ended is left in its history alone."""
+    state = str(told.state or "RUNTIME_STATE_UNSPECIFIED")
+    ended = any(each.state == "CANCELING" for each in told.state_history or [])
+    return "CANCELED" if state == "FAILED" and ended else state
+
+
+def _failed_steps(told: Any) -> str:
+    """A run that failed says nothing of why: only which of its tasks failed, those of Argo's that hold others among them. Ours are named for their steps."""
+    tasks = (told.run_details and told.run_details.task_details) or []
+    failed = {each.display_name for each in tasks if each.state == "FAILED"}
+    steps = [step for step in get_args(Step) if step in failed or f"{step}-driver" in failed]
+    return f"The step {' and the step '.join(steps)} failed: its log has why." if steps else ""

@@ -45,8 +45,9 @@ class Storage(Strict):
     """For `gcs`."""
     location: str = ""
     """Of the buckets; empty is the region."""
-    artifact_days: Annotated[int, Field(ge=1)] = 180
-    """Artifacts of steps are deleted after so many days. Models, registry and labels are kept."""
+    artifact_days: Annotated[int, Field(ge=8)] = 180
+    """Artifacts of steps are deleted after so many days, in a bucket: of the store in the cluster nobody deletes any. Models, registry and labels are kept. Runs take
+    artifacts from each other within a week."""
     version_days: Annotated[int, Field(ge=1)] = 30
     """What was overwritten or deleted can be brought back for so long."""
     claim: Quantity = "20Gi"

@@ -69,6 +69,7 @@ class Compute(Strict):
     cpu: Annotated[int, Field(ge=1)] = 200
     memory_gb: Annotated[int, Field(ge=1)] = 800
     pods: Annotated[int, Field(ge=1)] = 500
+    """That have not ended."""
 
 
 class Team(Strict):

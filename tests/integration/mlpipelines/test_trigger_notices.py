@@ -201,7 +201,7 @@ def test_a_training_starts_and_ends_although_nobody_can_be_told(  # noqa: PLR091
     now = time.time()
     starter.turn()
     outbox.deliver(channels.send, now + 1)
-    api.end("FAILED", error="out of memory")
+    api.end("FAILED", failed="train")
     starter.turn()
     outbox.deliver(channels.send, now + 1)
     assert [run.outcome for run in ledger.runs("churn")] == ["failed"]
@@ -210,7 +210,7 @@ def test_a_training_starts_and_ends_although_nobody_can_be_told(  # noqa: PLR091
     titles = [body["title"] for body in http.posted if "title" in body]
     assert sorted(titles) == ["churn: training failed", "churn: training started"]
     assert sorted(got["Subject"] for got in mail.mails) == ["churn: training failed", "churn: training started"]
-    assert any("out of memory" in str(body) for body in http.posted)
+    assert any("The step train failed" in str(body) for body in http.posted)
 
 
 def test_a_project_that_names_a_channel_which_nobody_knows_is_told_so(outbox: Outbox, channels: Channels) -> None:

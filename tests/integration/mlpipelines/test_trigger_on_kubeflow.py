@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -75,6 +76,7 @@ def test_a_run_carries_its_name_and_its_reason(api: KubeflowApi, room: Room) -> 
     assert run["display_name"] == CAUSE.run_name
     assert parameters["reason"] == run["description"] == "quality: recall is below its floor"
     assert parameters["lineage"]["image"] == IMAGE
+    assert re.fullmatch(r"20\d\d-W\d\d", parameters["code"]), "what is cached is believed for a week"
     executors = run["pipeline_spec"]["platform_spec"]["platforms"]["kubernetes"]["deploymentSpec"]["executors"]
     assert executors["exec-register"]["secretAsEnv"][0]["secretName"] == "registry-account"
     assert "secretAsEnv" not in executors["exec-train"]
@@ -107,8 +109,17 @@ def test_a_request_that_is_carried_out_long_after_it_was_given_up_leaves_one_run
         assert time.monotonic() < give_up
         time.sleep(0.05)
     room.turn()
-    assert [run["state"] for run in api.runs] == ["PENDING", "CANCELED"]
+    assert [run.get("state") for run in api.runs] == [None, "FAILED"]
     assert room.outcome() == ""
+
+
+def test_a_surplus_run_that_ends_by_itself_before_it_is_ended_troubles_nobody(api: KubeflowApi, room: Room) -> None:
+    room.turn()
+    api.make_run({key: value for key, value in api.runs[0].items() if key not in ("run_id", "created_at", "finished_at")})
+    api.over_before_asked = True
+    room.turn()
+    assert [run.get("state") for run in api.runs] == [None, "SUCCEEDED"]
+    assert (room.outcome(), room.trouble()) == ("", "")
 
 
 def test_while_it_is_down_the_run_stays_wanted(api: KubeflowApi, room: Room) -> None:
@@ -126,7 +137,7 @@ def test_while_it_is_down_the_run_stays_wanted(api: KubeflowApi, room: Room) -> 
 
 
 def test_a_pipeline_that_is_refused_ends_and_holds_nothing_back(api: KubeflowApi, room: Room) -> None:
-    api.troubles = ["400"]
+    api.troubles = ["refused"]
     room.turn()
     assert room.outcome() == REFUSED
     assert "InvalidInputError" in room.trouble()
@@ -140,10 +151,10 @@ def test_how_it_ended_is_noted(api: KubeflowApi, room: Room, state: str) -> None
     api.runs[0]["state"] = "RUNNING"
     room.turn()
     assert room.outcome() == ""
-    api.end(state, error="the train step was out of memory" if state == "FAILED" else "")
+    api.end(state, failed="train")
     room.turn()
     assert room.outcome() == state.lower()
-    assert room.trouble() == ("the train step was out of memory" if state == "FAILED" else "")
+    assert room.trouble() == ("The step train failed: its log has why." if state == "FAILED" else "")
     trained = room.runs.last_trained("visits")
     assert (trained is not None) == (state == "SUCCEEDED")
     if trained is not None:

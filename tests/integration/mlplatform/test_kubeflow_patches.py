@@ -19,6 +19,8 @@ import binaries
 from api_client import Client
 from control_plane import ControlPlane
 from mlplatform.cluster.objects import Name, parsed
+from mlplatform.environment import read_environment
+from mlplatform.plan.values import pipelines
 from typed_platform import ROOT
 
 RELEASE = os.environ.get("MILLRACE_KUBEFLOW", "")
@@ -54,6 +56,42 @@ def test_the_patches_fit_and_leave_nothing_that_everybody_knows(tmp_path: Path, 
             for container in spec["containers"]:
                 assert "memory" in container["resources"]["limits"], Name.of(thing).shown
                 assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), Name.of(thing).shown
+
+
+@pytest.mark.parametrize(("variant", "environment"), [("in-cluster", "laptop"), ("google", "gke-prod")])
+def test_what_the_release_leaves_to_its_own_overlays_every_environment_fills_in(tmp_path: Path, variant: str, environment: str) -> None:
+    told = pipelines(read_environment(ROOT / "platform" / "environments" / f"{environment}.yaml"))
+    things = [thing for thing in rendered(tmp_path, variant) if thing["kind"] == "ConfigMap"]
+    left = {(thing["metadata"]["name"], key) for thing in things for key, text in thing["data"].items() if "$(" in text}
+    assert left == {("workflow-controller-configmap", "artifactRepository")}
+    assert left <= {(name, key) for name, settings in told.items() for key in settings}
+    assert not [text for settings in told.values() for text in settings.values() if "$(" in text]
+
+
+def reached(policy: Any, labels: dict[str, str]) -> bool:
+    """Whether a policy is about pods with these labels, of the two ways in which ours choose them."""
+    chosen = policy["spec"]["podSelector"]
+    exact = chosen.get("matchLabels", {}).items() <= labels.items()
+    return exact and all(labels.get(each["key"]) in each["values"] for each in chosen.get("matchExpressions", []))
+
+
+def test_what_pods_of_teams_ask_lets_them_in(tmp_path: Path) -> None:
+    things = rendered(tmp_path, "in-cluster")
+    pods = {thing["metadata"]["name"]: thing["spec"]["template"]["metadata"]["labels"] for thing in things if thing["kind"] == "Deployment"}
+    policies = [thing for thing in things if thing["kind"] == "NetworkPolicy"]
+    assert not [each["metadata"]["name"] for each in policies if not any(reached(each, labels) for labels in pods.values())]
+    team = {"namespaceSelector": {"matchExpressions": [{"key": "millrace.dev/team", "operator": "Exists"}]}}
+    asked = {("ml-pipeline", 8887), ("ml-pipeline", 8888), ("metadata-grpc-deployment", 8080), ("seaweedfs", 8333)}
+    open_ = {
+        (name, port["port"])
+        for policy in policies
+        for rule in policy["spec"].get("ingress", [])
+        if team in rule.get("from", [])
+        for port in rule["ports"]
+        for name, labels in pods.items()
+        if reached(policy, labels)
+    }
+    assert asked <= open_
 
 
 def test_a_namespace_for_restricted_pods_takes_all_of_them(tmp_path: Path, bare_plane: ControlPlane) -> None:

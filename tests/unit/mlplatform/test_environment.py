@@ -12,6 +12,7 @@ import yaml
 from mlplatform.contradictions import unready
 from mlplatform.environment import Environment, parse_environment, read_environment
 from mlplatform.errors import ConfigError
+from mlplatform.plan.values import foundation
 from mlplatform.reference import PAGES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -161,3 +162,13 @@ def test_an_environment_does_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         laptop.name = "other"
     assert isinstance(laptop, Environment)
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+def test_pods_that_have_ended_take_nothing_from_a_team(file: Path) -> None:
+    environment = read_environment(file)
+    for team in environment.teams.values():
+        for namespace in team.namespaces:
+            quota = foundation(environment)["namespaces"][namespace]["quota"]
+            assert not [resource for resource in quota if resource.startswith("count/")], "Kubernetes counts those until they are deleted"
+            assert quota["pods"] == str(team.compute.pods)

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
+
 from gpuqueue import labels
 from mlplatform import google_names
 from mlplatform.addresses import place_of
 from mlplatform.environment import Environment
-from mlplatform.plan.credentials import databases, mysql, secret_objects
+from mlplatform.plan.credentials import STORE, databases, mysql, secret_objects
 from mlplatform.plan.registry_rights import accounts
 from mlplatform.services import Database, Deployable
 from mlplatform.teams import Team
@@ -93,7 +95,7 @@ def _team_namespaces(environment: Environment) -> Values:
         quota = {
             "requests.cpu": str(team.compute.cpu),
             "requests.memory": f"{team.compute.memory_gb}Gi",
-            "count/pods": str(team.compute.pods),
+            "pods": str(team.compute.pods),  # that have not ended: a run leaves two dozen behind for an hour
         }
         for namespace in team.namespaces:
             # Steps of pipelines are containers of others, which Kubeflow starts without the settings that restricted asks for.
@@ -210,16 +212,29 @@ def _pages(environment: Environment) -> list[Values]:
 def pipelines(environment: Environment) -> dict[str, dict[str, str]]:
     """What Kubeflow Pipelines is told, by ConfigMap."""
     buckets = environment.storage.buckets
-    days = environment.storage.artifact_days
     told = {
         "bucketName": buckets.artifacts if buckets else "mlpipeline",
         "defaultPipelineRoot": f"gs://{buckets.artifacts}" if buckets else "s3://mlpipeline",
-        # In a bucket its lifecycle deletes; SeaweedFS is told here.
-        "ARTIFACT_RETENTION_DAYS": "-1" if buckets else str(days),
     }
     if environment.database.kind == "cloud-sql":
         told["mysqlHost"] = mysql(environment)
-    return {"pipeline-install-config": told}
+    return {"pipeline-install-config": told, "workflow-controller-configmap": {"artifactRepository": _kept_logs(environment)}}
+
+
+def _kept_logs(environment: Environment) -> str:
+    """Where Argo keeps the logs of steps. The release leaves names in it that only its own overlays fill in, and knows SeaweedFS only; a pod whose log
+    cannot be kept has failed.
+    """
+    buckets = environment.storage.buckets
+    kept: Values = {
+        "keyFormat": "private-artifacts/{{workflow.namespace}}/{{workflow.name}}/"
+        "{{workflow.creationTimestamp.Y}}/{{workflow.creationTimestamp.m}}/{{workflow.creationTimestamp.d}}/{{pod.name}}"
+    }
+    if buckets:
+        return yaml.safe_dump({"archiveLogs": True, "gcs": {"bucket": buckets.artifacts, **kept}}, sort_keys=False, width=1000)
+    keys = {f"{each}KeySecret": {"name": STORE, "key": f"{each}key"} for each in ("access", "secret")}
+    store = {"endpoint": "seaweedfs.kubeflow.svc:8333", "bucket": "mlpipeline", "insecure": True, **keys, **kept}
+    return yaml.safe_dump({"archiveLogs": True, "s3": store}, sort_keys=False, width=1000)
 
 
 def image(environment: Environment, which: Deployable) -> Values:

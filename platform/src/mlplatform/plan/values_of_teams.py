@@ -12,6 +12,8 @@ from mlplatform.services import Deployable, ServedModel
 from mlplatform.teams import Lane, Role, Team
 
 ACCELERATOR = "cloud.google.com/gke-accelerator"
+WORKSPACE = "millrace-workspace"
+"""The claim that every step of a run mounts, as `mlpipelines.pipeline` compiles it."""
 _UNKNOWN_DIGEST = "sha256:" + 64 * "0"
 """Of an image that is not built yet: one can plan with it, and `unready` keeps it from being deployed."""
 
@@ -28,7 +30,7 @@ def team(environment: Environment, name: str) -> Values:
         "members": {role.value: [subject(member) for member in about.members[role]] for role in Role if about.members.get(role)},
         "queue": _queue(about),
         "runs": {"pipelineRoot": f"gs://{buckets.artifacts}" if buckets else "s3://mlpipeline", **store},
-        "claims": {} if buckets else {"models": environment.storage.claim, "predictions": environment.storage.claim},
+        "claims": {} if buckets else dict.fromkeys((WORKSPACE, "models", "predictions"), environment.storage.claim),
     }
     if environment.retraining.enabled:
         found["runs"]["starters"] = [{"name": "retraining", "namespace": home}]
