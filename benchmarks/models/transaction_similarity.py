@@ -57,7 +57,8 @@ def evaluate(workspace: Path) -> dict[str, Any]:
     best = max(losses, key=lambda loss: losses[loss].scores()["accuracy"]["value"])
     return {
         "losses": {
-            loss: {"seconds": round(ran.seconds), "status": ran.record["status"], "scores": ran.scores()} for loss, ran in losses.items()
+            loss: {"seconds": round(ran.seconds), "status": ran.record["status"], "title": ran.verdict["title"], "scores": ran.scores()}
+            for loss, ran in losses.items()
         },
         "best loss": best,
         "beside the classifier": _beside(losses[best], classifier),
