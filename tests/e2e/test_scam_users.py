@@ -13,7 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from typed_commands import millrace, run
+from mlpipelines.project_file import load_project
+from mlserving.predictions import reading
+from typed_commands import millrace, run, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 PROJECT = Path(__file__).resolve().parents[2] / "pipelines" / "projects" / "scam-users"
@@ -58,6 +60,8 @@ def test_cases_of_two_mornings_are_few_and_new_and_verdicts_on_them_are_learned_
     assert len(set(people)) == 2 * CASES
     assert morning("2025-04-11", "2025-04-12", settings, tmp_path)["files"] == 0, "asked once more, nothing is scored or delivered again"
 
+    why(delivered(tmp_path).to_pylist()[0], tmp_path)
+
     verdicts = tmp_path / "verdicts.csv"
     with verdicts.open("w", newline="") as file:
         lines = csv.writer(file)
@@ -69,3 +73,18 @@ def test_cases_of_two_mornings_are_few_and_new_and_verdicts_on_them_are_learned_
     second = run(PROJECT, *settings, workspace=tmp_path)
     assert second["status"] == "blessed", second["failure"]
     assert second["facts"]["learned"].startswith(f"{2 * CASES} predictions among them")
+
+
+def why(case: dict[str, Any], workspace: Path) -> None:
+    """What a moderator is told who asks why: each feature's part, and together with the score of a typical account they are the score of the case."""
+    features = load_project(PROJECT).features
+    logged = reading.log(workspace / "predictions", "scam-users").table(["prediction_id", *(f"feature/{name}" for name in features)])
+    (seen,) = (row for row in logged.to_pylist() if row["prediction_id"] == case["prediction_id"])
+    asked = {name: seen[f"feature/{name}"] for name in features if seen[f"feature/{name}"] is not None}
+    (workspace / "case.jsonl").write_text(json.dumps(asked))
+    with served("scam-users", workspace, workspace / "ready.json") as address:
+        words = ["--address", address, "--explain", "--json", "--file", workspace / "case.jsonl"]
+        answer = json.loads(millrace("predict", "scam-users", *words, workspace=workspace).stdout)
+    assert answer["score"] == pytest.approx(case["score"], abs=1e-5)
+    assert set(answer["explained_by"]) == set(features)
+    assert answer["base_score"] + sum(answer["attributions"]) == pytest.approx(answer["score"], abs=1e-3)
