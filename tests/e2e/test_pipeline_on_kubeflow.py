@@ -26,6 +26,7 @@ import pytest
 import yaml
 
 import typed_kubectl
+from mlpipelines import pipeline
 from mlpipelines.kubeflow import TOKEN_FILE, ClusterRun, Kubeflow
 from mlpipelines.triggers.kubeflow_runs import KubeflowRuns
 from mlpipelines.triggers.ledger import WantedRun
@@ -139,13 +140,7 @@ def inside(code: str) -> Any:
     """What a program says in JSON that runs in the steps image, with the workspace of the runs and the team's account."""
     pod = restricted_pod("millrace-e2e-looks", NAMESPACE, IMAGE, command=["/usr/bin/python3", "-c", code])
     it = pod["spec"]["containers"][0]
-    names = {
-        "url": "MLFLOW_TRACKING_URI",
-        "username": "MLFLOW_TRACKING_USERNAME",
-        "password": "MLFLOW_TRACKING_PASSWORD",
-        "workspace": "MLFLOW_WORKSPACE",
-    }
-    it["env"] = [{"name": name, "valueFrom": {"secretKeyRef": {"name": ACCOUNT, "key": key}}} for key, name in names.items()]
+    it["env"] = [{"name": name, "valueFrom": {"secretKeyRef": {"name": ACCOUNT, "key": key}}} for key, name in pipeline.ACCOUNT.items()]
     it["resources"] = {"requests": {"cpu": "50m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}
     it["volumeMounts"].append({"name": "workspace", "mountPath": "/millrace"})
     pod["spec"]["volumes"].append({"name": "workspace", "persistentVolumeClaim": {"claimName": "millrace-workspace"}})

@@ -268,13 +268,14 @@ def _spec(file: Path) -> Any:
 
 
 def _run(told: Any) -> ClusterRun:
+    state = _state(told)
     return ClusterRun(
         run_id=str(told.run_id),
         name=str(told.display_name),
-        state=_state(told),
+        state=state,
         created=told.created_at.timestamp() if told.created_at else 0.0,
         arguments=dict((told.runtime_config and told.runtime_config.parameters) or {}),
-        error=str((told.error and told.error.message) or "") or (_failed_steps(told) if _state(told) == "FAILED" else ""),
+        error=str((told.error and told.error.message) or "") or (_failed_steps(told) if state == "FAILED" else ""),
     )
 
 

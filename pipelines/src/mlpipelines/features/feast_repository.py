@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,6 +23,7 @@ from mlpipelines.features.contract import MOMENT, Feature, FeatureViews, load_vi
 from mlpipelines.ingestion.reading import read_source, window_of
 from mlpipelines.ingestion.sources import open_source
 from mlpipelines.project import ColumnType, Project
+from mlserving.workspace import write_whole
 
 CREATED = "exported_at"
 """The column with the time at which a day was written."""
@@ -69,8 +69,8 @@ def export(project: Project, project_dir: Path, output: Path, since: datetime, u
     moments = list(views.moments(since, min(until or now, now)))
     rows = sum(_write_day(project, project_dir, output / folder, moment, now) for moment in moments)
     if not store.exists():
-        _write(store, _STORE.format(name=name))
-    _write(definitions, _definitions(project, views, name=name, folder=folder, digest=digest))
+        write_whole(store, _STORE.format(name=name))
+    write_whole(definitions, _definitions(project, views, name=name, folder=folder, digest=digest))
     return Exported(definitions=definitions, days=len(moments), rows=rows)
 
 
@@ -82,14 +82,6 @@ def _write_day(project: Project, project_dir: Path, folder: Path, moment: dateti
     with written_whole(folder / f"{moment:%Y-%m-%d}.parquet", rows.schema) as writer:
         writer.write_table(rows)
     return int(rows.num_rows)
-
-
-def _write(file: Path, text: str) -> None:
-    """Whole or not at all: Feast may be reading."""
-    fresh = file.with_name(f".{file.name}.{os.getpid()}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    fresh.write_text(text, encoding="utf-8")
-    fresh.replace(file)
 
 
 def _definitions(project: Project, views: FeatureViews, *, name: str, folder: Path, digest: str) -> str:

@@ -169,13 +169,13 @@ def _write(module: ServingGraph, project: Project, classes: Sequence[str], folde
 def _signatures(module: ServingGraph, project: Project) -> dict[str, Any]:
     specs = raw_features.serving_signature(project)
     signatures = {DEFAULT_SIGNATURE: tf.function(module.predict).get_concrete_function(specs)}
-    if project.deployment.explanations is not None and module.own_explain is not None:
+    wanted, own = project.deployment.explanations is not None, module.own_explain is not None
+    if wanted and own:
         raise ConfigError(
             "The model has an explain() of its own. Leave deployment.explanations out of project.yaml, then `millrace run` again."
         )
-    if project.deployment.explanations is not None or module.own_explain is not None:
-        explain = module.own_reasons if module.own_explain is not None else module.explain
-        signatures[EXPLAIN_SIGNATURE] = tf.function(explain).get_concrete_function(specs)
+    if wanted or own:
+        signatures[EXPLAIN_SIGNATURE] = tf.function(module.own_reasons if own else module.explain).get_concrete_function(specs)
     examples, output = TASKS[project.task].examples, TASKS[project.task].output
     if TASKS[project.task].alone:
         signatures[output] = tf.function(lambda inputs: {output: module.predict(inputs)[output]}).get_concrete_function(specs)

@@ -16,7 +16,7 @@ from mlpipelines.errors import ConfigError
 from mlpipelines.training.explanations import ATTRIBUTIONS, BASE, EXPLAINED_BY, EXPLAINED_BY_LABEL
 
 Answers = dict[str, tf.Tensor]
-_WHY = (EXPLAINED_BY, ATTRIBUTIONS, EXPLAINED_BY_LABEL, BASE)
+_WHY = frozenset({EXPLAINED_BY, ATTRIBUTIONS, EXPLAINED_BY_LABEL, BASE})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +61,7 @@ def reasons(said: Any, classes: Sequence[str]) -> Answers:
     Raises:
         ConfigError: it says something else.
     """
-    if not isinstance(said, Mapping) or not {EXPLAINED_BY, ATTRIBUTIONS} <= set(said) <= {*_WHY}:
+    if not isinstance(said, Mapping) or not {EXPLAINED_BY, ATTRIBUTIONS} <= set(said) <= _WHY:
         raise ConfigError(
             f"The model's explain() must return a dict with {EXPLAINED_BY} and {ATTRIBUTIONS}, and of {EXPLAINED_BY_LABEL} and {BASE} what there is; "
             f"it returned {', '.join(map(str, said)) if isinstance(said, Mapping) else type(said).__name__}. Correct model.py, then `millrace run` again."

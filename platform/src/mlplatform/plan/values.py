@@ -28,6 +28,8 @@ PAGES = "millrace.dev/pages"
 _POLICY_SINCE = 36
 """The minor version of Kubernetes from which the API server itself sets the GPU queue's gate."""
 _PROMETHEUS = 9090
+OBJECT_STORE, _BUCKET = "seaweedfs.kubeflow.svc:8333", "mlpipeline"
+"""Where artifacts are that have no bucket at Google: the release's own store, and its bucket there."""
 _LIMITS = {"defaultRequest": {"cpu": "50m", "memory": "128Mi"}, "default": {"memory": "512Mi"}}
 METADATA = {
     "to": [{"ipBlock": {"cidr": "169.254.169.254/32"}}, {"ipBlock": {"cidr": "169.254.169.252/32"}}],
@@ -139,7 +141,7 @@ def secrets(environment: Environment, project: str) -> Values:
 
 def postgresql(environment: Environment) -> Values:
     """In the cluster."""
-    peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "mlflow"}}}, teams_peer()]
+    peers = [named("mlflow"), teams_peer()]
     if environment.monitoring.kind != "none":
         peers.append(named(MONITORING))
     return {
@@ -212,13 +214,16 @@ def _pages(environment: Environment) -> list[Values]:
 def pipelines(environment: Environment) -> dict[str, dict[str, str]]:
     """What Kubeflow Pipelines is told, by ConfigMap."""
     buckets = environment.storage.buckets
-    told = {
-        "bucketName": buckets.artifacts if buckets else "mlpipeline",
-        "defaultPipelineRoot": f"gs://{buckets.artifacts}" if buckets else "s3://mlpipeline",
-    }
+    told = {"bucketName": buckets.artifacts if buckets else _BUCKET, "defaultPipelineRoot": pipeline_root(environment)}
     if environment.database.kind == "cloud-sql":
         told["mysqlHost"] = mysql(environment)
     return {"pipeline-install-config": told, "workflow-controller-configmap": {"artifactRepository": _kept_logs(environment)}}
+
+
+def pipeline_root(environment: Environment) -> str:
+    """Below which runs keep what their steps hand on."""
+    buckets = environment.storage.buckets
+    return f"gs://{buckets.artifacts}" if buckets else f"s3://{_BUCKET}"
 
 
 def _kept_logs(environment: Environment) -> str:
@@ -233,7 +238,7 @@ def _kept_logs(environment: Environment) -> str:
     if buckets:
         return yaml.safe_dump({"archiveLogs": True, "gcs": {"bucket": buckets.artifacts, **kept}}, sort_keys=False, width=1000)
     keys = {f"{each}KeySecret": {"name": STORE, "key": f"{each}key"} for each in ("access", "secret")}
-    store = {"endpoint": "seaweedfs.kubeflow.svc:8333", "bucket": "mlpipeline", "insecure": True, **keys, **kept}
+    store = {"endpoint": OBJECT_STORE, "bucket": _BUCKET, "insecure": True, **keys, **kept}
     return yaml.safe_dump({"archiveLogs": True, "s3": store}, sort_keys=False, width=1000)
 
 

@@ -7,7 +7,7 @@ from ipaddress import ip_network
 from mlplatform.addresses import place_of
 from mlplatform.environment import Environment
 from mlplatform.plan.registry_rights import ACCOUNT_SECRET
-from mlplatform.plan.values import MONITORING, Values, entrance_peers, image, named, subject, watched
+from mlplatform.plan.values import MONITORING, OBJECT_STORE, Values, entrance_peers, image, named, pipeline_root, subject, watched
 from mlplatform.services import Deployable, ServedModel
 from mlplatform.teams import Lane, Role, Team
 
@@ -23,13 +23,13 @@ def team(environment: Environment, name: str) -> Values:
     about = environment.teams[name]
     buckets = environment.storage.buckets
     home = about.namespaces[0]
-    store = {"objectStore": "seaweedfs.kubeflow.svc:8333"} if buckets is None else {}
+    store = {"objectStore": OBJECT_STORE} if buckets is None else {}
     found: Values = {
         "team": name,
         "namespaces": list(about.namespaces),
         "members": {role.value: [subject(member) for member in about.members[role]] for role in Role if about.members.get(role)},
         "queue": _queue(about),
-        "runs": {"pipelineRoot": f"gs://{buckets.artifacts}" if buckets else "s3://mlpipeline", **store},
+        "runs": {"pipelineRoot": pipeline_root(environment), **store},
         "claims": {} if buckets else dict.fromkeys((WORKSPACE, "models", "predictions"), environment.storage.claim),
     }
     if environment.retraining.enabled:
