@@ -129,6 +129,8 @@ def test_rights_that_an_upgrade_leaves_alone_are_noted_until_they_are_caught_up_
 def test_a_registry_that_does_not_answer_is_told_and_holds_up_no_plan(bare_plane: ControlPlane, laptop: Path, served: Served) -> None:
     others = [f"--without={step.name}" for step in plan(read_environment(laptop)) if step.name not in NEEDED]
     nowhere = [str(laptop), "--registry", "http://127.0.0.1:9", *others]
+    ground = typed(bare_plane, "deploy", *nowhere, "--without=registry-rights")
+    assert ground.returncode == 0, ground.stdout + ground.stderr
     planned = typed(bare_plane, "plan", *nowhere)
     assert planned.returncode == 0, planned.stderr
     assert "not compared" in planned.stdout
