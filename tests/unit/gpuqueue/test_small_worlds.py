@@ -4,7 +4,7 @@ import pytest
 
 from gpuqueue.queue import Lane, Queue
 from gpuqueue.reconcile import SeenPod
-from small_worlds import ABSENT, ENDED, GATED, GONE, OPEN, Protocol, SmallWorlds, World
+from small_worlds import ABSENT, ENDED, GATED, GONE, IDLE, OPEN, Protocol, SmallWorlds, World
 
 pytestmark = pytest.mark.timeout(900)
 
@@ -43,15 +43,15 @@ def explored(small: SmallWorlds, quota: int, *, controllers: int = 2) -> int:
         opened = [pod for pod, history in zip(small.pods, world.pods, strict=True) if history[-1] == OPEN]
         if sum(pod.gpus for pod in opened) > quota:
             raise OverAdmission(world)
-        entered = {pod.uid for grant in world.ledger for pod in grant.pods}
+        entered = {pod.uid for grant in small.grants(world) for pod in grant.pods}
         assert entered >= {pod.uid for pod in opened}, "a gate was opened for a pod that the ledger does not name"
         if (world.pods, world.ledger) not in settled:
             settled.add((world.pods, world.ledger))
             end = small.settled(world)
-            assert not end.ledger
+            assert not small.grants(end)
             assert all(history[-1] in (ABSENT, ENDED, GONE) for history in end.pods) or _torn(small, end)
 
-    start = World(pods=((ABSENT,),) * len(small.pods), controllers=(None,) * controllers)
+    start = World(pods=((ABSENT,),) * len(small.pods), controllers=(IDLE,) * controllers)
     return small.explore(start, check)
 
 
