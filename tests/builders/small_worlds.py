@@ -10,6 +10,7 @@ There are millions of states, and each is looked up among those that were seen: 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
@@ -87,10 +88,10 @@ class SmallWorlds:
         return self._ledgers[world.ledger]
 
     def explore(self, start: World, check: Callable[[World], None]) -> int:
-        """Visit every reachable world; returns how many there are."""
-        seen, front = {start}, [start]
+        """Visit every reachable world, the nearest first, so that what goes wrong is soon found and shown in few steps; returns how many there are."""
+        seen, front = {start}, deque([start])
         while front:
-            world = front.pop()
+            world = front.popleft()
             check(world)
             for following in self.following(world):
                 if following not in seen:
