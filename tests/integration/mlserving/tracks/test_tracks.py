@@ -124,10 +124,12 @@ def test_a_gateway_that_dies_comes_back_on_the_same_ports(serving: Any) -> None:
     assert serving.page()["ready"]
 
 
-def test_status_and_history_are_tables_and_the_log_is_whole(serving: Any) -> None:
+def test_status_and_history_are_tables_and_the_log_is_whole(serving: Any, room: Room) -> None:
+    actions.start(room, WISH)
+    actions.abort(room, "demo", "to have a history")
     status = millrace("rollout", "status", "demo", workspace=serving.workspace).stdout
     assert "stable  1        100 %" in status
-    assert "1 → 7" in millrace("rollout", "history", "demo", workspace=serving.workspace).stdout
+    assert "1 → 2" in millrace("rollout", "history", "demo", workspace=serving.workspace).stdout
     assert "whole" in millrace("audit", "verify", workspace=serving.workspace).stdout
 
 
@@ -139,14 +141,13 @@ def test_a_second_supervisor_on_the_workspace_is_refused(serving: Any) -> None:
 
 
 def test_killed_the_supervisor_leaves_no_process_behind(serving: Any) -> None:
-    """The last test here: it ends what the others used."""
     pids = [*servers(serving.workspace).values()]
     serving.process.kill()
     until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), 60)
 
 
-def test_where_nobody_serves_no_rollout_begins(serving: Any, room: Room) -> None:
-    """After the one above."""
+def test_where_nobody_serves_no_rollout_begins(workspaces: Callable[[], Path]) -> None:
+    room = local_room(workspaces(), "ann")
     before = room.driver.read("demo")
     with pytest.raises(Unavailable, match="Nothing serves tracks"):
         actions.start(room, WISH)
