@@ -134,25 +134,29 @@ def api(control_plane: ControlPlane) -> Client:
 
 @pytest.fixture(scope="session")
 def fresh_name() -> Callable[[], str]:
-    """Names that no other test has: deleting what tests leave would cost more than leaving it."""
+    """Names that no other test has: deleting the namespaces that tests leave would cost more than leaving them."""
     numbers = itertools.count()
     return lambda: f"team-{next(numbers)}"
 
 
 @pytest.fixture
-def managed(api: Client, fresh_name: Callable[[], str]) -> str:
+def managed(api: Client, fresh_name: Callable[[], str]) -> Iterator[str]:
     """A namespace whose GPU pods are queued."""
-    name = fresh_name()
-    api.request("POST", "/api/v1/namespaces", make.namespace(name))
-    return name
+    yield from _with_namespace(api, make.namespace(fresh_name()))
 
 
 @pytest.fixture
-def unmanaged(api: Client, fresh_name: Callable[[], str]) -> str:
+def unmanaged(api: Client, fresh_name: Callable[[], str]) -> Iterator[str]:
     """A namespace that has not opted in."""
-    name = fresh_name()
-    api.request("POST", "/api/v1/namespaces", make.namespace(name, managed=False))
-    return name
+    yield from _with_namespace(api, make.namespace(fresh_name(), managed=False))
+
+
+def _with_namespace(api: Client, namespace: Object) -> Iterator[str]:
+    """Its name; its pods are gone afterwards, for a controller of a test to come would tell each of them first why it waits."""
+    name = namespace["metadata"]["name"]
+    api.request("POST", "/api/v1/namespaces", namespace)
+    yield name
+    api.request("DELETE", f"/api/v1/namespaces/{name}/pods?gracePeriodSeconds=0")
 
 
 def _install(plane: ControlPlane, objects: list[Object]) -> None:
