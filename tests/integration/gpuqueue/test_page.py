@@ -268,6 +268,7 @@ def test_what_people_write_is_shown_and_not_run(site: Site, team: Team, viewer: 
     assert "&lt;script&gt;alert(1)" in page
     assert "<script" not in site.get(f"/queues/{urllib.parse.quote(evil)}", viewer).text
     team.end("evil")
+    eventually("it is forgotten", lambda: "alert(1)" not in site.get(f"/queues/{team.name}", viewer).text)
 
 
 def test_probes_and_metrics_are_on_the_other_port_only(site: Site, viewer: str) -> None:
