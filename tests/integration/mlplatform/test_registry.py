@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,9 +53,18 @@ def run_script(name: str, folder: Path, port: int, **settings: str) -> subproces
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the chart's pods see of files."""
     folder = tmp_path_factory.mktemp("postgresql")
-    for name in ("admin", "passwords", "backups"):
+    for name in ("admin", "passwords"):
         (folder / name).mkdir()
     return folder
+
+
+@pytest.fixture
+def backups(place: Path) -> Iterator[Path]:
+    """The folder of backups, of which each test makes its own."""
+    folder = place / "backups"
+    folder.mkdir()
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
@@ -108,19 +118,21 @@ def names(address: str, user: str) -> list[str]:
     return sorted(model["name"] for model in found.get("registered_models", []))
 
 
-def test_what_was_backed_up_comes_back_and_what_was_there_is_kept(registry: tuple[str, Path], database: int, place: Path) -> None:
+def test_what_was_backed_up_comes_back_and_what_was_there_is_kept(
+    registry: tuple[str, Path], database: int, place: Path, backups: Path
+) -> None:
     address, admin = registry[0], f"admin:{password_of('mlflow-admin')}"
 
     def make(name: str) -> None:
         ask(f"{address}/api/2.0/mlflow/registered-models/create", json.dumps({"name": name}).encode(), user=admin, method="POST")
 
     make("backed-up")
-    (place / "backups" / ".2020-01-01T00-00-00Z").mkdir()  # of one that was killed
+    (backups / ".2020-01-01T00-00-00Z").mkdir()  # of one that was killed
     for old in ("2020-01-02T00-00-00Z", "2020-01-03T00-00-00Z"):
-        (place / "backups" / old).mkdir()
+        (backups / old).mkdir()
     done = run_script("backup", place, database, KEEP="2")
     assert done.returncode == 0, done.stderr
-    assert "2020-01-03T00-00-00Z" in (kept := sorted(path.name for path in (place / "backups").iterdir()))
+    assert "2020-01-03T00-00-00Z" in (kept := sorted(path.name for path in backups.iterdir()))
     assert len(kept) == 2
 
     make("too-late")
@@ -137,10 +149,10 @@ def test_what_was_backed_up_comes_back_and_what_was_there_is_kept(registry: tupl
     make("afterwards")  # its user owns what is there
 
 
-def test_a_dump_that_is_broken_changes_nothing(registry: tuple[str, Path], database: int, place: Path) -> None:
+def test_a_dump_that_is_broken_changes_nothing(registry: tuple[str, Path], database: int, place: Path, backups: Path) -> None:
     address, admin = registry[0], f"admin:{password_of('mlflow-admin')}"
     before = names(address, admin)
-    torn = place / "backups" / "2099-01-01T00-00-00Z"
+    torn = backups / "2099-01-01T00-00-00Z"
     torn.mkdir()
     for name in databases(ENVIRONMENT):
         (torn / f"{name}.dump").write_bytes(b"PGDMP and no more")
