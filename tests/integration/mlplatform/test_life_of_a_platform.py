@@ -24,12 +24,14 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 WITHOUT = ("--without=kubeflow-pipelines", "--without=registry-rights")
 
 
-def test_a_platform_from_nothing_to_nothing(plane: ControlPlane, laptop: Path) -> None:
+def test_a_platform_from_nothing_to_nothing_and_once_more_by_two_people(plane: ControlPlane, laptop: Path) -> None:
     before = set(things(plane))
     planned_and_deployed(plane, laptop)
     harmed_and_mended(plane, laptop)
     changed_with_its_file(plane, laptop)
     taken_away(plane, laptop, before)
+    deployed_by_two_people_and_killed(plane, laptop)
+    kept_for_its_environment_and_those_who_wait(plane, laptop)
 
 
 def planned_and_deployed(plane: ControlPlane, laptop: Path) -> None:
@@ -114,7 +116,7 @@ def taken_away(plane: ControlPlane, laptop: Path, before: set[tuple[str, str, st
     assert {name for name in left if "strangers" not in name and "search-dev" not in name} == set()
 
 
-def test_two_people_and_a_killed_deployment(plane: ControlPlane, laptop: Path) -> None:
+def deployed_by_two_people_and_killed(plane: ControlPlane, laptop: Path) -> None:
     environment = surroundings(plane.kubeconfig)
     deploy = command("deploy", str(laptop), *WITHOUT, "--take-over=5")
     for step in ("postgresql", "gpu-queue", "serving-transactions"):
@@ -133,6 +135,8 @@ def test_two_people_and_a_killed_deployment(plane: ControlPlane, laptop: Path) -
     assert last.returncode == 0, last.stdout + last.stderr
     assert typed(plane, "status", str(laptop), *WITHOUT).returncode == 0
 
+
+def kept_for_its_environment_and_those_who_wait(plane: ControlPlane, laptop: Path) -> None:
     # The cluster knows whose it is.
     other = laptop.parent / "other.yaml"
     other.write_text(laptop.read_text().replace("name: laptop", "name: other"))
