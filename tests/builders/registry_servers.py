@@ -14,6 +14,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import binaries
 import programs
 from control_plane import free_ports
@@ -35,10 +37,11 @@ def password_of(credential: str) -> str:
 @cache
 def _templates(text: str, step: str) -> list[Object]:
     environment = Environment.model_validate_json(text)
-    os.environ["HELM"] = str(binaries.paths(["helm"])["helm"])
     (source,) = [one.source for one in plan(environment) if one.name == step]
     assert isinstance(source, Chart)
-    return Renderer(root=ROOT, kubernetes=environment.versions.kubernetes, offline=True).templates(source)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HELM", str(binaries.paths(["helm"])["helm"]))
+        return Renderer(root=ROOT, kubernetes=environment.versions.kubernetes, offline=True).templates(source)
 
 
 def rendered(environment: Environment, step: str, kind: str, name: str = "") -> Any:

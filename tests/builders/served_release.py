@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 import binaries
@@ -33,10 +33,10 @@ def cluster(folder: Path) -> Iterator[Helm]:
     """The cluster that KUBECONFIG names as long as the context lasts, and `helm` in our namespace."""
     with ControlPlane(folder, controllers=True, nodes=[Node(name="node-0"), Node(name="node-1")]) as plane:
         plane.client.request("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        os.environ["KUBECONFIG"] = str(plane.kubeconfig)
         program = str(binaries.paths(["helm"])["helm"])
-        yield lambda *words: subprocess.run([program, "--namespace", NAMESPACE, *words], capture_output=True, text=True, check=False)
-        del os.environ["KUBECONFIG"]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("KUBECONFIG", str(plane.kubeconfig))
+            yield lambda *words: subprocess.run([program, "--namespace", NAMESPACE, *words], capture_output=True, text=True, check=False)
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,15 +23,16 @@ FOREIGN = {
 
 
 @pytest.fixture(scope="module")
-def api(bare_plane: ControlPlane) -> Client:
+def api(bare_plane: ControlPlane) -> Iterator[Client]:
     """Which knows the GPU queue's kind."""
-    found = binaries.paths(["helm", "kubectl"])
-    os.environ["PATH"] = os.pathsep.join([*(str(path.parent) for path in found.values()), os.environ["PATH"]])
-    for thing in rendered("laptop"):
-        if thing["kind"] == "CustomResourceDefinition":
-            bare_plane.client.apply(thing)
-    bare_plane.wait("the kind", lambda: "gpu-queue.dev" in str(bare_plane.client.request("GET", "/apis")))
-    return bare_plane.client
+    with pytest.MonkeyPatch.context() as patch:
+        for name, path in binaries.paths(["helm", "kubectl"]).items():
+            patch.setenv(name.upper(), str(path))
+        for thing in rendered("laptop"):
+            if thing["kind"] == "CustomResourceDefinition":
+                bare_plane.client.apply(thing)
+        bare_plane.wait("the kind", lambda: "gpu-queue.dev" in str(bare_plane.client.request("GET", "/apis")))
+        yield bare_plane.client
 
 
 def rendered(name: str) -> list[Any]:

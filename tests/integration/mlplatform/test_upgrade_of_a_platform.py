@@ -63,6 +63,12 @@ def controller(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) ->
         yield
 
 
+@pytest.fixture
+def at_hand(plane: ControlPlane, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The cluster is that of whoever types helm here."""
+    monkeypatch.setenv("KUBECONFIG", str(plane.kubeconfig))
+
+
 @dataclass(frozen=True)
 class Kept:
     """What an upgrade has to keep."""
@@ -86,9 +92,8 @@ def release(plane: ControlPlane) -> dict[str, str]:
     return {key.removeprefix("millrace.dev/release"): text for key, text in notes.items() if key.startswith("millrace.dev/release")}
 
 
-def rollout(plane: ControlPlane, chart: Path) -> HelmDriver:
+def rollout(chart: Path) -> HelmDriver:
     """Who writes a rollout's steps into the release of the model, with the chart that is installed."""
-    os.environ["KUBECONFIG"] = str(plane.kubeconfig)
     programs = binaries.paths(["helm", "kubectl"])
     chart = chart / "helm" / "model-serving"
     return HelmDriver(
@@ -106,11 +111,12 @@ def tracks(plane: ControlPlane) -> dict[str, Any]:
     """Versions as the release has them, with the weights that the gateways read."""
     found = plane.client.request("GET", "/api/v1/namespaces/fraud/configmaps/transactions-gateway")
     told = yaml.safe_load(found["data"]["gateway.yaml"])["models"]["transactions"]["tracks"]
-    wanted = rollout(plane, ROOT).read("transactions").tracks
+    wanted = rollout(ROOT).read("transactions").tracks
     assert {track.value: wanted[track].weight for track in wanted} == {track: each["weight"] for track, each in told.items()}
     return {track.value: (each.version, each.weight) for track, each in wanted.items()}
 
 
+@pytest.mark.usefixtures("at_hand")
 def test_the_release_before_is_upgraded_while_things_go_on_in_it(
     plane: ControlPlane, before: PreviousRelease, environment: Path, controller: None, tmp_path: Path
 ) -> None:
@@ -143,7 +149,7 @@ def things_go_on(plane: ControlPlane, before: PreviousRelease) -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine", "namespace": "fraud"}, "stringData": {"key": "value"}}
     plane.client.apply(secret)
     plane.client.apply(make.job("nightly", "fraud", parallelism=1, gpus=0))
-    driver = rollout(plane, before.root)
+    driver = rollout(before.root)
     driver.write(half_way(driver.read("transactions")))
     assert tracks(plane) == {"stable": (1, 90), "canary": (2, 10)}
 
@@ -267,7 +273,7 @@ def back_and_forth(plane: ControlPlane, before: PreviousRelease, environment: Pa
     nothing_precious_changed(plane, environment, at_first)
     assert release(plane)[""] == OURS
     # A rollout goes on from where it was.
-    driver = rollout(plane, ROOT)
+    driver = rollout(ROOT)
     desired = driver.read("transactions")
     assert desired.rollout is not None
     driver.write(desired.model_copy(update={"tracks": {Track.STABLE: Wanted(version=2, weight=100)}}))
