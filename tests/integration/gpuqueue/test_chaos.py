@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.control_plane, pytest.mark.slow, pytest.mark.timeout(9
 
 JOBS = int(os.environ.get("MILLRACE_CHAOS_JOBS", "1000"))
 KILLS = int(os.environ.get("MILLRACE_CHAOS_KILLS", "20"))
-STOP_SECONDS = float(os.environ.get("MILLRACE_CHAOS_STOP_SECONDS", "60"))
+STOP_SECONDS = float(os.environ.get("MILLRACE_CHAOS_STOP_SECONDS", "20"))
 QUOTA = 12
 QUEUES = "/apis/gpu-queue.dev/v1/gpuqueues"
 L4 = {"cloud.google.com/gke-accelerator": "nvidia-l4"}

@@ -102,8 +102,8 @@ def test_certificates_change_and_no_request_fails(webhook: Webhook, api: Client)
     webhook.ask(replicas[0])
     eventually("the gate", lambda: is_gated(api))
     bundles, shown, failures, asked = {webhook.bundle()}, set(), list[str](), 0
-    deadline = time.monotonic() + 45
-    while time.monotonic() < deadline:
+    deadline = time.monotonic() + 60
+    while (len(bundles) < 4 or len(shown) < 10) and time.monotonic() < deadline:
         try:
             assert create(api, gpus=1)
         except Refused as error:
