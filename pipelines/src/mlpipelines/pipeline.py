@@ -37,6 +37,11 @@ ACCOUNT: Mapping[str, str] = {
     "workspace": "MLFLOW_WORKSPACE",
 }
 """What a team's Secret for the registry holds, and as which environment variables MLflow's client takes it."""
+CLAIMS: Mapping[str, str] = {"": "millrace-workspace", "models": "models", "predictions": "predictions"}
+"""By folder of the workspace, the PersistentVolumeClaim that steps find there: a bucket through gcsfuse, or a shared file system. Servers read the second,
+gateways write the third; the first is the runs' own."""
+MOUNTS_BUCKETS = "gke-gcsfuse/volumes"
+"""The annotation by which GKE brings buckets into a pod; nobody reads it elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +55,7 @@ class Target:
     projects_dir: str = "/projects"
     """The folder of the projects in the image."""
     workspace: str = "/millrace"
-    """Where the workspace volume is mounted."""
-    workspace_claim: str = "millrace-workspace"
-    """The PersistentVolumeClaim (a bucket through gcsfuse, or a shared file system) behind it."""
+    """Where the workspace is mounted, of the claims in `CLAIMS`."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment variables of every step, for example MLFLOW_TRACKING_URI."""
     registry: str = ""
@@ -168,7 +171,9 @@ class ComponentFactory:
         for name, value in self._target.environment.items():
             task.set_env_variable(name, value)
         kubernetes.use_field_path_as_env(task, env_name="MILLRACE_RUN_ID", field_path="metadata.labels['pipeline/runid']")
-        kubernetes.mount_pvc(task, pvc_name=self._target.workspace_claim, mount_path=self._target.workspace)
+        kubernetes.add_pod_annotation(task, MOUNTS_BUCKETS, "true")
+        for folder, claim in CLAIMS.items():
+            kubernetes.mount_pvc(task, pvc_name=claim, mount_path=f"{self._target.workspace}/{folder}".rstrip("/"))
         if self._target.registry and (step in ASK_THE_REGISTRY or (self._project.training.reuse is not None and step in REUSE_FROM_IT)):
             kubernetes.use_secret_as_env(task, secret_name=self._target.registry, secret_key_to_env=dict(ACCOUNT))
         if step in ("ingest", "batch"):

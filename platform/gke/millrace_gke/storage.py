@@ -1,4 +1,8 @@
-"""A bucket for each purpose: encrypted by our key, versioned, closed to the public by the project's rule and not by habit."""
+"""A bucket for each purpose: encrypted by our key, closed to the public by the project's rule and not by habit, and nothing in it is lost at once.
+
+Models and workspaces are read and written as file systems, in which whole folders appear by one rename. That takes a bucket with folders
+(hierarchical namespace), which keeps no versions: what is deleted there can be brought back for a while instead. Neither can be changed afterwards.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +20,11 @@ ROLES = {
     Right.ADD: ("roles/storage.objectViewer", "roles/storage.objectCreator"),
 }
 """What a right is at Google."""
-UNDELETE_SECONDS = 7 * 24 * 3600
-"""A bucket's objects, and a deleted bucket, can be brought back for so long."""
+FOLDERS = frozenset({"models", "workspace"})
+"""Buckets with a hierarchical namespace."""
+DAY = 24 * 3600
+UNDELETE_DAYS = range(7, 91)
+"""A bucket's objects, and a deleted bucket, can be brought back for so long: what Google takes."""
 
 
 def buckets(ground: Ground, keys: Keys) -> dict[str, gcp.storage.Bucket]:
@@ -25,16 +32,15 @@ def buckets(ground: Ground, keys: Keys) -> dict[str, gcp.storage.Bucket]:
     named = ground.environment.storage.buckets
     if named is None or keys.buckets is None:
         return {}
-    return {
+    held = {
         purpose: gcp.storage.Bucket(
             purpose,
             name=name,
             location=ground.environment.storage.location or ground.cloud.region,
             uniform_bucket_level_access=True,
             public_access_prevention="enforced",
-            versioning={"enabled": True},
+            **_kept(ground, purpose),
             encryption={"default_kms_key_name": keys.buckets.key.id},
-            soft_delete_policy={"retention_duration_seconds": UNDELETE_SECONDS},
             lifecycle_rules=_lifecycle(ground, purpose),
             force_destroy=False,
             labels={**ground.labels, "purpose": purpose},
@@ -42,14 +48,30 @@ def buckets(ground: Ground, keys: Keys) -> dict[str, gcp.storage.Bucket]:
         )
         for purpose, name in named
     }
+    for namespace in (each for team in ground.environment.teams.values() for each in team.namespaces):
+        gcp.storage.Folder(
+            f"workspace/{namespace}",
+            bucket=held["workspace"].name,
+            name=f"{namespace}/",
+            opts=ground.options(held["workspace"], holds_data=True),
+        )
+    return held
+
+
+def _kept(ground: Ground, purpose: str) -> dict[str, Any]:
+    """How what is overwritten or deleted comes back."""
+    if purpose not in FOLDERS:
+        return {"versioning": {"enabled": True}, "soft_delete_policy": {"retention_duration_seconds": UNDELETE_DAYS[0] * DAY}}
+    days = min(max(ground.environment.storage.version_days, UNDELETE_DAYS[0]), UNDELETE_DAYS[-1])
+    return {"hierarchical_namespace": {"enabled": True}, "soft_delete_policy": {"retention_duration_seconds": days * DAY}}
 
 
 def _lifecycle(ground: Ground, purpose: str) -> list[dict[str, Any]]:
     storage = ground.environment.storage
-    rules: list[dict[str, Any]] = [
-        {"action": {"type": "Delete"}, "condition": {"days_since_noncurrent_time": storage.version_days, "with_state": "ARCHIVED"}},
-        {"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 7}},
-    ]
+    rules: list[dict[str, Any]] = [{"action": {"type": "AbortIncompleteMultipartUpload"}, "condition": {"age": 7}}]
+    if purpose not in FOLDERS:
+        old = {"days_since_noncurrent_time": storage.version_days, "with_state": "ARCHIVED"}
+        rules.insert(0, {"action": {"type": "Delete"}, "condition": old})
     if purpose == "artifacts":
         rules.append({"action": {"type": "Delete"}, "condition": {"age": storage.artifact_days, "with_state": "LIVE"}})
     return rules

@@ -93,6 +93,14 @@ def test_resources_of_a_step_reach_its_pod(tmp_path: Path) -> None:
     assert "accelerator" not in container(spec, "ingest")["resources"]
 
 
+def test_every_step_finds_the_workspace_the_models_and_the_predictions_each_in_its_claim(tmp_path: Path) -> None:
+    _, platform = compiled(tmp_path)
+    wanted = {"/millrace": "millrace-workspace", "/millrace/models": "models", "/millrace/predictions": "predictions"}
+    for step, pod in platform.items():
+        assert {mount["mountPath"]: mount["constant"] for mount in pod["pvcMount"]} == wanted, step
+        assert pod["podMetadata"]["annotations"] == {"gke-gcsfuse/volumes": "true"}, step
+
+
 def test_artifacts_have_types_that_the_page_can_show(tmp_path: Path) -> None:
     spec = compiled(tmp_path)[0]
     types = {
