@@ -1,5 +1,6 @@
 """The compiled pipeline on Kubeflow Pipelines itself: from rows to a published version through its drivers, launchers, object store and cache, with our
-steps as pods of a team's namespace; refused rows, runs of one name and ended runs as its API tells them.
+steps as pods of a team's namespace; refused rows, runs of one name and ended runs as its API tells them; the version served by what the platform deploys, and
+what it answered learned from.
 
 On a cluster with our platform, Kubeflow Pipelines and the registry in it (the environment `laptop`; how where nothing can be fetched, says CONTRIBUTING.md),
 a way to Kubeflow's API server, and the steps image by digest:
@@ -7,7 +8,7 @@ a way to Kubeflow's API server, and the steps image by digest:
 kubectl -n kubeflow port-forward svc/ml-pipeline 8888 &
 MILLRACE_E2E_KUBECONFIG=… MILLRACE_E2E_KUBEFLOW=http://127.0.0.1:8888 MILLRACE_E2E_STEPS_DIGEST=REPOSITORY@sha256:… pytest tests/e2e/test_pipeline_on_kubeflow.py
 
-MILLRACE_E2E_NAMESPACE is the team's, `fraud` unless it says otherwise. It is the tests' own: what the workspace there holds of the project `transactions` is
+With our images as REGISTRY/NAME:TAG too (MILLRACE_E2E_REGISTRY, MILLRACE_E2E_TAG), the version is served. MILLRACE_E2E_NAMESPACE is the team's, `fraud` unless it says otherwise. It is the tests' own: what the workspace there holds of the project `transactions` is
 removed before they begin. What they leave, stays: runs, a model of a name by chance, the workspace.
 """
 
@@ -16,6 +17,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import subprocess
 import uuid
 from collections.abc import Iterator
 from functools import partial
@@ -25,6 +27,7 @@ from typing import Any
 import pytest
 import yaml
 
+import binaries
 import typed_kubectl
 from mlpipelines import pipeline
 from mlpipelines.kubeflow import TOKEN_FILE, ClusterRun, Kubeflow
@@ -33,12 +36,15 @@ from mlpipelines.triggers.ledger import WantedRun
 from mlpipelines.triggers.projects import Projects
 from mlpipelines.triggers.starts import Ended
 from mlpipelines.workspace import Workspace
+from mlplatform.environment import parse_environment
+from mlplatform.plan import values_of_teams
 from restricted_pod import restricted_pod
 from serving_release import eventually
 from typed_commands import millrace
 from typed_platform import ROOT
 
 KUBECONFIG, HOST, IMAGE = (os.environ.get(f"MILLRACE_E2E_{name}", "") for name in ("KUBECONFIG", "KUBEFLOW", "STEPS_DIGEST"))
+REGISTRY, TAG = (os.environ.get(f"MILLRACE_E2E_{name}", "") for name in ("REGISTRY", "TAG"))
 NAMESPACE = os.environ.get("MILLRACE_E2E_NAMESPACE", "fraud")
 PROJECT, ACCOUNT, STARTER = "transactions", "registry-account", "millrace-e2e-starter"
 MODEL = f"e2e-{uuid.uuid4().hex[:8]}"
@@ -130,10 +136,13 @@ def one_of(kubeflow: Kubeflow, run_id: str) -> ClusterRun:
 def pods_of(run: ClusterRun) -> list[str]:
     """The steps that ran as pods of this run: what comes from the cache has none."""
     pods = json.loads(kubectl("get", "pods", f"--selector=pipeline/runid={run.run_id}", "--output=json"))["items"]
-    arguments = [
-        " ".join([*container.get("command", []), *container.get("args", [])]) for pod in pods for container in pod["spec"]["containers"]
-    ]
+    arguments = [told_to(pod) for pod in pods]
     return sorted(text.partition("--function_to_execute ")[2].split()[0] for text in arguments if "--function_to_execute " in text)
+
+
+def told_to(pod: Any) -> str:
+    """The command lines of a pod's containers."""
+    return " ".join(word for container in pod["spec"]["containers"] for word in [*container.get("command", []), *container.get("args", [])])
 
 
 def inside(code: str) -> Any:
@@ -142,8 +151,10 @@ def inside(code: str) -> Any:
     it = pod["spec"]["containers"][0]
     it["env"] = [{"name": name, "valueFrom": {"secretKeyRef": {"name": ACCOUNT, "key": key}}} for key, name in pipeline.ACCOUNT.items()]
     it["resources"] = {"requests": {"cpu": "50m", "memory": "512Mi"}, "limits": {"memory": "2Gi"}}
-    it["volumeMounts"].append({"name": "workspace", "mountPath": "/millrace"})
-    pod["spec"]["volumes"].append({"name": "workspace", "persistentVolumeClaim": {"claimName": "millrace-workspace"}})
+    for folder, claim in pipeline.CLAIMS.items():
+        it["volumeMounts"].append({"name": claim, "mountPath": f"/millrace/{folder}".rstrip("/")})
+        pod["spec"]["volumes"].append({"name": claim, "persistentVolumeClaim": {"claimName": claim}})
+    pod["spec"]["securityContext"]["fsGroup"] = 65532
     kubectl("apply", "--filename=-", given=pod)
     try:
         kubectl("wait", "pod/millrace-e2e-looks", "--for=jsonpath={.status.containerStatuses[0].state.terminated}", "--timeout=180s")
@@ -207,6 +218,85 @@ def test_what_has_not_changed_comes_from_kubeflows_cache(
     assert (again.state, again.error) == ("SUCCEEDED", "")
     assert not {"ingest", "statistics", "transform", "train"} & set(pods_of(again))
     assert {"validate", "evaluate", "report"} <= set(pods_of(again))
+
+
+@pytest.fixture(scope="module")
+def served(runs: KubeflowRuns, first: WantedRun, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The version as a platform serves it, with every feature logged; gone afterwards."""
+    if not (REGISTRY and TAG):
+        pytest.skip("name our images: MILLRACE_E2E_REGISTRY, MILLRACE_E2E_TAG")
+    assert ended(runs, first).outcome == "succeeded"
+    told = yaml.safe_load((ROOT / "platform" / "environments" / "laptop.yaml").read_text())
+    told["images"] = {"registry": REGISTRY, "tag": TAG}
+    features = list(yaml.safe_load((project / "project.yaml").read_text())["features"])
+    about = {
+        "team": "fraud",
+        "namespace": NAMESPACE,
+        "replicas": 1,
+        "cpu": "50m",
+        "memory": "512Mi",
+        "features": features,
+        "log_share": 1.0,
+    }
+    told["teams"]["fraud"]["namespaces"] = [NAMESPACE]
+    told["models"] = {MODEL: about | {"first_version": inside(LOOK)["champion"]}}
+    file = tmp_path_factory.mktemp("values") / "values.yaml"
+    file.write_text(yaml.safe_dump(values_of_teams.serving(parse_environment(yaml.safe_dump(told), "laptop.yaml"), MODEL)))
+    chart = ["install", MODEL, str(ROOT / "helm" / "model-serving"), f"--values={file}", "--wait", "--timeout=300s"]
+    helm(*chart)
+    try:
+        yield
+    finally:
+        helm("uninstall", MODEL, "--wait", "--timeout=60s")
+
+
+def helm(*words: str) -> str:
+    command = [str(binaries.paths(["helm"])["helm"]), f"--namespace={NAMESPACE}", *words]
+    done = subprocess.run(command, env=os.environ | {"KUBECONFIG": KUBECONFIG}, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+ASK = """
+import json, os, time, urllib.request
+def post(path, body):
+    with urllib.request.urlopen("http://MODEL.NAMESPACE.svc:8501" + path, json.dumps(body).encode(), timeout=60) as answer:
+        return answer.headers["x-prediction-id"], json.load(answer)
+rows = [
+    {"merchant": f"KIOSK {n}", "amount": 3.5 + n, "booked_at": int(time.time()) - n, "vat": "20", "team": "web", "cost_centre": "7"}
+    for n in range(40)
+]
+number, answer = post("/v1/models/MODEL:predict", {"instances": rows})
+labels = [{"prediction_id": number, "row": n, "label": told["label"]} for n, told in enumerate(answer["predictions"])]
+print(json.dumps(post("/v1/labels", {"model": "MODEL", "labels": labels})[1]))
+""".replace("MODEL", MODEL).replace("NAMESPACE", NAMESPACE)
+LOGGED = """
+import json
+from mlserving.predictions import reading
+from mlpipelines.workspace import find_workspace
+print(json.dumps(sum(batch.num_rows for batch in reading.joined(find_workspace("/millrace").predictions, "MODEL", columns=[]))))
+""".replace("MODEL", MODEL)
+
+
+def test_the_version_is_served_and_what_it_answered_is_learned_from(
+    served: None, project: Path, kubeflow: Kubeflow, runs: KubeflowRuns
+) -> None:
+    assert f"3 golden requests of {MODEL} version" in helm("test", MODEL, "--logs", "--timeout=150s")
+    assert inside(ASK) == {"stored": 40, "refused": []}
+    eventually("predictions and labels are in the log", lambda: inside(LOGGED) == 40, 120)
+    run = wanted("labels came")
+    runs.start(run)
+    assert ended(runs, run).outcome == "succeeded"
+    (cluster_run,) = kubeflow.named(PROJECT, run.name)
+    assert "ingest" in pods_of(cluster_run), "what is in the cache knows none of the labels"
+    assert "40 predictions among them, 40 labelled otherwise" in log_of(cluster_run, "ingest")
+
+
+def log_of(run: ClusterRun, step: str) -> str:
+    """What the pods of a run wrote that ran a step."""
+    pods = json.loads(kubectl("get", "pods", f"--selector=pipeline/runid={run.run_id}", "--output=json"))["items"]
+    those = [pod["metadata"]["name"] for pod in pods if f"--function_to_execute {step}" in told_to(pod)]
+    return "\n".join(kubectl("logs", name, "--container=main") for name in those)
 
 
 def test_rows_that_are_refused_end_a_run_at_the_step_that_refuses_them(

@@ -158,7 +158,9 @@ class TestWhatIsRendered:
                     assert volume["csi"]["volumeHandle"].partition(":")[0] == bucket
                     assert (f"only-dir={namespace}" in volume["mountOptions"]) == (claim == "millrace-workspace")
                     assert volume["claimRef"] == {"namespace": namespace, "name": claim}
-        assert len({volume["csi"]["volumeHandle"] for volume in volumes.values()}) == len(volumes), "the kubelet takes those of one handle for one"
+        assert len({volume["csi"]["volumeHandle"] for volume in volumes.values()}) == len(volumes), (
+            "the kubelet takes those of one handle for one"
+        )
         inside = environment.storage.buckets is None
         wanted = {"models", "predictions"} if inside else {environment.storage.buckets.models, environment.storage.buckets.predictions}
         assert mounted >= wanted
@@ -178,7 +180,9 @@ class TestWhatIsRendered:
                 assert pod["metadata"]["annotations"][MOUNTS_BUCKETS] == "true", name
                 marks = pod["metadata"]["labels"].items()
                 assert any(
-                    where == namespace and spec["podSelector"].get("matchLabels", {"": ""}).items() <= marks and METADATA in spec.get("egress", [])
+                    where == namespace
+                    and spec["podSelector"].get("matchLabels", {"": ""}).items() <= marks
+                    and METADATA in spec.get("egress", [])
                     for where, spec in policies
                 ), name
 
