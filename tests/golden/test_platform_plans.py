@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import binaries
+from mlpipelines.pipeline import CLAIMS, MOUNTS_BUCKETS
 from mlplatform.cluster.objects import Name
 from mlplatform.cluster.rendering import Renderer
 from mlplatform.environment import read_environment
@@ -19,7 +20,6 @@ from mlplatform.identities import identities
 from mlplatform.plan.order import plan
 from mlplatform.plan.steps import Step
 from mlplatform.plan.values import METADATA
-from mlpipelines.pipeline import CLAIMS, MOUNTS_BUCKETS
 from platform_plans import ENVIRONMENTS, GOLDEN, ROOT, written
 
 PROGRAMS = ["helm", "kubectl"]
