@@ -8,7 +8,7 @@ a way to Kubeflow's API server, and the steps image by digest:
 kubectl -n kubeflow port-forward svc/ml-pipeline 8888 &
 MILLRACE_E2E_KUBECONFIG=… MILLRACE_E2E_KUBEFLOW=http://127.0.0.1:8888 MILLRACE_E2E_STEPS_DIGEST=REPOSITORY@sha256:… pytest tests/e2e/test_pipeline_on_kubeflow.py
 
-With our images as REGISTRY/NAME:TAG too (MILLRACE_E2E_REGISTRY, MILLRACE_E2E_TAG), the version is served. MILLRACE_E2E_NAMESPACE is the team's, `fraud` unless it says otherwise. It is the tests' own: what the workspace there holds of the project `transactions` is
+With our images as REGISTRY/NAME:TAG too (MILLRACE_E2E_REGISTRY, MILLRACE_E2E_TAG), the version is served. MILLRACE_E2E_NAMESPACE is the team's, `fraud` unless it says otherwise, and MILLRACE_E2E_OTHER_NAMESPACE another team's, `search`. The first is the tests' own: what the workspace there holds of the project `transactions` is
 removed before they begin. What they leave, stays: runs, a model of a name by chance, the workspace.
 """
 
@@ -30,6 +30,7 @@ import yaml
 import binaries
 import typed_kubectl
 from mlpipelines import pipeline
+from mlpipelines.errors import Unavailable
 from mlpipelines.kubeflow import TOKEN_FILE, ClusterRun, Kubeflow
 from mlpipelines.triggers.kubeflow_runs import KubeflowRuns
 from mlpipelines.triggers.ledger import WantedRun
@@ -46,6 +47,7 @@ from typed_platform import ROOT
 KUBECONFIG, HOST, IMAGE = (os.environ.get(f"MILLRACE_E2E_{name}", "") for name in ("KUBECONFIG", "KUBEFLOW", "STEPS_DIGEST"))
 REGISTRY, TAG = (os.environ.get(f"MILLRACE_E2E_{name}", "") for name in ("REGISTRY", "TAG"))
 NAMESPACE = os.environ.get("MILLRACE_E2E_NAMESPACE", "fraud")
+OTHERS = os.environ.get("MILLRACE_E2E_OTHER_NAMESPACE", "search")
 PROJECT, ACCOUNT, STARTER = "transactions", "registry-account", "millrace-e2e-starter"
 MODEL = f"e2e-{uuid.uuid4().hex[:8]}"
 """Nobody's yet, so that there is no champion to beat."""
@@ -192,6 +194,13 @@ def test_who_shows_no_token_is_told_which_one(project: Path, tmp_path: Path, mon
     monkeypatch.delenv(TOKEN_FILE)
     done = millrace("submit", project, "--host", HOST, "--namespace", NAMESPACE, "--image", IMAGE, workspace=tmp_path, code=4)
     assert "create token" in done.stderr
+
+
+def test_a_team_neither_sees_nor_starts_runs_of_another(project: Path, tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="answers 403"):
+        Kubeflow(HOST, OTHERS).newest(PROJECT)
+    words = ["--host", HOST, "--namespace", OTHERS, "--image", IMAGE]
+    assert "answers 403" in millrace("submit", project, *words, workspace=tmp_path, code=4).stderr
 
 
 def test_rows_become_a_published_version(runs: KubeflowRuns, kubeflow: Kubeflow, first: WantedRun) -> None:
