@@ -24,7 +24,7 @@ from typing import Any, get_args
 import yaml
 
 from mlpipelines.errors import ConfigError, Unavailable
-from mlpipelines.freshness import learns_from_predictions, mark_of
+from mlpipelines.freshness import mark_of
 from mlpipelines.project import Project, Step
 
 OPEN = frozenset({"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"})
@@ -221,7 +221,6 @@ def start_run(
                 "reason": reason,
                 "code": _week(time.time()),
                 "freshness": mark_of(project.source, folder, uuid.uuid4().hex),  # names of runs may be alike
-                "labels": uuid.uuid4().hex if learns_from_predictions(project) else "",  # they lie in the cluster's workspace
                 "lineage": {
                     **lineage_of(folder),
                     "image": image,

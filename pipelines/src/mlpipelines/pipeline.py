@@ -17,15 +17,16 @@ from kfp import compiler, dsl, kubernetes
 
 from mlpipelines import components
 from mlpipelines.errors import ConfigError
+from mlpipelines.freshness import learns_from_predictions
 from mlpipelines.own_code import hash_code
 from mlpipelines.project import Project, Resources, Step
 from mlpipelines.project_file import to_json
 
 GPU_NODE_LABEL = "cloud.google.com/gke-accelerator"
 GPU_RESOURCE = "nvidia.com/gpu"
-ALWAYS_RUN: frozenset[Step] = frozenset({"validate", "evaluate", "register", "publish", "report", "batch"})
-"""Steps that read or change what lies outside their inputs (the last accepted data, the champion, the registry, the store):
-never from a cache."""
+ALWAYS_RUN: frozenset[Step] = frozenset({"labels", "validate", "evaluate", "register", "publish", "report", "batch"})
+"""Steps that read or change what lies outside their inputs (labels of predictions, the last accepted data, the champion, the registry,
+the store): never from a cache."""
 ASK_THE_REGISTRY: frozenset[Step] = frozenset({"evaluate", "register", "publish", "report", "batch"})
 """Steps that read or write it, and so get the team's account."""
 REUSE_FROM_IT: frozenset[Step] = frozenset({"transform", "train"})
@@ -92,7 +93,6 @@ def _pipeline(project: Project, project_dir: Path, target: Target) -> Any:
         workspace: str = target.workspace,
         code: str = "",
         freshness: str = "",
-        labels: str = "",
         since: str = "",
         until: str = "",
         accept_schema: bool = False,
@@ -102,6 +102,7 @@ def _pipeline(project: Project, project_dir: Path, target: Target) -> Any:
         common = {"project_dir": project_dir, "workspace": workspace}
         exit_task = make("report", reason=reason, **common)
         with dsl.ExitHandler(exit_task, name="from rows to model"):
+            labels = make("labels", **common).output if learns_from_predictions(project) else ""
             rows = make(
                 "ingest", code=code, project_code=hashes["ingest"], freshness=freshness, labels=labels, since=since, until=until, **common
             )
