@@ -83,7 +83,6 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = folder / "project.yaml"
     told = yaml.safe_load(file.read_text())
     told["source"]["options"] |= {"rows": ROWS, "seed": uuid.uuid4().int % 2**31}
-    told["source"]["learn_from"] = []  # else rows are read anew by each run: which predictions have labels, is known in the cluster only
     told["training"]["epochs"] = 1
     told["evaluation"] = {"metric": "accuracy", "baseline": {"kind": "majority"}}
     told["deployment"]["model"] = MODEL
@@ -188,7 +187,7 @@ def test_rows_become_a_published_version(runs: KubeflowRuns, kubeflow: Kubeflow,
     (run,) = kubeflow.named(PROJECT, first.name)
     assert (how.outcome, how.trouble) == ("succeeded", "")
     assert how.facts == {"page": kubeflow.address(run), "run_id": run.run_id}
-    assert pods_of(run) == ["evaluate", "ingest", "publish", "register", "report", "statistics", "train", "transform", "validate"]
+    assert pods_of(run) == ["evaluate", "ingest", "labels", "publish", "register", "report", "statistics", "train", "transform", "validate"]
     found = inside(LOOK)
     assert (found["saved"], found["run"]) == (True, run.run_id)
     assert runs.last_trained(MODEL) is not None
@@ -206,7 +205,7 @@ def test_what_has_not_changed_comes_from_kubeflows_cache(
     again = found()
     assert (again.state, again.error) == ("SUCCEEDED", "")
     assert not {"ingest", "statistics", "transform", "train"} & set(pods_of(again))
-    assert {"validate", "evaluate", "report"} <= set(pods_of(again))
+    assert {"labels", "validate", "evaluate", "report"} <= set(pods_of(again))
 
 
 def test_rows_that_are_refused_end_a_run_at_the_step_that_refuses_them(
