@@ -1,7 +1,7 @@
 """Volumes on a node that makes none by itself: each an empty folder that is root's, as a new disk is, which the kubelet gives to the group of the pod that
 mounts it first.
 
-`python tests/builders/node_disks.py KUBECONFIG OUR_PATH=NODES_PATH` makes those of the environment `laptop` and of Kubeflow Pipelines.
+`PYTHONPATH=tools python tests/builders/node_disks.py KUBECONFIG OUR_PATH=NODES_PATH` makes those of the environment `laptop` and of Kubeflow Pipelines.
 """
 
 from __future__ import annotations

@@ -51,6 +51,8 @@ OTHERS = os.environ.get("MILLRACE_E2E_OTHER_NAMESPACE", "search")
 PROJECT, ACCOUNT, STARTER = "transactions", "registry-account", "millrace-e2e-starter"
 MODEL = f"e2e-{uuid.uuid4().hex[:8]}"
 """Nobody's yet, so that there is no champion to beat."""
+GPU, QUOTA = "nvidia-l4", 2
+"""What the team's lane is for, and how many of it the team may have at once: as the environment `laptop` says."""
 SECONDS = 1200
 ROWS = 6000
 pytestmark = [
@@ -139,6 +141,17 @@ def pods_of(run: ClusterRun) -> list[str]:
     pods = json.loads(kubectl("get", "pods", f"--selector=pipeline/runid={run.run_id}", "--output=json"))["items"]
     arguments = [told_to(pod) for pod in pods]
     return sorted(text.partition("--function_to_execute ")[2].split()[0] for text in arguments if "--function_to_execute " in text)
+
+
+def pods_doing(run: ClusterRun, step: str) -> list[Any]:
+    """The pods of a run that do a step."""
+    pods = json.loads(kubectl("get", "pods", f"--selector=pipeline/runid={run.run_id}", "--output=json"))["items"]
+    return [pod for pod in pods if f"--function_to_execute {step} " in told_to(pod) + " "]
+
+
+def log_of(run: ClusterRun, step: str) -> str:
+    """What they wrote."""
+    return "\n".join(kubectl("logs", pod["metadata"]["name"], "--container=main") for pod in pods_doing(run, step))
 
 
 def told_to(pod: Any) -> str:
@@ -250,8 +263,8 @@ def served(runs: KubeflowRuns, first: WantedRun, project: Path, tmp_path_factory
     told["models"] = {MODEL: about | {"first_version": inside(LOOK)["champion"]}}
     file = tmp_path_factory.mktemp("values") / "values.yaml"
     file.write_text(yaml.safe_dump(values_of_teams.serving(parse_environment(yaml.safe_dump(told), "laptop.yaml"), MODEL)))
-    chart = ["install", MODEL, str(ROOT / "helm" / "model-serving"), f"--values={file}", "--wait", "--timeout=300s"]
-    helm(*chart)
+    chart, small = str(ROOT / "helm" / "model-serving"), "--set=gateway.resources.requests.cpu=20m"
+    helm("install", MODEL, chart, f"--values={file}", small, "--wait", "--timeout=300s")
     try:
         yield
     finally:
@@ -285,6 +298,13 @@ from mlpipelines.workspace import find_workspace
 print(json.dumps(sum(batch.num_rows for batch in reading.joined(find_workspace("/millrace").predictions, "MODEL", columns=[]))))
 """.replace("MODEL", MODEL)
 
+LOGGED_ALL = """
+import json
+from pathlib import Path
+import pyarrow.parquet as pq
+print(json.dumps(sum(pq.read_metadata(file).num_rows for file in Path("/millrace/predictions/log/model=MODEL").rglob("[!.]*.parquet"))))
+""".replace("MODEL", MODEL)
+
 
 def test_the_version_is_served_and_what_it_answered_is_learned_from(
     served: None, project: Path, kubeflow: Kubeflow, runs: KubeflowRuns
@@ -298,13 +318,6 @@ def test_the_version_is_served_and_what_it_answered_is_learned_from(
     (cluster_run,) = kubeflow.named(PROJECT, run.name)
     assert "ingest" in pods_of(cluster_run), "what is in the cache knows none of the labels"
     assert "40 predictions among them, 40 labelled otherwise" in log_of(cluster_run, "ingest")
-
-
-def log_of(run: ClusterRun, step: str) -> str:
-    """What the pods of a run wrote that ran a step."""
-    pods = json.loads(kubectl("get", "pods", f"--selector=pipeline/runid={run.run_id}", "--output=json"))["items"]
-    those = [pod["metadata"]["name"] for pod in pods if f"--function_to_execute {step}" in told_to(pod)]
-    return "\n".join(kubectl("logs", name, "--container=main") for name in those)
 
 
 def test_rows_that_are_refused_end_a_run_at_the_step_that_refuses_them(
@@ -332,3 +345,91 @@ def test_what_somebody_ends_is_told_as_such(kubeflow: Kubeflow, runs: KubeflowRu
     eventually("it is under way", lambda: kubeflow.named(PROJECT, run.name)[0].state == "RUNNING", 120)
     kubeflow.terminate(cluster_run)
     assert ended(runs, run).outcome == "canceled"
+
+
+EXPORT = """
+import json, sys
+from pathlib import Path
+import pyarrow as pa, pyarrow.parquet as pq
+sys.path.insert(0, "/projects/transactions")
+from generator import rows
+table = pa.Table.from_batches(rows(rows=500, seed=5)).drop_columns(["category"])
+folder = Path("/millrace/exports/MODEL")
+folder.mkdir(parents=True)
+for number in range(2):
+    pq.write_table(table.slice(250 * number, 250), folder / f"{number}.parquet")
+print(json.dumps(table.num_rows))
+""".replace("MODEL", MODEL)
+SCORED = """
+import json
+from pathlib import Path
+import pyarrow.parquet as pq
+print(json.dumps({file.name: [file.stat().st_mtime_ns, pq.read_metadata(file).num_rows] for file in Path("/millrace/scores/MODEL").glob("*.parquet")}))
+""".replace("MODEL", MODEL)
+
+
+def test_files_are_scored_once_and_logged_where_gateways_log(
+    project: Path, kubeflow: Kubeflow, runs: KubeflowRuns, first: WantedRun, tmp_path: Path
+) -> None:
+    assert ended(runs, first).outcome == "succeeded"
+    logged_before = inside(LOGGED_ALL)
+    assert inside(EXPORT) == 500
+    file = tmp_path / "batch.yaml"
+    chosen = ["--pipeline", "batch", "--image", IMAGE, "--registry", ACCOUNT, "--output", str(file)]
+    millrace("compile", project, *chosen, workspace=tmp_path)
+
+    def score(name: str) -> dict[str, list[int]]:
+        arguments = {"input": f"/millrace/exports/{MODEL}", "output": f"/millrace/scores/{MODEL}", "log_share": 1.0}
+        run = kubeflow.create(experiment=PROJECT, name=f"{MODEL} {name}", reason="", pipeline=file, arguments=arguments)
+        eventually("it has ended", lambda: not one_of(kubeflow, run.run_id).open, SECONDS)
+        ended_as = one_of(kubeflow, run.run_id)
+        assert (ended_as.state, ended_as.error) == ("SUCCEEDED", "")
+        found: dict[str, list[int]] = inside(SCORED)
+        return found
+
+    scored = score("the first")
+    assert {name: count for name, (_, count) in scored.items()} == {"0.parquet": 250, "1.parquet": 250}
+    assert inside(LOGGED_ALL) - logged_before == 500
+    assert score("once more") == scored, "no file is written again"
+    assert inside(LOGGED_ALL) - logged_before == 500
+
+
+def test_a_step_that_asks_for_a_gpu_stands_in_its_teams_line_and_says_why(
+    project: Path, kubeflow: Kubeflow, runs: KubeflowRuns, first: WantedRun, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    nodes = json.loads(kubectl("get", "nodes", "--output=json", f"--selector={pipeline.GPU_NODE_LABEL}={GPU}"))["items"]
+    if not any(int(node["status"]["allocatable"].get(pipeline.GPU_RESOURCE, 0)) >= QUOTA for node in nodes):
+        pytest.skip(f"no node has {QUOTA} GPUs and the label {pipeline.GPU_NODE_LABEL}={GPU}")
+    assert ended(runs, first).outcome == "succeeded"
+    folder = tmp_path_factory.mktemp("on-a-gpu") / PROJECT
+    shutil.copytree(project, folder)
+    told = yaml.safe_load((folder / "project.yaml").read_text())
+    told["resources"]["train"] |= {"accelerator": {"type": GPU}, "cache": False}
+    (folder / "project.yaml").write_text(yaml.safe_dump(told))
+
+    holder = restricted_pod(
+        "millrace-e2e-holds",
+        NAMESPACE,
+        IMAGE,
+        node={pipeline.GPU_NODE_LABEL: GPU},
+        command=["/usr/bin/python3", "-c", "import time; time.sleep(3600)"],
+        resources={"limits": {pipeline.GPU_RESOURCE: str(QUOTA)}, "requests": {"cpu": "10m", "memory": "32Mi"}},
+    )
+    kubectl("apply", "--filename=-", given=holder)
+    try:
+        running = "--for=jsonpath={.status.phase}=Running"
+        kubectl("wait", "pod/millrace-e2e-holds", running, "--timeout=120s")
+        run = wanted("on a GPU")
+        KubeflowRuns(kubeflow, Projects(folder.parent), IMAGE, Workspace(folder), gpu_image=IMAGE, registry=ACCOUNT).start(run)
+        (cluster_run,) = kubeflow.named(PROJECT, run.name)
+        eventually(
+            "the step knows why it waits", lambda: "quota" in str([pod["status"] for pod in pods_doing(cluster_run, "train")]), SECONDS
+        )
+        (waiting,) = pods_doing(cluster_run, "train")
+        assert waiting["spec"]["schedulingGates"]
+        assert one_of(kubeflow, cluster_run.run_id).state == "RUNNING"
+    finally:
+        kubectl("delete", "pod/millrace-e2e-holds", "--grace-period=1")
+    assert ended(runs, run).outcome == "succeeded"
+    (trained,) = pods_doing(cluster_run, "train")
+    assert (trained["metadata"]["uid"], trained["status"]["phase"]) == (waiting["metadata"]["uid"], "Succeeded")

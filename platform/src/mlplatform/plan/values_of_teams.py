@@ -117,6 +117,7 @@ def serving(environment: Environment, name: str) -> Values:
         "server": _server(environment),
         "gateway": {
             "image": image(environment, Deployable.SERVING),
+            **({"replicas": 1} if environment.stage == "development" else {}),
             "settings": {"log": {"share": model.log_share, "features": list(model.features)}},
         },
         "monitor": {"enabled": model.monitor},
