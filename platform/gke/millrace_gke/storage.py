@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pulumi
 import pulumi_gcp as gcp
 
 from millrace_gke.ground import Ground
@@ -22,6 +23,8 @@ ROLES = {
 """What a right is at Google."""
 FOLDERS = frozenset({"models", "workspace"})
 """Buckets with a hierarchical namespace."""
+MOUNTED = ("models", "predictions", "projects")
+"""Of a workspace: where steps find the two other claims, and what a trigger reads."""
 DAY = 24 * 3600
 UNDELETE_DAYS = range(7, 91)
 """A bucket's objects, and a deleted bucket, can be brought back for so long: what Google takes."""
@@ -48,14 +51,23 @@ def buckets(ground: Ground, keys: Keys) -> dict[str, gcp.storage.Bucket]:
         )
         for purpose, name in named
     }
-    for namespace in (each for team in ground.environment.teams.values() for each in team.namespaces):
-        gcp.storage.Folder(
-            f"workspace/{namespace}",
-            bucket=held["workspace"].name,
-            name=f"{namespace}/",
-            opts=ground.options(held["workspace"], holds_data=True),
-        )
+    for team in ground.environment.teams.values():
+        for namespace in team.namespaces:
+            _workspace(ground, held["workspace"], namespace)
     return held
+
+
+def _workspace(ground: Ground, bucket: gcp.storage.Bucket, namespace: str) -> None:
+    """The folder of a namespace's runs, and in it those at which something is mounted, so that nobody has to make them through the mount."""
+    above = _folder(ground, bucket, f"{namespace}/")
+    for inside in MOUNTED:
+        _folder(ground, bucket, f"{namespace}/{inside}/", above)
+
+
+def _folder(ground: Ground, bucket: gcp.storage.Bucket, name: str, *after: pulumi.Resource) -> gcp.storage.Folder:
+    return gcp.storage.Folder(
+        f"workspace/{name.rstrip('/')}", bucket=bucket.name, name=name, opts=ground.options(bucket, *after, holds_data=True)
+    )
 
 
 def _kept(ground: Ground, purpose: str) -> dict[str, Any]:
