@@ -107,6 +107,21 @@ class Runs(Closed):
     starters: list[Starter]
 
 
+class Bucket(Closed, kw_only=True):
+    """A bucket of Google's as a volume."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    folders: bool = False
+
+
+class Volumes(Closed):
+    """What runs, servers and gateways share, by the names of claims."""
+
+    claims: dict[Name, Size]
+    shared_class: str
+    buckets: dict[Name, Bucket]
+
+
 class Sources(Closed):
     """Whom the team's pods may speak with."""
 
@@ -122,7 +137,7 @@ class Team(Chart, kw_only=True):
     members: dict[Literal["viewer", "runner", "approver", "releaser"], list[Object]]
     queue: Queue
     runs: Runs
-    claims: dict[Name, Size]
+    volumes: Volumes
     network_policy: Sources
 
 

@@ -34,9 +34,10 @@ class Projects(Closed):
 
 
 class Workspace(Closed):
-    """The prediction log and the labels."""
+    """What runs keep; the prediction log and the labels."""
 
     claim: OptionalName
+    predictions: OptionalName
 
 
 class Secret(Closed):
@@ -108,6 +109,7 @@ class Values(Pods, kw_only=True):
     """All of it."""
 
     image: Image
+    annotations: dict[str, str]
     every: Annotated[int, Meta(ge=1, le=240)]
     kubeflow: Kubeflow
     projects: Projects

@@ -60,6 +60,12 @@ class KubeflowApi:
             state=last, state_history=[{"state": each} for each in [*history, last]], run_details={"task_details": tasks + others}
         )
 
+    def ending(self, seconds: float, run: int = 0) -> None:
+        """Somebody has been ending a run for so long."""
+        since = datetime.now(UTC) - timedelta(seconds=seconds)
+        told = {"update_time": f"{since:%Y-%m-%dT%H:%M:%SZ}", "state": "CANCELING"}
+        self.runs[run].update(state="CANCELING", state_history=[{"state": "RUNNING"}, told])
+
     def open_runs(self) -> list[Object]:
         """Those that go on."""
         return [run for run in self.runs if run.get("state", "PENDING") in ("PENDING", "RUNNING")]

@@ -28,6 +28,7 @@ from typing import Any
 import pytest
 
 import binaries
+import node_disks
 import served_models
 import typed_kubectl
 from mlplatform.google_names import database_user
@@ -37,13 +38,6 @@ from typed_platform import ROOT, typed_for
 
 KUBECONFIG, REGISTRY, TAG, DISKS = (os.environ.get(f"MILLRACE_E2E_{name}", "") for name in ("KUBECONFIG", "REGISTRY", "TAG", "DISKS"))
 WITHOUT = "--without=kubeflow-pipelines"
-CLAIMS = {
-    "databases": ["data-postgresql-0", "postgresql-backup"],
-    "mlflow": ["mlflow-artifacts"],
-    "fraud": ["models", "predictions"],
-    "search": ["models", "predictions"],
-    "search-dev": ["models", "predictions"],
-}
 ACCELERATOR = {"cloud.google.com/gke-accelerator": "nvidia-l4"}
 SMALL = {"requests": {"cpu": "10m", "memory": "32Mi"}}
 pytestmark = [
@@ -62,28 +56,13 @@ platform = partial(typed_for, KUBECONFIG, seconds=900)
 
 @pytest.fixture(scope="module")
 def disks() -> Iterator[Path]:
-    """An empty disk for each claim, which any account may write; gone afterwards: a database that is found keeps the passwords of its own run."""
+    """A new disk for each claim; gone afterwards: a database that is found keeps the passwords of its own run."""
     Path(DISKS.partition("=")[0]).mkdir(parents=True, exist_ok=True)
     ours = Path(tempfile.mkdtemp(prefix="run-", dir=DISKS.partition("=")[0]))
-    nodes = Path(DISKS.partition("=")[2]) / ours.name
-    named = [(namespace, claim) for namespace, claims in CLAIMS.items() for claim in claims]
-    for namespace, claim in named:
-        folder = ours / f"{namespace}-{claim}"
-        folder.mkdir()
-        folder.chmod(0o777)
-        spec = {
-            "capacity": {"storage": "50Gi"},
-            "accessModes": ["ReadWriteOnce"],
-            "hostPath": {"path": str(nodes / f"{namespace}-{claim}")},
-            "claimRef": {"namespace": namespace, "name": claim},
-        }
-        kubectl(
-            "apply",
-            "-f-",
-            given={"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": f"e2e-{namespace}-{claim}"}, "spec": spec},
-        )
+    ours.chmod(0o755)
+    made = node_disks.make(KUBECONFIG, ours, Path(DISKS.partition("=")[2]) / ours.name, node_disks.PLATFORM)
     yield ours
-    kubectl("delete", "persistentvolume", "--wait=false", *(f"e2e-{namespace}-{claim}" for namespace, claim in named))
+    kubectl("delete", "persistentvolume", "--wait=false", *made)
     shutil.rmtree(ours, ignore_errors=True)  # what pods wrote is theirs: only root can remove it
 
 

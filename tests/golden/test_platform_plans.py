@@ -6,17 +6,20 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 import binaries
+from mlpipelines.pipeline import CLAIMS, MOUNTS_BUCKETS
 from mlplatform.cluster.objects import Name
 from mlplatform.cluster.rendering import Renderer
 from mlplatform.environment import read_environment
 from mlplatform.identities import identities
 from mlplatform.plan.order import plan
 from mlplatform.plan.steps import Step
+from mlplatform.plan.values import METADATA
 from platform_plans import ENVIRONMENTS, GOLDEN, ROOT, written
 
 PROGRAMS = ["helm", "kubectl"]
@@ -54,6 +57,28 @@ def pods(things: list[tuple[Step, Any]]) -> Iterator[tuple[str, str, Any]]:
         if thing["kind"] in WORKLOADS:
             spec = thing["spec"]["jobTemplate"]["spec"] if thing["kind"] == "CronJob" else thing["spec"]
             yield Name.of(thing).shown, thing["metadata"]["namespace"], spec["template"]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Files that a pod mounts: a claim, or a bucket, and the folder in it."""
+
+    name: str
+    folder: str
+
+
+def places(pod: Any) -> Iterator[Place]:
+    """What of teams' files a pod mounts."""
+    known = {}
+    for volume in pod["spec"].get("volumes", []):
+        if "persistentVolumeClaim" in volume:
+            known[volume["name"]] = volume["persistentVolumeClaim"]["claimName"]
+        elif "csi" in volume:
+            known[volume["name"]] = volume["csi"]["volumeAttributes"]["bucketName"]
+    for container in [*pod["spec"]["containers"], *pod["spec"].get("initContainers", [])]:
+        for mount in container.get("volumeMounts", []):
+            if mount["name"] in known:
+                yield Place(known[mount["name"]], mount.get("subPath", ""))
 
 
 class TestWhatIsRendered:
@@ -114,6 +139,52 @@ class TestWhatIsRendered:
         fetched = {"kubeflow", "external-secrets"}
         wanted = {(i.namespace, i.account) for i in identities(read_environment(ENVIRONMENTS[environment_name]))}
         assert {account for account in wanted if account[0] not in fetched} <= made
+
+    def test_runs_servers_gateways_and_triggers_find_each_others_files(self, environment_name: str, things: list[tuple[Step, Any]]) -> None:
+        environment = read_environment(ENVIRONMENTS[environment_name])
+        claims = {
+            (thing["metadata"]["namespace"], thing["metadata"]["name"]): thing["spec"]
+            for _, thing in things
+            if thing["kind"] == "PersistentVolumeClaim"
+        }
+        volumes = {thing["metadata"]["name"]: thing["spec"] for _, thing in things if thing["kind"] == "PersistentVolume"}
+        mounted = {each.name for _, _, pod in pods(things) for each in places(pod)}
+        for namespace in (each for team in environment.teams.values() for each in team.namespaces):
+            for claim in CLAIMS.values():
+                assert (namespace, claim) in claims, "steps of the pipeline mount it"
+                if environment.storage.buckets is not None:
+                    volume = volumes[claims[namespace, claim]["volumeName"]]
+                    bucket = dict(environment.storage.buckets)[claim.removeprefix("millrace-")]
+                    assert volume["csi"]["volumeHandle"].partition(":")[0] == bucket
+                    assert (f"only-dir={namespace}" in volume["mountOptions"]) == (claim == "millrace-workspace")
+                    assert volume["claimRef"] == {"namespace": namespace, "name": claim}
+        assert len({volume["csi"]["volumeHandle"] for volume in volumes.values()}) == len(volumes), (
+            "the kubelet takes those of one handle for one"
+        )
+        inside = environment.storage.buckets is None
+        wanted = {"models", "predictions"} if inside else {environment.storage.buckets.models, environment.storage.buckets.predictions}
+        assert mounted >= wanted
+        assert {each.folder for _, _, pod in pods(things) for each in places(pod) if each.name in wanted} == {""}
+
+    def test_a_pod_that_mounts_a_bucket_has_the_annotation_and_reaches_the_metadata_server(self, things: list[tuple[Step, Any]]) -> None:
+        buckets = {
+            (thing["metadata"]["namespace"], thing["metadata"]["name"])
+            for _, thing in things
+            if thing["kind"] == "PersistentVolumeClaim" and thing["spec"].get("volumeName")
+        }
+        policies = [(thing["metadata"]["namespace"], thing["spec"]) for _, thing in things if thing["kind"] == "NetworkPolicy"]
+        for name, namespace, pod in pods(things):
+            volumes = pod["spec"].get("volumes", [])
+            claimed = {(namespace, volume["persistentVolumeClaim"]["claimName"]) for volume in volumes if "persistentVolumeClaim" in volume}
+            if claimed & buckets or any("csi" in volume for volume in volumes):
+                assert pod["metadata"]["annotations"][MOUNTS_BUCKETS] == "true", name
+                marks = pod["metadata"]["labels"].items()
+                assert any(
+                    where == namespace
+                    and spec["podSelector"].get("matchLabels", {"": ""}).items() <= marks
+                    and METADATA in spec.get("egress", [])
+                    for where, spec in policies
+                ), name
 
     def test_quotas_are_those_of_the_environment(self, environment_name: str, things: list[tuple[Step, Any]]) -> None:
         queues = {thing["metadata"]["name"]: thing["spec"] for _, thing in things if thing["kind"] == "GpuQueue"}

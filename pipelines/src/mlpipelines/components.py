@@ -15,6 +15,16 @@ from kfp import dsl
 from mlpipelines.kfp_artifacts import DataSchema, DataStatistics
 
 
+def labels(project: str, project_dir: str, workspace: str) -> str:
+    """Mark which labels of the model's predictions are known, by a text that changes with them: `ingest` then reads rows anew."""
+    from mlpipelines.inside import step
+
+    with step("labels", project=project, project_dir=project_dir, workspace=workspace) as at:
+        from mlpipelines.freshness import mark_of_labels
+
+        return mark_of_labels(at.project, at.workspace.predictions)
+
+
 def ingest(
     project: str,
     project_dir: str,

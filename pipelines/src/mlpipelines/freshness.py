@@ -1,7 +1,7 @@
 """Whether the rows behind a source may have changed: a cheap mark that is part of `ingest`'s cache key.
 
 For files it is their names, sizes and times; a database cannot be asked cheaply, so each run reads it anew. Labels of predictions, which may become
-rows too, have a mark of their own: a label is no new data, and what it starts is said by other signals.
+rows too, have a mark of their own, which the step `labels` makes where the run is: a label is no new data, and what it starts is said by other signals.
 """
 
 from __future__ import annotations

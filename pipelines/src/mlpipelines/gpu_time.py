@@ -50,7 +50,7 @@ def metered(notes: Path, gpus: int, *, every: float = RENEWED_SECONDS) -> Iterat
 
 def gpu_seconds(workspace: Workspace, project: str, run_id: str) -> float | None:
     """GPUs times seconds that the run's steps held them; None where the workspace is not to be seen from here."""
-    if not workspace.root.is_dir():
+    if not workspace.projects.is_dir():
         return None
     notes = [read_json(file) for file in (workspace.project(project).gpu_time / run_id).glob("[!.]*.json")]
     return float(sum(note["gpus"] * (note["until"] - note["from"]) for note in notes))

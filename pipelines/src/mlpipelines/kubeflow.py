@@ -24,11 +24,13 @@ from typing import Any, get_args
 import yaml
 
 from mlpipelines.errors import ConfigError, Unavailable
-from mlpipelines.freshness import learns_from_predictions, mark_of
+from mlpipelines.freshness import mark_of
 from mlpipelines.project import Project, Step
 
 OPEN = frozenset({"RUNTIME_STATE_UNSPECIFIED", "PENDING", "RUNNING", "CANCELING", "PAUSED"})
 """States of a run that goes on. A run that was just made has none yet, which reads as the first."""
+ENDING_SECONDS = 3600.0
+"""A run that has been ended for so long has ended: Argo kills its pods within a minute. What Kubeflow never hears the end of is one whose Workflow somebody deleted."""
 TOKEN_FILE = "KF_PIPELINES_SA_TOKEN_PATH"  # noqa: S105  a name
 """The environment variable by which Kubeflow's own client finds a pod's token."""
 _PAGE = 50
@@ -219,7 +221,6 @@ def start_run(
                 "reason": reason,
                 "code": _week(time.time()),
                 "freshness": mark_of(project.source, folder, uuid.uuid4().hex),  # names of runs may be alike
-                "labels": uuid.uuid4().hex if learns_from_predictions(project) else "",  # they lie in the cluster's workspace
                 "lineage": {
                     **lineage_of(folder),
                     "image": image,
@@ -282,8 +283,9 @@ def _run(told: Any) -> ClusterRun:
 def _state(told: Any) -> str:
     """What somebody has ended is told as failed, in the end: that it was being ended is left in its history alone."""
     state = str(told.state or "RUNTIME_STATE_UNSPECIFIED")
-    ended = any(each.state == "CANCELING" for each in told.state_history or [])
-    return "CANCELED" if state == "FAILED" and ended else state
+    ending = [each.update_time for each in told.state_history or [] if each.state == "CANCELING"]
+    over = any(at and time.time() - at.timestamp() > ENDING_SECONDS for at in ending)
+    return "CANCELED" if ending and (state == "FAILED" or (state == "CANCELING" and over)) else state
 
 
 def _failed_steps(told: Any) -> str:

@@ -17,15 +17,16 @@ from kfp import compiler, dsl, kubernetes
 
 from mlpipelines import components
 from mlpipelines.errors import ConfigError
+from mlpipelines.freshness import learns_from_predictions
 from mlpipelines.own_code import hash_code
 from mlpipelines.project import Project, Resources, Step
 from mlpipelines.project_file import to_json
 
 GPU_NODE_LABEL = "cloud.google.com/gke-accelerator"
 GPU_RESOURCE = "nvidia.com/gpu"
-ALWAYS_RUN: frozenset[Step] = frozenset({"validate", "evaluate", "register", "publish", "report", "batch"})
-"""Steps that read or change what lies outside their inputs (the last accepted data, the champion, the registry, the store):
-never from a cache."""
+ALWAYS_RUN: frozenset[Step] = frozenset({"labels", "validate", "evaluate", "register", "publish", "report", "batch"})
+"""Steps that read or change what lies outside their inputs (labels of predictions, the last accepted data, the champion, the registry,
+the store): never from a cache."""
 ASK_THE_REGISTRY: frozenset[Step] = frozenset({"evaluate", "register", "publish", "report", "batch"})
 """Steps that read or write it, and so get the team's account."""
 REUSE_FROM_IT: frozenset[Step] = frozenset({"transform", "train"})
@@ -37,6 +38,11 @@ ACCOUNT: Mapping[str, str] = {
     "workspace": "MLFLOW_WORKSPACE",
 }
 """What a team's Secret for the registry holds, and as which environment variables MLflow's client takes it."""
+CLAIMS: Mapping[str, str] = {"": "millrace-workspace", "models": "models", "predictions": "predictions"}
+"""By folder of the workspace, the PersistentVolumeClaim that steps find there: a bucket through gcsfuse, or a shared file system. Servers read the second,
+gateways write the third; the first is the runs' own."""
+MOUNTS_BUCKETS = "gke-gcsfuse/volumes"
+"""The annotation by which GKE brings buckets into a pod; nobody reads it elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,9 +56,7 @@ class Target:
     projects_dir: str = "/projects"
     """The folder of the projects in the image."""
     workspace: str = "/millrace"
-    """Where the workspace volume is mounted."""
-    workspace_claim: str = "millrace-workspace"
-    """The PersistentVolumeClaim (a bucket through gcsfuse, or a shared file system) behind it."""
+    """Where the workspace is mounted, of the claims in `CLAIMS`."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment variables of every step, for example MLFLOW_TRACKING_URI."""
     registry: str = ""
@@ -89,7 +93,6 @@ def _pipeline(project: Project, project_dir: Path, target: Target) -> Any:
         workspace: str = target.workspace,
         code: str = "",
         freshness: str = "",
-        labels: str = "",
         since: str = "",
         until: str = "",
         accept_schema: bool = False,
@@ -99,6 +102,7 @@ def _pipeline(project: Project, project_dir: Path, target: Target) -> Any:
         common = {"project_dir": project_dir, "workspace": workspace}
         exit_task = make("report", reason=reason, **common)
         with dsl.ExitHandler(exit_task, name="from rows to model"):
+            labels = make("labels", **common).output if learns_from_predictions(project) else ""
             rows = make(
                 "ingest", code=code, project_code=hashes["ingest"], freshness=freshness, labels=labels, since=since, until=until, **common
             )
@@ -168,7 +172,9 @@ class ComponentFactory:
         for name, value in self._target.environment.items():
             task.set_env_variable(name, value)
         kubernetes.use_field_path_as_env(task, env_name="MILLRACE_RUN_ID", field_path="metadata.labels['pipeline/runid']")
-        kubernetes.mount_pvc(task, pvc_name=self._target.workspace_claim, mount_path=self._target.workspace)
+        kubernetes.add_pod_annotation(task, MOUNTS_BUCKETS, "true")
+        for folder, claim in CLAIMS.items():
+            kubernetes.mount_pvc(task, pvc_name=claim, mount_path=f"{self._target.workspace}/{folder}".rstrip("/"))
         if self._target.registry and (step in ASK_THE_REGISTRY or (self._project.training.reuse is not None and step in REUSE_FROM_IT)):
             kubernetes.use_secret_as_env(task, secret_name=self._target.registry, secret_key_to_env=dict(ACCOUNT))
         if step in ("ingest", "batch"):

@@ -16,10 +16,10 @@ from mlserving.review.settings import ReviewSettings
 from mlserving.rollout.plan import Approval, Plan
 
 NAME = r"^[a-z][a-z0-9]*(-[a-z0-9]+)*$"
-STEPS = ("ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish", "report")
+STEPS = ("labels", "ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish", "report")
 
 ColumnType = Literal["string", "integer", "float", "timestamp", "bytes", "[string]", "[integer]", "[float]"]
-Step = Literal["ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish", "report", "batch"]
+Step = Literal["labels", "ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish", "report", "batch"]
 
 
 class Section(BaseModel):
@@ -325,7 +325,7 @@ class Resources(Section):
     retries: int = Field(default=0, ge=0)
     timeout_minutes: int | None = Field(default=None, gt=0)
     cache: bool = True
-    """Reuse the last result for the same inputs. `validate`, `evaluate`, `register`, `publish`, `report` and `batch` always run."""
+    """Reuse the last result for the same inputs. `labels`, `validate`, `evaluate`, `register`, `publish`, `report` and `batch` always run."""
 
 
 class Beam(Section):
@@ -482,7 +482,7 @@ class Project(Section):
     monitor: Monitor = Monitor()
     review: ReviewSettings = ReviewSettings()
     resources: dict[Step, Resources] = {}
-    """By step."""
+    """By step. `labels`, which only looks at files, asks for 100m and 512Mi unless its entry says otherwise."""
     schedule: Schedule | None = None
     retraining: Retraining = Retraining()
     notifications: Notifications = Notifications()
@@ -599,8 +599,10 @@ class Project(Section):
         return self.deployment.model or self.name
 
     def resources_of(self, step: Step) -> Resources:
-        """What `step` asks for: its own entry, or the defaults."""
-        return self.resources.get(step, Resources())
+        """What `step` asks for: its own entry, and the defaults for what that does not say."""
+        asked = self.resources.get(step, Resources())
+        little = _LITTLE if step == "labels" else {}
+        return asked.model_copy(update={name: value for name, value in little.items() if name not in asked.model_fields_set})
 
     def scoped(self, step: Step) -> Project:
         """The project with every section that cannot change `step`'s outcome put back to its default."""
@@ -609,7 +611,7 @@ class Project(Section):
         }
         if "source" not in _SECTIONS_READ[step]:
             neutral["source"] = _ALREADY_READ
-        if step == "ingest" and self.source.learn_from:  # whose predictions
+        if step in ("labels", "ingest") and self.source.learn_from:  # whose predictions
             neutral["deployment"] = Deployment(model=self.deployment.model)
         if step == "train":  # what the exported model can be asked, and how many cases people look at
             neutral["deployment"] = Deployment(
@@ -629,6 +631,7 @@ _COMPARABLE: dict[str, type | tuple[type, ...]] = {"string": str, "float": (int,
 
 _SECTIONS_READ: dict[str, tuple[str, ...]] = {
     "batch": ("source", "beam", "evaluation", "deployment"),
+    "labels": ("source",),
     "ingest": ("source", "split"),
     "statistics": (),
     "validate": ("validation", "schema_file"),
@@ -655,4 +658,6 @@ _OPTIONAL_SECTIONS = (
     "schema_file",
 )
 
+_LITTLE = {"cpu": "100m", "memory": "512Mi"}
+"""For a step that reads no rows."""
 _ALREADY_READ = Source(kind="parquet", path="(read by ingest)")

@@ -22,7 +22,7 @@ from types import FrameType
 from typing import Any
 
 from mlpipelines.errors import ConfigError, Conflict, Rejected
-from mlpipelines.freshness import mark_of, mark_of_files, mark_of_labels
+from mlpipelines.freshness import mark_of, mark_of_files
 from mlpipelines.localrun import PLAN
 from mlpipelines.lock import only_run
 from mlpipelines.moments import moments
@@ -108,7 +108,6 @@ def _plan(request: RunRequest, run_id: str) -> dict[str, Any]:
             "workspace": str(request.workspace.root),
             "code": code,
             "freshness": mark_of(request.project.source, project_dir, run_id),
-            "labels": mark_of_labels(request.project, request.workspace.predictions),
             "since": request.since,
             "until": request.until,
             "accept_schema": request.accept_schema,

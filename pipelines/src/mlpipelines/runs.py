@@ -102,7 +102,9 @@ def _with_reused(found: dict[str, dict[str, Any]]) -> list[str]:
     for name in PIPELINE_STEPS[: max(begun, default=0)]:
         if not found.get(name, {}).get("status"):
             found.setdefault(name, {})["status"] = "reused"
-    extra = [name for name, facts in found.items() if name not in PIPELINE_STEPS and facts.get("status") == "failed"]  # compile, report
+    extra = [
+        name for name, facts in found.items() if name not in PIPELINE_STEPS and facts.get("status") == "failed"
+    ]  # labels, compile, report
     return [*PIPELINE_STEPS, *extra]
 
 

@@ -5,7 +5,8 @@ for each is start a Python that imports TensorFlow, Beam and MLflow again, six t
 hands its steps to `multiprocessing`'s fork server instead, which imports them once, while the rows are still being read.
 Nothing is shared but what was imported: no session, no device, no Beam pipeline exists before the fork.
 
-Where processes cannot safely be forked (not Linux), and for `COLD` steps, a fresh Python is started.
+Where processes cannot safely be forked (not Linux), and for `COLD` steps, a fresh Python is started. A `LIGHT` step would be over before that is there:
+it is a fork of the process that runs the pipeline.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import forkserver
+from multiprocessing.context import ForkContext, ForkServerContext
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from mlpipelines.progress import RUN_DIR
 
 COLD = ("ingest",)
 """Steps that run while the libraries are being imported, and need none of them."""
+LIGHT = ("labels",)
+"""Steps before those that do no more than look at files."""
 _FUNCTION = "--function_to_execute"
 _SCRIPT, _SOURCE, _ARGUMENTS = 2, 3, 4
 """Where a component's command (`sh -ec SCRIPT SOURCE ARGUMENTS…`) has them."""
@@ -46,8 +50,8 @@ class StepProcesses:
     def __init__(self) -> None:
         self._forks = sys.platform == "linux"
         if self._forks:
-            self._context = multiprocessing.get_context("forkserver")
-            self._context.set_forkserver_preload(["mlpipelines.preloaded"])
+            self._server = multiprocessing.get_context("forkserver")
+            self._server.set_forkserver_preload(["mlpipelines.preloaded"])
             forkserver.ensure_running()
 
     def run(self, command: Sequence[str]) -> int:
@@ -56,18 +60,21 @@ class StepProcesses:
         Output goes where this process's output goes.
         """
         step = command[command.index(_FUNCTION) + 1]
-        return self._forked(command) if self._forks and step not in COLD else _fresh(command)
+        if not self._forks or step in COLD:
+            return _fresh(command)
+        return _forked(command, multiprocessing.get_context("fork") if step in LIGHT else self._server)
 
     def close(self) -> None:
         """End the process that was forked from, and wait until it is gone."""
         if self._forks:
             forkserver._forkserver._stop()  # type: ignore[attr-defined]  # noqa: SLF001  # there is no public way to wait for it
 
-    def _forked(self, command: Sequence[str]) -> int:
-        process = self._context.Process(target=_execute, args=(command[_SOURCE], list(command[_ARGUMENTS:])), name="step")
-        process.start()
-        process.join()
-        return process.exitcode if process.exitcode is not None else 1
+
+def _forked(command: Sequence[str], context: ForkContext | ForkServerContext) -> int:
+    process = context.Process(target=_execute, args=(command[_SOURCE], list(command[_ARGUMENTS:])), name="step")
+    process.start()
+    process.join()
+    return process.exitcode if process.exitcode is not None else 1
 
 
 def _fresh(command: Sequence[str]) -> int:
@@ -80,6 +87,7 @@ def _fresh(command: Sequence[str]) -> int:
 
 def _execute(source: str, arguments: list[str]) -> None:
     """In the fork: what the component's own command does, without starting a Python."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a fork of the run's process would end the whole run
     end_with_parent()
     from kfp.dsl import executor_main
 

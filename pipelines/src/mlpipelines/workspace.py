@@ -84,7 +84,12 @@ class Workspace:
 
     def project(self, name: str) -> ProjectState:
         """The state of the project `name`."""
-        return ProjectState(self.root / "projects" / name)
+        return ProjectState(self.projects / name)
+
+    @property
+    def projects(self) -> Path:
+        """What runs keep, a folder for each project."""
+        return self.root / "projects"
 
     @property
     def model_store(self) -> Path:

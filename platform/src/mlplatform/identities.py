@@ -22,7 +22,7 @@ class Right(StrEnum):
     READ = "read"
     """Get and list objects."""
     WRITE = "write"
-    """Get, list, create, overwrite and delete objects."""
+    """Get, list, create, overwrite and delete objects; make and rename folders."""
     ADD = "add"
     """Get, list and create objects; nothing that is there can be changed."""
 
@@ -57,7 +57,7 @@ def identities(environment: Environment) -> Iterator[Identity]:
         yield Identity(component="secrets", namespace="external-secrets", account="external-secrets", secrets=True)
     for team, about in environment.teams.items():
         if environment.retraining.enabled:
-            home, sees = about.namespaces[0], (("predictions", Right.READ),)
+            home, sees = about.namespaces[0], (("workspace", Right.READ), ("predictions", Right.READ))
             yield Identity(component="retraining", namespace=home, account="retraining", team=team, buckets=sees)
         for namespace in about.namespaces:
             yield Identity(
@@ -65,7 +65,8 @@ def identities(environment: Environment) -> Iterator[Identity]:
                 namespace=namespace,
                 account=RUNNER,
                 team=team,
-                buckets=(*artifacts, ("models", Right.ADD), ("predictions", Right.READ)),
+                # Publishing takes old versions away, and a batch logs a share of its predictions.
+                buckets=(*artifacts, *((purpose, Right.WRITE) for purpose in ("workspace", "models", "predictions"))),
             )
     for name, model in environment.models.items():
         yield from _of_model(name, model)

@@ -26,8 +26,10 @@ class Buckets(Strict):
 
     artifacts: Bucket
     """What pipeline steps hand to each other."""
+    workspace: Bucket
+    """What runs keep between them: rows read before, sealed test sets, accepted schemas. Each namespace of a team has a folder of its own."""
     models: Bucket
-    """The model store, from which servers copy."""
+    """The model store: runs publish into it, and servers copy from it."""
     predictions: Bucket
     """The prediction log and labels."""
     mlflow: Bucket
@@ -49,14 +51,19 @@ class Storage(Strict):
     """Artifacts of steps are deleted after so many days, in a bucket: of the store in the cluster nobody deletes any. Models, registry and labels are kept. Runs take
     artifacts from each other within a week."""
     version_days: Annotated[int, Field(ge=1)] = 30
-    """What was overwritten or deleted can be brought back for so long."""
+    """What was overwritten or deleted can be brought back for so long. Of models and workspaces it is what was deleted, for 7 to 90 days."""
     claim: Quantity = "20Gi"
     """Of each volume, for `in-cluster`."""
+    shared_class: Annotated[str, Field(pattern=r"^([a-z0-9]([-.a-z0-9]*[a-z0-9])?)?$")] = ""
+    """For `in-cluster` on several nodes: a storage class whose volumes pods of all nodes can write at a time (NFS, CephFS). The volumes of teams are of it. Empty: the
+    cluster's usual class, whose volumes one node has at a time."""
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
         if (self.kind == "gcs") != (self.buckets is not None):
             raise ValueError("'gcs' names its buckets in 'buckets', and 'in-cluster' has none")
+        if self.shared_class and self.buckets is not None:
+            raise ValueError("'shared_class' is for 'in-cluster': with 'gcs' the volumes of teams are buckets")
         return self
 
 

@@ -162,6 +162,16 @@ def test_how_it_ended_is_noted(api: KubeflowApi, room: Room, state: str) -> None
         assert trained.work == api.runs[0]["runtime_config"]["parameters"]["lineage"]["work"]
 
 
+def test_a_run_whose_end_kubeflow_never_hears_of_has_ended_an_hour_after_somebody_ended_it(api: KubeflowApi, room: Room) -> None:
+    room.turn()
+    api.ending(seconds=600)
+    room.turn()
+    assert (room.outcome(), room.runs.open_run("visits", ())) == ("", CAUSE.run_name)
+    api.ending(seconds=3700)
+    room.turn()
+    assert (room.outcome(), room.runs.open_run("visits", ())) == ("canceled", "")
+
+
 @pytest.mark.parametrize(("mounted", "seconds"), [(True, 7200.0), (False, None)], ids=["workspace mounted", "not mounted"])
 def test_what_its_steps_held_of_gpus_is_read_from_the_workspace(api: KubeflowApi, room: Room, mounted: bool, seconds: float | None) -> None:
     room.turn()

@@ -10,10 +10,12 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import binaries
 from api_client import Client
@@ -56,6 +58,25 @@ def test_the_patches_fit_and_leave_nothing_that_everybody_knows(tmp_path: Path, 
             for container in spec["containers"]:
                 assert "memory" in container["resources"]["limits"], Name.of(thing).shown
                 assert {"cpu", "memory"} <= container["resources"]["requests"].keys(), Name.of(thing).shown
+
+
+def test_argo_gives_pods_of_runs_our_group_and_all_that_the_release_gives_them(tmp_path: Path) -> None:
+    def defaults(things: Iterable[Any]) -> Any:
+        (told,) = (
+            each["data"]["workflowDefaults"]
+            for each in things
+            if each["metadata"]["name"] == "workflow-controller-configmap" and "workflowDefaults" in each.get("data", {})
+        )
+        return yaml.safe_load(told)["spec"]
+
+    ours = defaults(rendered(tmp_path, "in-cluster"))
+    released = defaults(
+        yaml.safe_load_all(
+            (tmp_path / "pipelines/manifests/kustomize/third-party/argo/base/workflow-controller-configmap-patch.yaml").read_text()
+        )
+    )
+    assert ours["templateDefaults"].pop("securityContext")["fsGroup"] == 65532
+    assert ours == released
 
 
 @pytest.mark.parametrize(("variant", "environment"), [("in-cluster", "laptop"), ("google", "gke-prod")])

@@ -61,7 +61,29 @@ def test_what_reads_the_world_outside_is_never_taken_from_a_cache(tmp_path: Path
     found = tasks(compiled(tmp_path)[0])
     reused = {name for name, task in found.items() if task.get("cachingOptions", {}).get("enableCache")}
     assert reused & {"ingest", "statistics", "transform", "train"} == {"ingest", "statistics", "transform", "train"}
-    assert not reused & {"validate", "evaluate", "register", "publish", "report"}
+    assert not reused & {"labels", "validate", "evaluate", "register", "publish", "report"}
+
+
+def test_rows_are_read_anew_when_a_step_of_the_run_says_that_there_are_other_labels(tmp_path: Path) -> None:
+    spec = compiled(tmp_path)[0]
+    asked = tasks(spec)["ingest"]["inputs"]["parameters"]["labels"]
+    assert asked == {"taskOutputParameter": {"outputParameterKey": "Output", "producerTask": "labels"}}
+    assert "labels" not in spec["root"]["inputDefinitions"]["parameters"], "nobody outside has to know them"
+    assert container(spec, "labels")["resources"]["resourceMemoryLimit"] == "512Mi"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"source": {"kind": "parquet", "path": "rows.parquet", "learn_from": []}},
+        {"label": {"column": "outcome", "use": "evaluation"}, "task": "detection"},
+    ],
+    ids=["from-nobody", "labels-that-only-judge"],
+)
+def test_where_nothing_is_learned_from_predictions_nobody_looks_for_labels(tmp_path: Path, changes: dict[str, Any]) -> None:
+    found = tasks(compiled(tmp_path, **changes)[0])
+    assert "labels" not in found
+    assert found["ingest"]["inputs"]["parameters"]["labels"] == {"runtimeValue": {"constant": ""}}
 
 
 def test_resources_of_a_step_reach_its_pod(tmp_path: Path) -> None:
@@ -91,6 +113,14 @@ def test_resources_of_a_step_reach_its_pod(tmp_path: Path) -> None:
     assert tasks(spec)["train"]["retryPolicy"]["maxRetryCount"] == 2
     assert not tasks(spec)["train"].get("cachingOptions", {}).get("enableCache")
     assert "accelerator" not in container(spec, "ingest")["resources"]
+
+
+def test_every_step_finds_the_workspace_the_models_and_the_predictions_each_in_its_claim(tmp_path: Path) -> None:
+    _, platform = compiled(tmp_path)
+    wanted = {"/millrace": "millrace-workspace", "/millrace/models": "models", "/millrace/predictions": "predictions"}
+    for step, pod in platform.items():
+        assert {mount["mountPath"]: mount["constant"] for mount in pod["pvcMount"]} == wanted, step
+        assert pod["podMetadata"]["annotations"] == {"gke-gcsfuse/volumes": "true"}, step
 
 
 def test_artifacts_have_types_that_the_page_can_show(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from mlpipelines.errors import ConfigError
-from mlpipelines.project import STEPS, Project
+from mlpipelines.project import STEPS, Project, Resources
 from mlpipelines.project_file import from_json, load_project, parse_project, to_json
 
 SMALLEST: dict[str, Any] = {
@@ -147,7 +147,7 @@ def test_a_change_reaches_only_the_steps_whose_outcome_depends_on_it() -> None:
         after = project(**changes)
         return {step for step in STEPS if before.scoped(step) != after.scoped(step)}
 
-    assert touched(source={"kind": "csv", "path": "a.csv"}) == {"ingest", "report"}
+    assert touched(source={"kind": "csv", "path": "a.csv"}) == {"labels", "ingest", "report"}
     assert touched(training={"epochs": 3}) == {"train", "evaluate", "register", "report"}
     assert touched(validation={"drift": 0.5}) == {"validate", "publish", "report"}  # what the monitor holds served rows against goes along
     assert touched(evaluation={"metric": "macro_f1"}) == {"evaluate", "register", "publish", "report"}
@@ -175,3 +175,11 @@ def test_ingest_knows_whose_predictions_it_learns_from_and_nothing_else_of_the_d
     assert served == project(deployment={"model": "leavers"}).scoped("ingest")
     alone = {**SMALLEST["source"], "learn_from": []}
     assert project(source=alone, deployment={"model": "leavers"}).scoped("ingest") == project(source=alone).scoped("ingest")
+
+
+def test_what_looks_at_files_asks_for_little_unless_it_is_told_otherwise() -> None:
+    assert project().resources_of("ingest") == Resources()
+    little = project().resources_of("labels")
+    assert (little.cpu, little.memory) == ("100m", "512Mi")
+    told = project(resources={"labels": {"memory": "1Gi", "retries": 1}}).resources_of("labels")
+    assert (told.cpu, told.memory, told.retries) == ("100m", "1Gi", 1)

@@ -23,10 +23,11 @@ def test_no_two_components_share_an_account(environment: Environment) -> None:
     assert max(accounts.values()) == 1
 
 
-def test_every_namespace_of_a_team_has_a_runner_that_can_add_models_and_change_none(environment: Environment) -> None:
+def test_every_namespace_of_a_team_has_a_runner_that_reaches_what_its_steps_mount(environment: Environment) -> None:
     runners = {identity.namespace: identity for identity in identities(environment) if identity.account == RUNNER}
     assert set(runners) == {namespace for team in environment.teams.values() for namespace in team.namespaces}
-    assert all(dict(runner.buckets)["models"] == Right.ADD for runner in runners.values())
+    mounted = dict.fromkeys(("workspace", "models", "predictions"), Right.WRITE)
+    assert all(dict(runner.buckets).items() >= mounted.items() for runner in runners.values())
 
 
 def test_only_the_secrets_operator_reads_secret_manager(environment: Environment) -> None:

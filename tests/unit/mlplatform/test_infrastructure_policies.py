@@ -48,6 +48,14 @@ def production(kind: str, change: Change = lambda _: None, *, protected: bool = 
     return Resource(type=kind, name=found.name, inputs=inputs, protected=protected)
 
 
+def folders(change: Change) -> Resource:
+    """The model store of gke-prod, with one thing changed."""
+    (found,) = (one for one in of_kind("gke-prod", KINDS[BUCKET]) if one.name == "models")
+    inputs = copy.deepcopy(dict(found.inputs))
+    change(inputs)
+    return Resource(type=BUCKET, name=found.name, inputs=inputs, protected=True)
+
+
 def plain(kind: str, **inputs: object) -> Resource:
     return Resource(type=f"gcp:{kind}", name="x", inputs=inputs)
 
@@ -94,6 +102,8 @@ FORBIDDEN: dict[str, tuple[Callable[[], Resource], str]] = {
     "a list of access": (lambda: plain("storage/bucketACL:BucketACL", bucket="b", predefinedAcl="publicRead"), "buckets_are_closed"),
     "a bucket under Google's key": (lambda: production(BUCKET, drop("encryption")), "buckets_are_kept"),
     "a bucket without versions": (lambda: production(BUCKET, put("versioning.enabled", False)), "buckets_are_kept"),
+    "folders whose files are gone at once": (lambda: folders(put("softDeletePolicy.retentionDurationSeconds", 3600)), "buckets_are_kept"),
+    "folders that say nothing of it": (lambda: folders(drop("softDeletePolicy")), "buckets_are_kept"),
     "a bucket that goes with its content": (lambda: production(BUCKET, put("forceDestroy", True)), "buckets_are_kept"),
     "a database with a public address": (lambda: production(DATABASE, put("settings.ipConfiguration.ipv4Enabled", True)), "databases_are_private"),
     "a database that says nothing of it": (lambda: production(DATABASE, drop("settings.ipConfiguration.ipv4Enabled")), "databases_are_private"),

@@ -18,11 +18,13 @@ Policy = Callable[[Resource, str], Iterator[str]]
 CLUSTER = "gcp:container/cluster:Cluster"
 POOL = "gcp:container/nodePool:NodePool"
 BUCKET = "gcp:storage/bucket:Bucket"
+FOLDER = "gcp:storage/folder:Folder"
 DATABASE = "gcp:sql/databaseInstance:DatabaseInstance"
 HOLDS_DATA = frozenset(
     {
         CLUSTER,
         BUCKET,
+        FOLDER,
         DATABASE,
         "gcp:sql/database:Database",
         "gcp:kms/keyRing:KeyRing",
@@ -31,6 +33,7 @@ HOLDS_DATA = frozenset(
         "gcp:artifactregistry/repository:Repository",
     }
 )
+UNDELETE_SECONDS = 7 * 24 * 3600
 PRIMITIVE = ("roles/owner", "roles/editor", "roles/viewer")
 EVERYBODY = ("allUsers", "allAuthenticatedUsers")
 DEFAULT_ACCOUNTS = ("-compute@developer.gserviceaccount.com", "@appspot.gserviceaccount.com", "@cloudservices.gserviceaccount.com")
@@ -160,12 +163,15 @@ def buckets_are_closed(one: Resource, stage: str) -> Iterator[str]:  # noqa: ARG
 
 
 def buckets_are_kept(one: Resource, stage: str) -> Iterator[str]:  # noqa: ARG001
-    """Encrypted by a key of ours, and what is overwritten can be brought back."""
+    """Encrypted by a key of ours, and what is deleted can be brought back: as an older version, or, where folders are real and there are none, for a week."""
     if one.type != BUCKET:
         return
     if not _at(one.inputs, "encryption", "defaultKmsKeyName"):
         yield "is not encrypted by a key of ours"
-    if _at(one.inputs, "versioning", "enabled") is not True:
+    if _at(one.inputs, "hierarchicalNamespace", "enabled") is True:
+        if (_at(one.inputs, "softDeletePolicy", "retentionDurationSeconds") or 0) < UNDELETE_SECONDS:
+            yield "keeps what is deleted for less than a week"
+    elif _at(one.inputs, "versioning", "enabled") is not True:
         yield "keeps no versions"
     if one.inputs.get("forceDestroy"):
         yield "would be destroyed with what is in it"

@@ -8,12 +8,14 @@ from mlplatform.addresses import place_of
 from mlplatform.environment import Environment
 from mlplatform.plan.registry_rights import ACCOUNT_SECRET
 from mlplatform.plan.values import MONITORING, OBJECT_STORE, Values, entrance_peers, image, named, pipeline_root, subject, watched
-from mlplatform.services import Deployable, ServedModel
+from mlplatform.services import Deployable, ServedModel, Storage
 from mlplatform.teams import Lane, Role, Team
 
 ACCELERATOR = "cloud.google.com/gke-accelerator"
-WORKSPACE = "millrace-workspace"
-"""The claim that every step of a run mounts, as `mlpipelines.pipeline` compiles it."""
+WORKSPACE, MODELS, PREDICTIONS = "millrace-workspace", "models", "predictions"
+"""The claims that every step of a run mounts, as `mlpipelines.pipeline` compiles it."""
+MOUNTS_BUCKETS = "gke-gcsfuse/volumes"
+"""The annotation by which GKE brings buckets into a pod."""
 _UNKNOWN_DIGEST = "sha256:" + 64 * "0"
 """Of an image that is not built yet: one can plan with it, and `unready` keeps it from being deployed."""
 
@@ -30,11 +32,25 @@ def team(environment: Environment, name: str) -> Values:
         "members": {role.value: [subject(member) for member in about.members[role]] for role in Role if about.members.get(role)},
         "queue": _queue(about),
         "runs": {"pipelineRoot": pipeline_root(environment), **store},
-        "claims": {} if buckets else dict.fromkeys((WORKSPACE, "models", "predictions"), environment.storage.claim),
+        "volumes": _volumes(environment.storage),
     }
     if environment.retraining.enabled:
         found["runs"]["starters"] = [{"name": "retraining", "namespace": home}]
     return found
+
+
+def _volumes(storage: Storage) -> Values:
+    """What runs share with each other, with servers and with gateways."""
+    if (buckets := storage.buckets) is None:
+        claims = dict.fromkeys((WORKSPACE, MODELS, PREDICTIONS), storage.claim)
+        return {"claims": claims, **({"sharedClass": storage.shared_class} if storage.shared_class else {})}
+    return {
+        "buckets": {
+            WORKSPACE: {"name": buckets.workspace, "folders": True},
+            MODELS: {"name": buckets.models},
+            PREDICTIONS: {"name": buckets.predictions},
+        }
+    }
 
 
 def _queue(about: Team) -> Values:
@@ -67,7 +83,8 @@ def retraining(environment: Environment, team_name: str) -> Values:
             "namespace": home,
         },
         "projects": {"claim": environment.retraining.projects_claim},
-        "workspace": {"claim": ""},
+        "workspace": {"claim": WORKSPACE, "predictions": PREDICTIONS},
+        **({"annotations": {MOUNTS_BUCKETS: "true"}} if environment.storage.buckets else {}),
         "database": {"secretName": "retraining-database"},
         "token": {"secretName": "retraining-token"},
         "registry": {"secretName": ACCOUNT_SECRET},
@@ -100,6 +117,7 @@ def serving(environment: Environment, name: str) -> Values:
         "server": _server(environment),
         "gateway": {
             "image": image(environment, Deployable.SERVING),
+            **({"replicas": 1} if environment.stage == "development" else {}),
             "settings": {"log": {"share": model.log_share, "features": list(model.features)}},
         },
         "monitor": {"enabled": model.monitor},
@@ -115,8 +133,8 @@ def serving(environment: Environment, name: str) -> Values:
         found["store"] = {"kind": "gcs", "bucket": {"name": buckets.models}}
         found["gateway"]["predictions"] = {"kind": "gcs", "bucket": {"name": buckets.predictions}}
     else:
-        found["store"] = {"kind": "claim", "claim": {"name": "models"}}
-        found["gateway"]["predictions"] = {"kind": "claim", "claim": {"name": "predictions", "path": name}}
+        found["store"] = {"kind": "claim", "claim": {"name": MODELS}}
+        found["gateway"]["predictions"] = {"kind": "claim", "claim": {"name": PREDICTIONS}}
     return found
 
 
