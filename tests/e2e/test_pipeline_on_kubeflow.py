@@ -93,6 +93,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = folder / "project.yaml"
     told = yaml.safe_load(file.read_text())
     told["source"]["options"] |= {"rows": ROWS, "seed": uuid.uuid4().int % 2**31}
+    told["source"]["learn_from"] = ["labels"]
     told["training"]["epochs"] = 1
     told["evaluation"] = {"metric": "accuracy", "baseline": {"kind": "majority"}}
     told["deployment"]["model"] = MODEL
