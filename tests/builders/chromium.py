@@ -9,8 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 from websockets.sync.client import ClientConnection, connect
 
 from browser import CHROMIUM
+from waiting import eventually
 
 _SECONDS = 30.0
 _KEYS = {
@@ -116,7 +116,7 @@ class Window:
             except RuntimeError:
                 return None
 
-        return eventually(expression, holds)
+        return eventually(expression, holds, _SECONDS)
 
     def text(self, selector: str = "body") -> str:
         """What a person reads there, once it is there."""
@@ -144,15 +144,6 @@ class Window:
         """What it looks like."""
         path.write_bytes(base64.b64decode(self.ask("Page.captureScreenshot", captureBeyondViewport=False)["data"]))
         return path
-
-
-def eventually(what: str, look: Callable[[], Any], seconds: float = _SECONDS) -> Any:
-    """What `look` returns, once that is true."""
-    deadline = time.monotonic() + seconds
-    while not (found := look()):
-        assert time.monotonic() < deadline, f"after {seconds:g} s it does not hold: {what}"
-        time.sleep(0.02)
-    return found
 
 
 @contextmanager

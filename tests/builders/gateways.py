@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from pathlib import Path
@@ -203,11 +203,3 @@ def get_json(url: str) -> Any:
 def post(url: str) -> Any:
     """POST nothing."""
     return json.loads(urllib.request.urlopen(urllib.request.Request(url, data=b"", method="POST"), timeout=10).read())
-
-
-def until(holds: Callable[[], Any], seconds: float = 20, why: str = "") -> None:
-    """Return once `holds()`."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, why or f"not within {seconds} s"
-        time.sleep(0.02)

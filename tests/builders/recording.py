@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +40,3 @@ def recording(folder: Path, config: Path, *options: str) -> Iterator[subprocess.
 def rows_in(predictions: Path, model: str) -> int:
     """How many rows the log has, as a reader sees it."""
     return log(predictions, model).count()
-
-
-def until(condition: Callable[[], bool], seconds: float = 180.0) -> None:
-    """Wait for something that other processes bring about."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come about"
-        time.sleep(0.02)

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -195,11 +195,3 @@ class Witness:
 def _open(pod: Mapping[str, Any]) -> bool:
     gated = any(gate["name"] == labels.GATE for gate in pod["spec"].get("schedulingGates", []))
     return not gated and pod["status"].get("phase") not in ("Succeeded", "Failed")
-
-
-def eventually(what: str, holds: Callable[[], bool], seconds: float = 30) -> None:
-    """Return once `holds()`; fail after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        time.sleep(0.05)

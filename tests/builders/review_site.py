@@ -17,8 +17,9 @@ from email.message import Message
 from pathlib import Path
 from typing import Any
 
-from chromium import Window, eventually
+from chromium import Window
 from mlserving.review.people import People
+from waiting import eventually
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import steady_caller
 from api_client import Refused
 from cluster_release import HelmRelease
 from restricted_pod import restricted_pod
+from waiting import eventually
 
 NAME = "cards"
 CLAIM = "models"
@@ -195,14 +195,14 @@ class Steady:
 
     def __enter__(self) -> Self:
         self._release.run_inside(self._name, ["-c", Path(steady_caller.__file__).read_text(), f"{NAME}.{NAME}.svc", NAME])
-        eventually("somebody asks", lambda: "asking" in self._release.said(self._name), 90)
+        eventually("somebody asks", lambda: "asking" in self._release.said(self._name), 90, every=0.2)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         if error is None:
             stop = ["exec", self._name, "--", "/usr/bin/python3", "-c", "open('/tmp/stop', 'w')"]
             self._release.kubectl("--namespace", NAME, *stop)
-            eventually("the callers stop", lambda: self._release.ended(self._name), 60)
+            eventually("the callers stop", lambda: self._release.ended(self._name), 60, every=0.2)
             self.seen = [Seen(**report) for report in json.loads(self._release.said(self._name).splitlines()[-1])]
         self._release.kubectl("--namespace", NAME, "delete", "pod", self._name, "--wait=false")
 
@@ -228,11 +228,3 @@ class Steady:
     def first(self, version: int) -> float:
         """When a version answered first."""
         return min(seen.answers[str(version)][1] for seen in self.seen if str(version) in seen.answers)
-
-
-def eventually(what: str, true: Callable[[], bool], seconds: float) -> None:
-    """Return once it is true."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"not after {seconds} s: {what}"
-        time.sleep(0.2)

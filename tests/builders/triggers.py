@@ -5,13 +5,12 @@ from __future__ import annotations
 import http.client
 import json
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from typed_commands import MILLRACE, environment, millrace
+from waiting import eventually
 
 TOKEN = "0123456789abcdef-token"
 
@@ -54,7 +53,7 @@ class Trigger:
         command += ["--port", str(port), "--ready-file", str(self._ready), "--every", "0.5", *self._words]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=environment(self.workspace))
-        until(lambda: self._ready.exists() or self.process.poll() is not None)
+        eventually("it takes alerts or has ended", lambda: self._ready.exists() or self.process.poll() is not None, 400)
         assert self.process.poll() is None, self.log.read_text()[-3000:]
 
     def kill(self) -> None:
@@ -95,11 +94,3 @@ def an_alert(model: str, fingerprint: str = "f", signal: str = "drift", **change
     annotations = {"summary": f"{model} is asked something else"}
     times = {"startsAt": "2026-11-28T05:00:00Z", "fingerprint": fingerprint}
     return {"status": "firing", "labels": labels, "annotations": annotations, **times, **changes}
-
-
-def until(holds: Callable[[], Any], seconds: float = 400.0) -> None:
-    """Return once it holds."""
-    give_up = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < give_up
-        time.sleep(0.05)

@@ -7,7 +7,8 @@ from collections import Counter
 from http.client import HTTPConnection
 from typing import Self
 
-from gateways import Server, ask, call, channel, until
+from gateways import Server, ask, call, channel
+from waiting import eventually
 
 
 class Stream:
@@ -38,7 +39,7 @@ class Stream:
             now = self._by_protocol()
             return all(now[protocol] >= before[protocol] + count for protocol in ("grpc", "rest"))
 
-        until(enough, 60, f"answers stopped: {self.answers} {self.failures[-3:]}")
+        eventually(f"{count} more answers of each protocol, after {self.answers} {self.failures[-3:]}", enough, 60)
 
     def _by_protocol(self) -> Counter[str]:
         found = Counter[str]()

@@ -37,10 +37,11 @@ from mlserving.rollout.aliases import RUN, client_at
 from postgres import postgres_server, url_of
 from prometheus_server import PrometheusServer
 from relays import relayed
-from serving_release import NAME, ServingRelease, Steady, eventually, installed, stable, store_here
+from serving_release import NAME, ServingRelease, Steady, installed, stable, store_here
 from triggers import TOKEN, an_alert
 from typed_commands import millrace
 from typed_platform import surroundings
+from waiting import eventually
 
 HERE, IMAGE = (os.environ.get(f"MILLRACE_E2E_{name}", "") for name in ("HERE", "TRIGGER_IMAGE"))
 HOME = "cards-trigger"
@@ -215,7 +216,7 @@ class Trigger:
             return bool(seen) and seen[0]["version"] == version and seen[0]["phase"] in phases
 
         try:
-            eventually(f"the rollout of version {version} is {' or '.join(phases)}", there, seconds)
+            eventually(f"the rollout of version {version} is {' or '.join(phases)}", there, seconds, every=0.2)
         except AssertionError as error:
             raise AssertionError(f"{error}: {seen}\n{self.said()}") from error
         return seen[0]
@@ -290,7 +291,7 @@ def train(trigger: Trigger, around: Surroundings, registered: Any, version: int)
     """An alert starts a run, which ends having registered the version."""
     before = len(around.kubeflow.runs)
     assert trigger.post(f"alert-{version}") == "started"
-    eventually("a run was started", lambda: len(around.kubeflow.runs) > before, 60)
+    eventually("a run was started", lambda: len(around.kubeflow.runs) > before, 60, every=0.2)
     run = around.kubeflow.runs[-1]["run_id"]
     made = registered.create_model_version(NAME, source=f"s3://models/{version}", tags={RUN: run})
     assert int(made.version) == version

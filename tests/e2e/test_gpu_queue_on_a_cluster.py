@@ -21,7 +21,8 @@ import gpu_objects as make
 from api_client import Client, Refused
 from cluster_release import RELEASE, Release
 from gpuqueue import labels
-from replicas import Witness, eventually
+from replicas import Witness
+from waiting import eventually
 
 KUBECONFIG, IMAGE = os.environ.get("MILLRACE_E2E_KUBECONFIG", ""), os.environ.get("MILLRACE_E2E_IMAGE", "")
 VALUES = os.environ.get("MILLRACE_E2E_VALUES", "")
@@ -116,15 +117,15 @@ def test_nobody_may_do_more_than_the_roles_say(release: Release) -> None:
 def test_jobs_wait_their_turn_are_told_their_place_and_start(team: Team) -> None:
     for name in ("a", "b", "c", "d"):
         team.submit(name, gpus=2, seconds=600)
-    eventually("two run", lambda: {team.phase("a"), team.phase("b")} == {"Running"}, 60)
-    eventually("the others are told", lambda: bool(team.told("d")), 30)
+    eventually("two run", lambda: {team.phase("a"), team.phase("b")} == {"Running"}, 60, every=0.2)
+    eventually("the others are told", lambda: bool(team.told("d")), 30, every=0.2)
     assert team.told("c").startswith("QuotaInUse: 1st of")
     assert "Ahead: c (2 GPUs)." in team.told("d")
     assert team.pod("d")["status"]["phase"] == "Pending"
     team.submit("cpu", gpus=0)
-    eventually("a pod without GPUs passes by", lambda: team.phase("cpu") == "Succeeded", 60)
+    eventually("a pod without GPUs passes by", lambda: team.phase("cpu") == "Succeeded", 60, every=0.2)
     team.end("a")
-    eventually("the next runs", lambda: team.phase("c") == "Running", 60)
+    eventually("the next runs", lambda: team.phase("c") == "Running", 60, every=0.2)
     assert team.grants() == {"b", "c"}
 
 
@@ -133,11 +134,11 @@ def all_finish_within_the_quota(release: Release, team: Team, meanwhile: Callabl
     with Witness(team.api, frozenset({team.name})) as witness:
         submitting = threading.Thread(target=team.submit_many, daemon=True)
         submitting.start()
-        eventually("the first has ended", lambda: finished(witness) > 0, 120)
+        eventually("the first has ended", lambda: finished(witness) > 0, 120, every=0.2)
         meanwhile()
         submitting.join()
-        eventually("every job has ended", lambda: finished(witness) == JOBS, 240)
-        eventually("the ledger is empty", lambda: not team.grants(), 30)
+        eventually("every job has ended", lambda: finished(witness) == JOBS, 240, every=0.2)
+        eventually("the ledger is empty", lambda: not team.grants(), 30, every=0.2)
     assert not witness.holes
     assert witness.most[team.name] <= QUOTA, "more GPUs were open than the quota"
     assert len(witness.opened) == JOBS, "a gate was opened twice, or never"
@@ -183,14 +184,14 @@ def test_a_cluster_that_learns_to_set_the_gate_itself_lets_nobody_through_meanwh
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     release.upgrade("admission=policy")
-    eventually("the webhook has gone", lambda: not release.pods("webhook"), 60)
+    eventually("the webhook has gone", lambda: not release.pods("webhook"), 60, every=0.2)
     ended.set()
     asking.join(10)
     assert seen.count("gated") > 100
     assert "past the gate" not in seen
     assert all(said == "gated" or "gpu-queue" in said for said in seen)  # refused for a moment, by the webhook that goes or by the guard
     release.upgrade("admission=webhook")
-    eventually("the webhook sets the gate", lambda: gated(team), 30)
+    eventually("the webhook sets the gate", lambda: gated(team), 30, every=0.2)
 
 
 def tried(team: Team) -> str:
@@ -212,34 +213,34 @@ def test_a_leader_that_is_killed_is_replaced(release: Release, team: Team) -> No
         for _ in range(2):
             leader = release.leader()
             release.kill(leader)
-            eventually("another leads", lambda gone=leader: release.leader() not in {"", gone}, 60)  # type: ignore[misc] # a default binds
+            eventually("another leads", lambda gone=leader: release.leader() not in {"", gone}, 60, every=0.2)  # type: ignore[misc] # a default binds
             time.sleep(1)  # let it do some work
 
     all_finish_within_the_quota(release, team, kill_twice)
-    eventually("two stand ready again", lambda: len(release.ready_pods()) == 2, 60)
+    eventually("two stand ready again", lambda: len(release.ready_pods()) == 2, 60, every=0.2)
 
 
 def test_a_leader_whose_process_is_killed_leaves_nothing_undone(release: Release, team: Team) -> None:
-    eventually("somebody leads", lambda: release.leader() != "", 60)
+    eventually("somebody leads", lambda: release.leader() != "", 60, every=0.2)
     if not release.processes(release.leader()):
         pytest.skip("the cluster's nodes are not this machine")
 
     def kill_twice() -> None:
         for _ in range(2):
-            eventually("somebody leads", lambda: release.leader() != "", 60)
+            eventually("somebody leads", lambda: release.leader() != "", 60, every=0.2)
             release.sigkill(release.leader())
             last = release.renewed()
-            eventually("somebody leads on", lambda last=last: release.renewed() > last, 60)  # type: ignore[misc] # a default binds
+            eventually("somebody leads on", lambda last=last: release.renewed() > last, 60, every=0.2)  # type: ignore[misc] # a default binds
             time.sleep(1)  # let it do some work
 
     all_finish_within_the_quota(release, team, kill_twice)
-    eventually("two stand ready again", lambda: len(release.ready_pods()) == 2, 60)
+    eventually("two stand ready again", lambda: len(release.ready_pods()) == 2, 60, every=0.2)
 
 
 def test_uninstalling_stops_while_somebody_waits_and_loses_no_grant(release: Release, team: Team) -> None:
     team.submit("runs", gpus=4, seconds=600)
     team.submit("waits")
-    eventually("one runs, one waits", lambda: team.phase("runs") == "Running" and team.told("waits") != "", 60)
+    eventually("one runs, one waits", lambda: team.phase("runs") == "Running" and team.told("waits") != "", 60, every=0.2)
 
     refused = release.helm("uninstall", RELEASE, "--timeout", "60s")
     assert refused.returncode != 0
@@ -253,8 +254,8 @@ def test_uninstalling_stops_while_somebody_waits_and_loses_no_grant(release: Rel
     assert team.grants() == {"runs"}
 
     release.install()
-    eventually("the gate is in force again, everywhere", lambda: gated(team), 30)
+    eventually("the gate is in force again, everywhere", lambda: gated(team), 30, every=0.2)
     team.submit("next", gpus=1)
-    eventually("the next is told", lambda: "0 of 4 are free" in team.told("next"), 60)
+    eventually("the next is told", lambda: "0 of 4 are free" in team.told("next"), 60, every=0.2)
     team.end("runs")
-    eventually("it runs", lambda: team.phase("next") in {"Running", "Succeeded"}, 60)
+    eventually("it runs", lambda: team.phase("next") in {"Running", "Succeeded"}, 60, every=0.2)

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from gateways import gateway, until
+from gateways import gateway
 from mlserving import database
 from mlserving.predictions import reading
 from mlserving.review.cases import Person, Verdict
@@ -26,6 +26,7 @@ from mlserving.review.outbox import Outbox
 from mlserving.review.queue import ReviewQueue
 from mlserving.review.tables import Database
 from typed_commands import MILLRACE, environment, millrace, run
+from waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SETTINGS = """
@@ -67,7 +68,7 @@ def served(workspace: Path) -> Iterator[str]:
         subprocess.Popen(command, stdout=log, stderr=log, env=environment(workspace)) as process,
     ):
         try:
-            until(lambda: ready.exists() or process.poll() is not None, 180)
+            eventually("the page is served or has ended", lambda: ready.exists() or process.poll() is not None, 180)
             yield str(json.loads(ready.read_text())["rest"])
         finally:
             process.kill()
@@ -120,7 +121,7 @@ def test_the_next_model_gets_right_what_reviewers_corrected(project: Path, tmp_p
         second = run(project, workspace=workspace)
         assert (second["status"], second["steps"]["ingest"]["status"]) == ("blessed", "done")
         assert second["facts"]["learned"] == "80 predictions among them, 80 that reviewers labelled"
-        until(lambda: serves(rest, 2), 120)
+        eventually("version 2 is served", lambda: serves(rest, 2), 120)
         assert set(ask(rest, kiosks(60), "/versions/2")) == {"bought"}
         assert set(ask(rest, kiosks(40, first=1000), "/versions/2")) == {"bought"}, "and others like them"
         assert set(ask(rest, others(20), "/versions/2")) == {"left"}

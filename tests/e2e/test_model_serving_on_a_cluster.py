@@ -18,7 +18,8 @@ import pytest
 
 import served_models
 import serving_release
-from serving_release import NAME, ServingRelease, Steady, eventually, installed, stable, store_here
+from serving_release import NAME, ServingRelease, Steady, installed, stable, store_here
+from waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), serving_release.NEEDED]
 
@@ -83,7 +84,7 @@ def test_a_weight_takes_effect_within_seconds_and_no_pod_is_started(one: Serving
 def test_a_new_version_takes_over_without_a_failed_request(one: ServingRelease, digests: dict[int, str]) -> None:
     with Steady(one, "update") as steady:
         one.upgrade(stable(digests, 2))
-        eventually("the old pods are gone", lambda: len(one.of_track("stable")) == 2, 90)
+        eventually("the old pods are gone", lambda: len(one.of_track("stable")) == 2, 90, every=0.2)
         done = time.time()
         time.sleep(3)
     assert not steady.failures
@@ -100,8 +101,8 @@ def test_a_server_that_is_killed_costs_nobody_an_answer(one: ServingRelease) -> 
         if not one.kill_container(victim):
             pytest.skip("the cluster's node is another machine: nobody here can kill its processes")
         name = victim["metadata"]["name"]
-        eventually("it is started again", lambda: one.containers("server")[name][1] == 1, 60)
-        eventually("it is ready again", lambda: len(one.ready_pods("server")) == 2, 120)
+        eventually("it is started again", lambda: one.containers("server")[name][1] == 1, 60, every=0.2)
+        eventually("it is ready again", lambda: len(one.ready_pods("server")) == 2, 120, every=0.2)
         time.sleep(3)
     assert not steady.failures
     assert steady.count > 200
@@ -112,7 +113,7 @@ def test_pods_that_are_told_to_go_finish_what_they_have_begun(one: ServingReleas
         for component in ("server", "gateway"):
             leaving = min(one.ready_pods(component))
             assert one.kubectl("--namespace", NAME, "delete", "pod", leaving, "--timeout=90s").returncode == 0
-            eventually(f"two of {component} are ready", lambda part=component: len(one.ready_pods(part)) == 2, 120)  # type: ignore[misc] # a default binds
+            eventually(f"two of {component} are ready", lambda part=component: len(one.ready_pods(part)) == 2, 120, every=0.2)  # type: ignore[misc] # a default binds
         time.sleep(3)
     assert not steady.failures
     assert steady.count > 200
@@ -143,7 +144,7 @@ def test_what_is_asked_is_logged_by_the_recorder_beside_the_gateway(release: Ser
         said = [release.kubectl("--namespace", NAME, "exec", pod, "--", "/usr/bin/python3", "-c", count).stdout for pod in gateways]
         return sum(int(text or 0) for text in said)
 
-    eventually("a file of predictions is written", lambda: files() > 0, 120)
+    eventually("a file of predictions is written", lambda: files() > 0, 120, every=0.2)
 
 
 def test_monitor_and_review_page_work_on_what_was_logged(one: ServingRelease, tmp_path: Path) -> None:
@@ -164,7 +165,7 @@ def test_monitor_and_review_page_work_on_what_was_logged(one: ServingRelease, tm
     with Steady(one, "reviewed") as steady:
         time.sleep(3)
     assert not steady.failures
-    eventually("the monitor has read them", lambda: one.figure("monitor", 9108, "millrace_monitor_rows") > 0, 120)
+    eventually("the monitor has read them", lambda: one.figure("monitor", 9108, "millrace_monitor_rows") > 0, 120, every=0.2)
     assert one.figure("monitor", 9108, "millrace_monitor_parity_servers_up") == 1
     assert one.figure("review", 8601, "millrace_review_database_up") == 1
     assert one.kubectl("--namespace", NAME, "create", "job", f"--from=cronjob/{NAME}-review-fill", "fill-now").returncode == 0

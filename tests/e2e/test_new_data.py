@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from receivers import Inbox, http_inbox
-from triggers import Trigger, until
+from triggers import Trigger
 from typed_commands import millrace, run
+from waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 LOOKING = 'millrace_trigger_turn_timestamp_seconds{part="looking"}'
@@ -88,7 +89,7 @@ def test_files_that_settle_start_one_training_and_refused_ones_are_told_of_once(
             assert content, "it is not whole yet"
             assert 'millrace_trigger_decisions_total{model="visits"' not in trigger.ask("GET", "/metrics")[1]
             file.write(content)
-        until(lambda: [each["state"] for each in trigger.why("visits")["runs"]] == ["ended"])
+        eventually("the run has ended", lambda: [each["state"] for each in trigger.why("visits")["runs"]] == ["ended"], 400)
         (told,) = trigger.why("visits")["runs"]
         assert told["outcome"] in ("blessed", "rejected"), "the model was judged"
         newest = json.loads(millrace("runs", "visits", "--json", workspace=world.workspace).stdout)[0]
@@ -100,7 +101,11 @@ def test_files_that_settle_start_one_training_and_refused_ones_are_told_of_once(
 
         broken = world.rows.slice(0, 500).drop_columns(["page"])
         pq.write_table(broken, world.file("third.parquet"))
-        until(lambda: [each["outcome"] for each in trigger.why("visits")["runs"]][:1] == ["rejected"] and world.told("data rejected"))
+        eventually(
+            "the data is rejected and somebody is told",
+            lambda: [each["outcome"] for each in trigger.why("visits")["runs"]][:1] == ["rejected"] and world.told("data rejected"),
+            400,
+        )
         looks(trigger, 4)
         assert len(trigger.why("visits")["runs"]) == 2, "the same files start nothing again"
         assert [each["reason"] for each in trigger.why("visits")["decisions"][:2]] == ["duplicate", "started"]
@@ -114,4 +119,4 @@ def test_files_that_settle_start_one_training_and_refused_ones_are_told_of_once(
         pq.write_table(
             world.rows.slice(0, 10).set_column(0, "visit_id", pa.array([f"w{n}" for n in range(10)])), world.file("third.parquet")
         )
-        until(lambda: len(trigger.why("visits")["runs"]) == 3, 60)  # mended files are new ones
+        eventually("a third run is there", lambda: len(trigger.why("visits")["runs"]) == 3, 60)  # mended files are new ones

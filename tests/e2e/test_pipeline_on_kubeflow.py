@@ -40,9 +40,9 @@ from mlpipelines.workspace import Workspace
 from mlplatform.environment import parse_environment
 from mlplatform.plan import values_of_teams
 from restricted_pod import restricted_pod
-from serving_release import eventually
 from typed_commands import millrace
 from typed_platform import ROOT
+from waiting import eventually
 
 KUBECONFIG, HOST, IMAGE = (os.environ.get(f"MILLRACE_E2E_{name}", "") for name in ("KUBECONFIG", "KUBEFLOW", "STEPS_DIGEST"))
 REGISTRY, TAG = (os.environ.get(f"MILLRACE_E2E_{name}", "") for name in ("REGISTRY", "TAG"))
@@ -127,7 +127,7 @@ def ended(runs: KubeflowRuns, run: WantedRun) -> Ended:
         found[0] = runs.ended(run.name, run.model)
         return found[0] is not None
 
-    eventually(f"{run.name} has ended", over, SECONDS)
+    eventually(f"{run.name} has ended", over, SECONDS, every=0.2)
     assert found[0] is not None
     return found[0]
 
@@ -235,7 +235,7 @@ def test_what_has_not_changed_comes_from_kubeflows_cache(
     told = json.loads(millrace("submit", project, *words, "--reason", "again", "--json", workspace=tmp_path).stdout)
     found = partial(one_of, kubeflow, told["run"])
     assert told["url"] == kubeflow.address(found())
-    eventually("it has ended", lambda: not found().open, SECONDS)
+    eventually("it has ended", lambda: not found().open, SECONDS, every=0.2)
     again = found()
     assert (again.state, again.error) == ("SUCCEEDED", "")
     assert not {"ingest", "statistics", "transform", "train"} & set(pods_of(again))
@@ -312,7 +312,7 @@ def test_the_version_is_served_and_what_it_answered_is_learned_from(
 ) -> None:
     assert "all are answered as published" in helm("test", MODEL, "--logs", "--timeout=150s")
     assert inside(ASK) == {"stored": 40, "refused": []}
-    eventually("predictions and labels are in the log", lambda: inside(LOGGED) == 40, 120)
+    eventually("predictions and labels are in the log", lambda: inside(LOGGED) == 40, 120, every=0.2)
     run = wanted("labels came")
     runs.start(run)
     assert ended(runs, run).outcome == "succeeded"
@@ -343,7 +343,7 @@ def test_what_somebody_ends_is_told_as_such(kubeflow: Kubeflow, runs: KubeflowRu
     runs.start(run)
     (cluster_run,) = kubeflow.named(PROJECT, run.name)
     assert runs.open_run(MODEL, ()) == run.name
-    eventually("it is under way", lambda: kubeflow.named(PROJECT, run.name)[0].state == "RUNNING", 120)
+    eventually("it is under way", lambda: kubeflow.named(PROJECT, run.name)[0].state == "RUNNING", 120, every=0.2)
     kubeflow.terminate(cluster_run)
     assert ended(runs, run).outcome == "canceled"
 
@@ -382,7 +382,7 @@ def test_files_are_scored_once_and_logged_where_gateways_log(
     def score(name: str) -> dict[str, list[int]]:
         arguments = {"input": f"/millrace/exports/{MODEL}", "output": f"/millrace/scores/{MODEL}", "log_share": 1.0}
         run = kubeflow.create(experiment=PROJECT, name=f"{MODEL} {name}", reason="", pipeline=file, arguments=arguments)
-        eventually("it has ended", lambda: not one_of(kubeflow, run.run_id).open, SECONDS)
+        eventually("it has ended", lambda: not one_of(kubeflow, run.run_id).open, SECONDS, every=0.2)
         ended_as = one_of(kubeflow, run.run_id)
         assert (ended_as.state, ended_as.error) == ("SUCCEEDED", "")
         found: dict[str, list[int]] = inside(SCORED)
@@ -424,7 +424,10 @@ def test_a_step_that_asks_for_a_gpu_stands_in_its_teams_line_and_says_why(
         KubeflowRuns(kubeflow, Projects(folder.parent), IMAGE, Workspace(folder), gpu_image=IMAGE, registry=ACCOUNT).start(run)
         (cluster_run,) = kubeflow.named(PROJECT, run.name)
         eventually(
-            "the step knows why it waits", lambda: "quota" in str([pod["status"] for pod in pods_doing(cluster_run, "train")]), SECONDS
+            "the step knows why it waits",
+            lambda: "quota" in str([pod["status"] for pod in pods_doing(cluster_run, "train")]),
+            SECONDS,
+            every=0.2,
         )
         (waiting,) = pods_doing(cluster_run, "train")
         assert waiting["spec"]["schedulingGates"]

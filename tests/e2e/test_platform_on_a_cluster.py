@@ -33,8 +33,8 @@ import served_models
 import typed_kubectl
 from mlplatform.google_names import database_user
 from restricted_pod import restricted_pod
-from serving_release import eventually
 from typed_platform import ROOT, typed_for
+from waiting import eventually
 
 KUBECONFIG, REGISTRY, TAG, DISKS = (os.environ.get(f"MILLRACE_E2E_{name}", "") for name in ("KUBECONFIG", "REGISTRY", "TAG", "DISKS"))
 WITHOUT = "--without=kubeflow-pipelines"
@@ -133,7 +133,7 @@ def makes_an_experiment(namespace: str, workspace: str) -> str:
 
     kubectl("apply", "-f-", given=pod)
     try:
-        eventually("the pod has asked", lambda: phase() in {"Succeeded", "Failed"}, 90)
+        eventually("the pod has asked", lambda: phase() in {"Succeeded", "Failed"}, 90, every=0.2)
         return str(kubectl("logs", "asks", f"--namespace={namespace}")).strip()
     finally:
         kubectl("delete", "pod", "asks", f"--namespace={namespace}", "--grace-period=0", "--force")
@@ -180,7 +180,7 @@ def test_what_is_backed_up_comes_back(laptop: Path) -> None:
         kubectl("--namespace=databases", "create", "job", job, f"--from=cronjob/postgresql-{verb}")
         kubectl("--namespace=databases", "wait", f"job/{job}", "--for=condition=complete", "--timeout=120s")
     assert "mlflow is as in 20" in kubectl("--namespace=databases", "logs", "job/back")
-    eventually("the registry answers again", lambda: platform("status", str(laptop), WITHOUT).returncode == 0, 120)
+    eventually("the registry answers again", lambda: platform("status", str(laptop), WITHOUT).returncode == 0, 120, every=0.2)
 
 
 def gpu_pod(name: str, gpus: int) -> dict[str, Any]:
@@ -205,10 +205,12 @@ def test_a_gpu_pod_waits_for_its_team_and_starts_when_the_gpus_are_free(laptop: 
         return json.loads(kubectl("get", "pod", name, "--namespace=fraud", "--output=json"))
 
     kubectl("apply", "-f-", given=gpu_pod("first", 2))
-    eventually("the first runs", lambda: pod("first")["status"]["phase"] == "Running", 90)
+    eventually("the first runs", lambda: pod("first")["status"]["phase"] == "Running", 90, every=0.2)
     kubectl("apply", "-f-", given=gpu_pod("second", 1))
-    eventually("the second knows why it waits", lambda: "quota" in json.dumps(pod("second")["status"].get("conditions", [])).lower(), 30)
+    eventually(
+        "the second knows why it waits", lambda: "quota" in json.dumps(pod("second")["status"].get("conditions", [])).lower(), 30, every=0.2
+    )
     assert pod("second")["spec"]["schedulingGates"]
     kubectl("delete", "pod", "first", "--namespace=fraud")
-    eventually("the second runs", lambda: pod("second")["status"]["phase"] == "Running", 90)
+    eventually("the second runs", lambda: pod("second")["status"]["phase"] == "Running", 90, every=0.2)
     kubectl("delete", "pod", "second", "--namespace=fraud")

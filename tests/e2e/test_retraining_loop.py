@@ -23,8 +23,9 @@ from alertmanager_server import AlertmanagerServer
 from control_plane import free_ports
 from prometheus_server import PrometheusServer
 from served_tracks import Load, serve
-from triggers import Trigger, until
+from triggers import Trigger
 from typed_commands import MILLRACE, environment, millrace, run, versions
+from waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.prometheus, pytest.mark.timeout(1200)]
 RULES = Path(__file__).resolve().parents[2] / "helm" / "model-serving" / "rules" / "monitor.yaml"
@@ -154,31 +155,33 @@ def test_drifted_traffic_ends_in_a_new_version_that_answers_and_no_request_fails
         load = Load(serving.rest, MODEL, visits(1), pause=0.03)
         running.enter_context(load.running())
 
-        until(lambda: looked(prometheus))
+        eventually("Prometheus has looked", lambda: looked(prometheus), 400)
         time.sleep(5)  # evaluations of a healthy model
         assert firing(prometheus) == set()
         assert "drift" not in {each["signal"] for each in world.trigger.why(MODEL)["decisions"]}
 
         load.asked = visits(2, page="pricing")
-        until(lambda: world.answered("started") == 1)
+        eventually("one run is started", lambda: world.answered("started") == 1, 400)
         world.kill_the_trigger()  # with the decision written down, and its run started or not
-        until(lambda: world.answered("duplicate") >= 3)  # both Alertmanagers, again and again
+        eventually("both Alertmanagers tell it again and again", lambda: world.answered("duplicate") >= 3, 400)
         one.kill()
         fresh = running.enter_context(world.alertmanager(0, "fresh"))  # which has forgotten whom it has told
         assert fresh.address == one.address
 
         load.asked = visits(3, page="pricing", referrer="mail")  # another column drifts: another alert
-        until(lambda: "feature/referrer" in firing(prometheus))
-        until(lambda: any(world.answered(reason) for reason in ("run-open", "rollout-open", "cooldown")))
+        eventually("another feature drifts", lambda: "feature/referrer" in firing(prometheus), 400)
+        eventually(
+            "it is told that it waits", lambda: any(world.answered(reason) for reason in ("run-open", "rollout-open", "cooldown")), 400
+        )
         world.kill_the_trigger()  # the training may be anywhere
-        until(lambda: world.phase() == "canary")
+        eventually("the canary begins", lambda: world.phase() == "canary", 400)
         world.kill_the_trigger()  # in the middle of the rollout
-        until(lambda: world.phase() == "promoting")
+        eventually("it is promoted", lambda: world.phase() == "promoting", 400)
         world.kill_the_trigger()  # with the old version warm
-        until(lambda: time.monotonic() - load.last["1"] > 2)
+        eventually("the old version answers no more", lambda: time.monotonic() - load.last["1"] > 2, 400)
         assert load.last["2"] > load.last["1"]
         millrace("rollout", "finish", MODEL, workspace=world.workspace)
-        until(lambda: world.phase() == "done")
+        eventually("the rollout is done", lambda: world.phase() == "done", 400)
 
     assert load.failures == {}
     told(world)

@@ -19,9 +19,10 @@ import pytest
 import served_models
 import serving_release
 from prometheus_server import PrometheusServer
-from serving_release import NAME, ServingRelease, Steady, eventually, installed, stable, store_here
+from serving_release import NAME, ServingRelease, Steady, installed, stable, store_here
 from typed_commands import MILLRACE
 from typed_platform import surroundings
+from waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.prometheus, pytest.mark.timeout(900), serving_release.NEEDED]
 PLAN = ("steps=[10,50,100]", "min_requests=200", "min_seconds=5", "every_seconds=2", "keep_warm_seconds=600")
@@ -117,7 +118,7 @@ def test_a_version_takes_over_while_its_driver_dies_and_is_taken_back_in_seconds
     with Steady(release, "promoted") as steady:
         ann.start(2, digests[2])
         with ann.begin_to_run() as driving:
-            eventually("the second step began", lambda: ann.state()["step"] == 1, 180)
+            eventually("the second step began", lambda: ann.state()["step"] == 1, 180, every=0.2)
             os.killpg(driving.pid, signal.SIGKILL)
         said = bob.run()
         assert "Version 2 answers everything. Version 1 stays warm" in said

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from certificates import Authority
-from triggers import TOKEN, Trigger, an_alert, until
+from triggers import TOKEN, Trigger, an_alert
 from typed_commands import millrace
+from waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -48,10 +49,10 @@ def test_an_alert_becomes_one_run_whoever_is_killed_and_everything_is_told(proje
         trigger.kill()  # with the decision written down, and its run started or not
         trigger.start()
         assert trigger.post(an_alert("visits")) == ["duplicate"]
-        until((workspace / "projects" / "visits" / "runs").exists)
+        eventually("a run begins", (workspace / "projects" / "visits" / "runs").exists, 400)
         trigger.kill()  # while the run goes on
         trigger.start()
-        until(lambda: outcomes(trigger) == ["rejected"])  # it has no reviewed schema yet
+        eventually("the run is rejected", lambda: outcomes(trigger) == ["rejected"], 400)  # it has no reviewed schema yet
         (run,) = runs(workspace)
         told = trigger.why("visits")
         assert run["run"] == told["runs"][0]["name"]
@@ -75,7 +76,7 @@ def test_a_freeze_holds_everything_back_until_it_is_lifted(projects: Path, tmp_p
         assert "not frozen" in millrace("thaw", "visits", workspace=workspace).stdout
         millrace("freeze", "visits", "--because", "late", "--until", "2020-01-01", workspace=workspace, code=2)
         assert trigger.post(an_alert("visits")) == ["started"]
-        until(lambda: outcomes(trigger) == ["rejected"])
+        eventually("the run is rejected", lambda: outcomes(trigger) == ["rejected"], 400)
 
 
 def test_a_person_fires_without_any_server_and_once_for_an_occasion(projects: Path, tmp_path: Path) -> None:
@@ -86,7 +87,7 @@ def test_a_person_fires_without_any_server_and_once_for_an_occasion(projects: Pa
     assert Path(fired["address"]).is_dir()
     again = millrace(*words, workspace=workspace, code=3)
     assert "already" in again.stderr
-    until(lambda: runs(workspace)[0]["status"] == "rejected")
+    eventually("the run is rejected", lambda: runs(workspace)[0]["status"] == "rejected", 400)
     (run,) = runs(workspace)
     assert run["run"] == fired["run"]
     assert run["reason"].startswith("by-hand: the labels were cleaned (")
@@ -97,14 +98,20 @@ def test_changed_code_and_a_date_start_runs_by_themselves(projects: Path, tmp_pa
     first = json.loads(millrace("run", folder, "--accept-schema", "--json", workspace=workspace).stdout)
     assert first["status"] == "blessed"
     with Trigger(workspace, projects) as trigger:
-        until(lambda: trigger.metric('millrace_trigger_last_training_timestamp_seconds{model="visits"}'))
+        eventually(
+            "it says when it trained last", lambda: trigger.metric('millrace_trigger_last_training_timestamp_seconds{model="visits"}'), 400
+        )
         time.sleep(2)  # some looks
         assert trigger.why("visits")["decisions"] == [], "accepting the schema is no change: the run went on with it"
         (folder / "model.py").write_text((folder / "model.py").read_text() + "\n# a remark\n")
-        until(lambda: outcomes(trigger) == ["unchanged"] or outcomes(trigger) == ["blessed"] or outcomes(trigger) == ["rejected"])
+        eventually(
+            "the run has ended",
+            lambda: outcomes(trigger) == ["unchanged"] or outcomes(trigger) == ["blessed"] or outcomes(trigger) == ["rejected"],
+            400,
+        )
         file = folder / "project.yaml"
         file.write_text(file.read_text() + "schedule: {cron: '* * * * *'}\n")
-        until(lambda: len(outcomes(trigger)) == 2)
+        eventually("another run has ended", lambda: len(outcomes(trigger)) == 2, 400)
     told = trigger.why("visits")
     assert [each["signal"] for each in told["decisions"] if each["reason"] == "started"] == ["calendar", "new-code"]
     assert [run["reason"].partition(":")[0] for run in runs(workspace)] in (
@@ -119,7 +126,9 @@ def test_what_the_trigger_is_told_about_itself(projects: Path, tmp_path: Path) -
         assert trigger.ask("POST", "/alerts", b"{}", token="wrong")[0] == 401
         assert trigger.metric('millrace_trigger_turn_timestamp_seconds{part="looking"}')
         trigger.token_file.write_text("another-token-of-some-length\n")
-        until(lambda: trigger.ask("POST", "/alerts", b"{}", token="another-token-of-some-length")[0] == 400)
+        eventually(
+            "the new token is known", lambda: trigger.ask("POST", "/alerts", b"{}", token="another-token-of-some-length")[0] == 400, 400
+        )
         assert trigger.ask("POST", "/alerts", b"{}")[0] == 401
         trigger.process.terminate()
         assert trigger.process.wait(30) == 0

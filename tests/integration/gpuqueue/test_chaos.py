@@ -16,7 +16,8 @@ import pytest
 import gpu_objects as make
 from api_client import Client
 from control_plane import ControlPlane
-from replicas import Replicas, Witness, eventually
+from replicas import Replicas, Witness
+from waiting import eventually
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.slow, pytest.mark.timeout(900)]
 

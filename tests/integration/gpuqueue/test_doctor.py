@@ -13,8 +13,9 @@ from api_client import Client, Object
 from control_plane import ControlPlane
 from gpu_team import Team
 from gpuqueue import labels
-from replicas import Replicas, eventually
+from replicas import Replicas
 from typed_gpuq import answer, gpuq
+from waiting import eventually
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(120)]
 
@@ -50,7 +51,7 @@ def patient(module_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory
     team.queue(lanes=[make.lane(quota=8)])
     with Replicas(module_plane, tmp_path_factory.mktemp("replicas")) as replicas:
         team.submit("trainer", 2)
-        eventually("a pod starts", lambda: team.is_open("trainer"))
+        eventually("a pod starts", lambda: team.is_open("trainer"), 30)
         assert replicas.leader()
     one.api.request("PATCH", LEASE, {"spec": {"holderIdentity": "gpu-queue-0", "leaseDurationSeconds": 3600}})
     return one

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from api_client import Client, Object, Refused
 from control_plane import ControlPlane
 from gpuqueue import labels
 from gpuqueue.quantities import gpus_of
+from waiting import eventually
 
 GATE = {"name": labels.GATE}
 
@@ -26,15 +26,6 @@ def control_plane(request: pytest.FixtureRequest, control_plane: ControlPlane) -
 
 def create(api: Client, namespace: str, pod: Object) -> Any:
     return api.request("POST", f"/api/v1/namespaces/{namespace}/pods", pod)
-
-
-def eventually(read: Any, until: Any, seconds: float = 60) -> Any:
-    """What `read` gives once `until` holds of it."""
-    deadline = time.monotonic() + seconds
-    while not until(value := read()):
-        assert time.monotonic() < deadline, value
-        time.sleep(0.05)
-    return value
 
 
 def is_queued(pod: Any) -> bool:
@@ -140,14 +131,16 @@ def test_the_pods_of_a_job_are_queued(api: Client, managed: str) -> None:
     template = {"spec": {**make.pod(gpus=1)["spec"], "restartPolicy": "Never"}}
     job = {"metadata": {"name": "train"}, "spec": {"parallelism": 2, "completions": 2, "template": template}}
     api.request("POST", f"/apis/batch/v1/namespaces/{managed}/jobs", job)
-    pods = eventually(lambda: api.request("GET", f"/api/v1/namespaces/{managed}/pods")["items"], lambda found: len(found) == 2)
+    pods = eventually(
+        "both pods are there", lambda: len(found := api.request("GET", f"/api/v1/namespaces/{managed}/pods")["items"]) == 2 and found
+    )
     assert all(is_queued(pod) for pod in pods)
 
 
 def test_a_queued_pod_runs_on_a_gpu_node_once_the_controller_has_opened_its_gate(api: Client, managed: str) -> None:
     queued = create(api, managed, make.pod(gpus=1))
     path = f"/api/v1/namespaces/{managed}/pods/trainer"
-    waiting = eventually(lambda: api.request("GET", path), lambda pod: pod["status"].get("conditions"))
+    waiting = eventually("it has conditions", lambda: (pod := api.request("GET", path))["status"].get("conditions") and pod)
     assert waiting["status"]["conditions"][0]["reason"] == "SchedulingGated"
     opened = [
         {"op": "test", "path": "/metadata/uid", "value": queued["metadata"]["uid"]},
@@ -155,5 +148,5 @@ def test_a_queued_pod_runs_on_a_gpu_node_once_the_controller_has_opened_its_gate
         {"op": "remove", "path": "/spec/schedulingGates/0"},
     ]
     api.request("PATCH", path, opened, patch="json", person=make.CONTROLLER)
-    running = eventually(lambda: api.request("GET", path), lambda pod: pod["status"]["phase"] == "Running")
+    running = eventually("it runs", lambda: (pod := api.request("GET", path))["status"]["phase"] == "Running" and pod)
     assert running["spec"]["nodeName"] in {"gpu-0", "gpu-1"}

@@ -16,8 +16,9 @@ import gpu_objects as make
 from control_plane import ControlPlane
 from gpu_team import Team
 from gpuqueue.history import Past, line_of
-from replicas import Replicas, eventually
+from replicas import Replicas
 from typed_gpuq import answer, gpuq
+from waiting import eventually
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(120)]
 
@@ -38,15 +39,15 @@ def team(control_plane: ControlPlane, fresh_name: Callable[[], str], replicas: R
     team.api.request("POST", "/api/v1/namespaces", make.namespace(team.name))
     team.queue(lanes=[make.lane(quota=4), make.lane("h100", quota=1)], budget={"gpuHours": 500})
     team.submit("first", 3)
-    eventually("the first starts", lambda: team.is_open("first"))
+    eventually("the first starts", lambda: team.is_open("first"), 30)
     team.submit("second", 2)
-    eventually("the second is told", lambda: team.told("second") != "")
+    eventually("the second is told", lambda: team.told("second") != "", 30)
     team.submit("third", 1)
     for name in ("zip-a", "zip-b"):
         team.submit(name, 1, notes=make.group("zip", 2))
     team.create(make.pod("cpu"))
     team.submit("huge", 99)
-    eventually("everybody is told", lambda: all(team.told(name) for name in ("third", "zip-a", "zip-b", "huge")))
+    eventually("everybody is told", lambda: all(team.told(name) for name in ("third", "zip-a", "zip-b", "huge")), 30)
     yield team
     team.leave()
 
@@ -96,14 +97,14 @@ def test_a_pod_that_nobody_knows_is_said_to_be_none(team: Team, admin: Path) -> 
 
 def test_a_pod_that_has_ended_holds_nothing(team: Team, admin: Path, replicas: Replicas, unmanaged: str) -> None:
     team.create(make.pod("brief") | {"metadata": {"name": "brief", "annotations": {"test.millrace/succeeds-after": "10ms"}}})
-    eventually("it ends", lambda: team.pod("brief")["status"].get("phase") == "Succeeded")
+    eventually("it ends", lambda: team.pod("brief")["status"].get("phase") == "Succeeded", 30)
     assert "brief ended: it has ended and holds no GPUs" in why("brief", team, admin)
 
 
 def test_a_pod_in_a_namespace_of_no_queue_is_told_so(replicas: Replicas, managed: str, control_plane: ControlPlane, admin: Path) -> None:
     lost = Team(control_plane.client, managed)
     lost.submit("lost")
-    eventually("it is told", lambda: lost.told("lost") != "")
+    eventually("it is told", lambda: lost.told("lost") != "", 30)
     assert "lost waiting: NoQueue: namespace" in why("lost", lost, admin)
 
 
@@ -187,9 +188,9 @@ def test_a_run_limit_of_a_million_hours_does_not_break_the_picture(team: Team, a
     team.api.request("POST", "/api/v1/namespaces", make.namespace(patient.name))
     patient.queue(lanes=[make.lane(quota=1)])
     patient.submit("patient", notes={"gpu-queue.dev/run-limit": "999999999h"})
-    eventually("it starts", lambda: patient.is_open("patient"))
+    eventually("it starts", lambda: patient.is_open("patient"), 30)
     patient.submit("next", notes={"gpu-queue.dev/run-limit": "999999999h"})
-    eventually("the next is told", lambda: patient.told("next") != "")
+    eventually("the next is told", lambda: patient.told("next") != "", 30)
     assert answer("queue", patient.name, kubeconfig=admin)["lanes"][0]["holders"][0]["runsOut"].startswith("9999-")
     assert "Likely start" in why("next", patient, admin)
     patient.leave()

@@ -13,7 +13,8 @@ from control_plane import ControlPlane
 from gpu_team import Team
 from gpuqueue.controller.rounds import _FREE_SECONDS
 from gpuqueue.history import Past, read_history
-from replicas import Replicas, eventually
+from replicas import Replicas
+from waiting import eventually
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(180)]
 
@@ -44,9 +45,9 @@ def run_through(team: Team, *names: str) -> None:
     """Let each of these start and end."""
     for name in names:
         team.submit(name)
-        eventually(f"{name} starts", lambda name=name: team.is_open(name))  # type: ignore[misc]
+        eventually(f"{name} starts", lambda name=name: team.is_open(name), 30)  # type: ignore[misc]
         team.end(name)
-        eventually(f"{name} leaves the ledger", lambda name=name: name not in team.grants())  # type: ignore[misc]
+        eventually(f"{name} leaves the ledger", lambda name=name: name not in team.grants(), 30)  # type: ignore[misc]
 
 
 def test_what_has_ended_is_written_down_when_the_controller_is_stopped(replicas: Replicas, team: Team) -> None:
@@ -76,13 +77,13 @@ def test_what_has_ended_is_written_down_after_a_while_and_a_killed_leader_loses_
 def test_who_waits_is_told_a_likely_start_once_something_has_run(replicas: Replicas, team: Team) -> None:
     team.queue(lanes=[make.lane(quota=1)])
     team.submit("never-seen-before")
-    eventually("it starts", lambda: team.is_open("never-seen-before"))
+    eventually("it starts", lambda: team.is_open("never-seen-before"), 30)
     team.submit("next")
-    eventually("it is told", lambda: team.told("next") != "")
+    eventually("it is told", lambda: team.told("next") != "", 30)
     team.end("never-seen-before")
-    eventually("the next starts", lambda: team.is_open("next"))
+    eventually("the next starts", lambda: team.is_open("next"), 30)
     team.submit("last")
-    eventually("the last is told a start", lambda: "Likely start" in team.told("last"))
+    eventually("the last is told a start", lambda: "Likely start" in team.told("last"), 30)
 
 
 def test_a_new_leader_knows_what_ran_under_the_old_one(replicas: Replicas, team: Team) -> None:
@@ -90,13 +91,13 @@ def test_a_new_leader_knows_what_ran_under_the_old_one(replicas: Replicas, team:
     pin = {"nodeSelector": {"cloud.google.com/gke-accelerator": "nvidia-a100"}}
     for name in ("a", "b"):
         team.submit(name, **pin)
-    eventually("the first starts", lambda: team.is_open("a"))
+    eventually("the first starts", lambda: team.is_open("a"), 30)
     team.end("a")
-    eventually("the second starts", lambda: team.is_open("b"))
+    eventually("the second starts", lambda: team.is_open("b"), 30)
     replicas.terminate(replicas.leader())
     replicas.start()
     team.submit("c", **pin)
-    eventually("a start is told", lambda: "Likely start" in team.told("c"))
+    eventually("a start is told", lambda: "Likely start" in team.told("c"), 30)
 
 
 def test_what_was_lent_is_remembered_as_the_borrowers(replicas: Replicas, team: Team, fresh_name: Callable[[], str]) -> None:
@@ -104,10 +105,10 @@ def test_what_was_lent_is_remembered_as_the_borrowers(replicas: Replicas, team: 
     team.api.apply(make.queue(pool, namespaces=[], lanes=[make.lane(quota=1)]))
     team.queue(lanes=[make.lane(quota=0)], pool={"name": pool, "maxBorrow": 1})
     team.submit("borrowed")
-    eventually("it starts", lambda: team.is_open("borrowed"))
+    eventually("it starts", lambda: team.is_open("borrowed"), 30)
     team.end("borrowed")
     ledger = f"/apis/gpu-queue.dev/v1/gpuqueues/{pool}"
-    eventually("it is given back", lambda: not team.api.request("GET", ledger)["status"].get("grants"))
+    eventually("it is given back", lambda: not team.api.request("GET", ledger)["status"].get("grants"), 30)
     replicas.terminate(replicas.leader())
     assert [past.name for past in remembered(team)] == ["borrowed"]
 
@@ -120,7 +121,7 @@ def test_gpu_seconds_are_counted_once_though_the_leader_is_killed_again_and_agai
     for name in ("a", "b"):
         team.submit(name, 8)
         eventually("it starts", lambda name=name: team.is_open(name), 60)  # type: ignore[misc]
-        eventually("it is in the ledger", lambda name=name: name in team.grants())  # type: ignore[misc]
+        eventually("it is in the ledger", lambda name=name: name in team.grants(), 30)  # type: ignore[misc]
         began = make.moment(team.status()["grants"][0]["at"])
         time.sleep(1)  # GPU time is what is measured
         replicas.kill(replicas.leader() or next(iter(replicas.running)))

@@ -13,7 +13,8 @@ import pytest
 import gpu_objects as make
 from api_client import Client
 from control_plane import ControlPlane, free_ports
-from replicas import Replicas, eventually
+from replicas import Replicas
+from waiting import eventually
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -40,7 +41,7 @@ def page(own_plane: ControlPlane, tmp_path: Path) -> Iterator[str]:
     address = f"127.0.0.1:{free_ports(1)[0]}"
     with Replicas(own_plane, tmp_path, count=0) as replicas:
         replicas.start("--listen", address)
-        eventually("somebody leads", lambda: replicas.leader() != "")
+        eventually("somebody leads", lambda: replicas.leader() != "", 30)
         yield f"http://{address}"
 
 

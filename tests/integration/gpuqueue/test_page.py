@@ -21,7 +21,8 @@ import gpu_objects as make
 from api_client import Client
 from control_plane import ControlPlane
 from gpu_team import Team
-from replicas import Replicas, eventually
+from replicas import Replicas
+from waiting import eventually
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(120)]
 
@@ -70,7 +71,7 @@ def site(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) 
     found = Site(*planes.free_ports(2))
     with Replicas(control_plane, tmp_path_factory.mktemp("replicas"), count=0) as replicas:
         replicas.start("--listen", f"127.0.0.1:{found.public}", "--probes", f"127.0.0.1:{found.private}")
-        eventually("it is ready", lambda: _ready(found))
+        eventually("it is ready", lambda: _ready(found), 30)
         yield found
 
 
@@ -88,10 +89,10 @@ def team(control_plane: ControlPlane, fresh_name: Callable[[], str], site: Site)
     team.api.request("POST", "/api/v1/namespaces", make.namespace(team.name))
     team.queue(lanes=[make.lane(quota=1)], budget={"gpuHours": 100})
     team.submit("holder")
-    eventually("it starts", lambda: team.is_open("holder"))
+    eventually("it starts", lambda: team.is_open("holder"), 30)
     team.submit("waiter")
     team.submit("huge", 64)
-    eventually("they are told", lambda: bool(team.told("waiter") and team.told("huge")))
+    eventually("they are told", lambda: bool(team.told("waiter") and team.told("huge")), 30)
     yield team
     team.leave()
 
@@ -124,7 +125,7 @@ def viewer(team: Team, other: Team) -> str:
         *make.may(user, "gpuqueues", group="gpu-queue.dev", verbs=("get",), names=(team.name,)),
     ]:
         team.api.apply(thing)
-    eventually("they may", lambda: _may_get(team, user))
+    eventually("they may", lambda: _may_get(team, user), 30)
     return token
 
 
@@ -140,7 +141,7 @@ def _may_get(team: Team, user: str) -> bool:
 
 def shown(site: Site, path: str, token: str, text: str) -> Answer:
     """The page, once it shows `text`: a replica's picture may be a second old."""
-    eventually(f"{path} shows {text}", lambda: text in site.get(path, token).text)
+    eventually(f"{path} shows {text}", lambda: text in site.get(path, token).text, 30)
     return site.get(path, token)
 
 
@@ -197,7 +198,7 @@ def test_another_site_cannot_sign_anybody_in(site: Site, viewer: str) -> None:
 
 
 def test_a_queue_is_for_those_who_may_get_it(site: Site, team: Team, other: Team, viewer: str) -> None:
-    eventually("the other queue is there", lambda: other.name in site.get("/metrics", private=True).text)
+    eventually("the other queue is there", lambda: other.name in site.get("/metrics", private=True).text, 30)
     assert [queue["name"] for queue in site.get("/api/v1/queues", viewer).json["queues"]] == [team.name]
     hidden = site.get(f"/api/v1/queues/{other.name}", viewer)
     missing = site.get("/api/v1/queues/none-of-that-name", viewer)
@@ -209,7 +210,7 @@ def test_a_queue_is_for_those_who_may_get_it(site: Site, team: Team, other: Team
 
 def test_a_pod_is_for_those_who_may_get_it(site: Site, team: Team, other: Team, viewer: str) -> None:
     other.submit("secret")
-    eventually("it starts", lambda: other.is_open("secret"))
+    eventually("it starts", lambda: other.is_open("secret"), 30)
     assert site.get(f"/api/v1/namespaces/{other.name}/pods/secret", viewer).status == 404
     assert site.get(f"/api/v1/namespaces/{team.name}/pods/waiter", viewer).json["place"] == 1
 
@@ -268,12 +269,12 @@ def test_what_people_write_is_shown_and_not_run(site: Site, team: Team, viewer: 
     assert "&lt;script&gt;alert(1)" in page
     assert "<script" not in site.get(f"/queues/{urllib.parse.quote(evil)}", viewer).text
     team.end("evil")
-    eventually("it is forgotten", lambda: "alert(1)" not in site.get(f"/queues/{team.name}", viewer).text)
+    eventually("it is forgotten", lambda: "alert(1)" not in site.get(f"/queues/{team.name}", viewer).text, 30)
 
 
 def test_probes_and_metrics_are_on_the_other_port_only(site: Site, viewer: str) -> None:
     assert [site.get(path, private=True).status for path in ("/healthz", "/readyz", "/metrics")] == [200, 200, 200]
-    eventually("it says that it leads", lambda: "gpuqueue_leader 1.0" in site.get("/metrics", private=True).text)
+    eventually("it says that it leads", lambda: "gpuqueue_leader 1.0" in site.get("/metrics", private=True).text, 30)
     assert [site.get(path, viewer).status for path in ("/healthz", "/readyz", "/metrics")] == [404, 404, 404]
     assert site.get("/api/v1/queues", viewer, private=True).status == 404
 

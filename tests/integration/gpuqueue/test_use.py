@@ -26,7 +26,8 @@ from gpuqueue.controller.use import GpuUse
 from gpuqueue.metrics import Metrics
 from gpuqueue.prometheus import Prometheus, Source
 from prometheus_server import PrometheusServer, Series
-from replicas import Replicas, eventually
+from replicas import Replicas
+from waiting import eventually
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.prometheus, pytest.mark.timeout(120)]
 
@@ -50,8 +51,8 @@ def new_team(module_plane: ControlPlane, fresh_name: Callable[[], str], replicas
         team.queue(**spec)
         for name in names:
             team.submit(name, notes=notes)
-        eventually("they run", lambda: all(team.pod(name)["status"].get("phase") == "Running" for name in names))
-        eventually("they are in the ledger", lambda: team.grants() == set(names))
+        eventually("they run", lambda: all(team.pod(name)["status"].get("phase") == "Running" for name in names), 30)
+        eventually("they are in the ledger", lambda: team.grants() == set(names), 30)
         return team
 
     return made
@@ -123,7 +124,7 @@ def permit(module_plane: ControlPlane, helm: Callable[..., subprocess.CompletedP
         review = {"apiVersion": "authorization.k8s.io/v1", "kind": "SubjectAccessReview", "spec": {"user": make.CONTROLLER.user}}
         review["spec"]["resourceAttributes"] = attributes  # type: ignore[index]
         path = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-        eventually("the role is in force", lambda: api.request("POST", path, review)["status"]["allowed"] is may)
+        eventually("the role is in force", lambda: api.request("POST", path, review)["status"]["allowed"] is may, 30)
 
     yield set_to
     set_to(False)
@@ -161,7 +162,7 @@ def test_idle_pods_are_warned_and_evicted_where_the_queue_says_so_and_the_chart_
 
         permit(True)
         looks.at(begin + 27 * MINUTE)
-        eventually("it is evicted", lambda: alive(strict) == {"busy", "unseen"})
+        eventually("it is evicted", lambda: alive(strict) == {"busy", "unseen"}, 30)
         assert alive(mild) == {"idle"}
         assert len(events(strict, "IdleGPUs")) == 3, "nothing is said twice"
 
@@ -187,7 +188,7 @@ def test_run_limits_are_enforced_where_the_queue_says_so(
     looks.at(begin + 9 * MINUTE)
     assert alive(strict) == {"long"}
     looks.at(begin + 11 * MINUTE)
-    eventually("it is evicted", lambda: alive(strict) == set())
+    eventually("it is evicted", lambda: alive(strict) == set(), 30)
     ((pod, words),) = events(strict, "RunLimit")
     assert pod == "long"
     assert "longer than its run limit of 10m" in words

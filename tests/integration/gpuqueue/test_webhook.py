@@ -15,7 +15,7 @@ import gpu_objects as make
 from api_client import Client, Refused
 from certificates import Authority
 from control_plane import ControlPlane
-from replicas import eventually
+from waiting import eventually
 from webhooks import CONFIGURATION, SECRET, Webhook
 
 pytestmark = [pytest.mark.control_plane, pytest.mark.timeout(180)]
@@ -64,7 +64,7 @@ def is_gated(api: Client) -> bool:
 def test_while_nobody_answers_gpu_pods_are_refused_and_all_others_are_created(webhook: Webhook, api: Client) -> None:
     replica = webhook.start()
     webhook.ask(replica)
-    eventually("the gate", lambda: is_gated(api))
+    eventually("the gate", lambda: is_gated(api), 30)
     replica.kill()
     with pytest.raises(Refused, match=r"failed calling webhook \"gate\.gpu-queue\.dev\""):
         create(api, gpus=1)
@@ -74,7 +74,7 @@ def test_while_nobody_answers_gpu_pods_are_refused_and_all_others_are_created(we
 
 def test_any_replica_answers_and_none_needs_a_leader(webhook: Webhook, api: Client) -> None:
     both = [webhook.start(), webhook.start()]
-    eventually("both are ready", lambda: [replica.readiness() for replica in both] == ["ok", "ok"])
+    eventually("both are ready", lambda: [replica.readiness() for replica in both] == ["ok", "ok"], 30)
     bundle = webhook.bundle()
     for replica in both:
         webhook.ask(replica)
@@ -87,7 +87,7 @@ def test_any_replica_answers_and_none_needs_a_leader(webhook: Webhook, api: Clie
 def test_whom_the_api_server_stops_trusting_mends_it(webhook: Webhook, api: Client, tmp_path: Path) -> None:
     replica = webhook.start()
     webhook.ask(replica)
-    eventually("the gate", lambda: is_gated(api))
+    eventually("the gate", lambda: is_gated(api), 30)
     before = webhook.bundle()
     trust(api, make.inline(Authority(tmp_path / "another").certificate))
     eventually("it is as it was", lambda: webhook.bundle() == before, 15)
@@ -98,9 +98,9 @@ def test_whom_the_api_server_stops_trusting_mends_it(webhook: Webhook, api: Clie
 def test_certificates_change_and_no_request_fails(webhook: Webhook, api: Client) -> None:
     lives = ("--host", "127.0.0.1", "--authority-life", "24s", "--life", "8s", "--renew-before", "4s")
     replicas = [webhook.start(*lives), webhook.start(*lives)]
-    eventually("both are ready", lambda: [replica.readiness() for replica in replicas] == ["ok", "ok"])
+    eventually("both are ready", lambda: [replica.readiness() for replica in replicas] == ["ok", "ok"], 30)
     webhook.ask(replicas[0])
-    eventually("the gate", lambda: is_gated(api))
+    eventually("the gate", lambda: is_gated(api), 30)
     bundles, shown, failures, asked = {webhook.bundle()}, set(), list[str](), 0
     deadline = time.monotonic() + 60
     while (len(bundles) < 4 or len(shown) < 10) and time.monotonic() < deadline:
@@ -121,8 +121,8 @@ def test_certificates_change_and_no_request_fails(webhook: Webhook, api: Client)
 def test_an_end_that_is_announced_fails_nobody(webhook: Webhook, api: Client) -> None:
     old, new = webhook.start(), webhook.start()
     webhook.ask(old)
-    eventually("the gate", lambda: is_gated(api))
-    eventually("the other is ready", lambda: new.readiness() == "ok")
+    eventually("the gate", lambda: is_gated(api), 30)
+    eventually("the other is ready", lambda: new.readiness() == "ok", 30)
     ending = threading.Thread(target=old.end)
     ending.start()
     eventually("it says so", lambda: old.readiness() == "is about to end", 2)
@@ -137,12 +137,12 @@ def test_a_certificate_that_somebody_else_renews_is_taken_up_without_a_restart(w
     theirs, folder = Authority(tmp_path / "cert-manager"), tmp_path / "mounted"
     folder.mkdir()
     replica = webhook.start("--certificates", str(folder))
-    eventually("it says what is missing", lambda: "no certificate yet" in replica.readiness())
+    eventually("it says what is missing", lambda: "no certificate yet" in replica.readiness(), 30)
     put(theirs, folder, "first")
-    eventually("it waits to be trusted", lambda: "does not trust" in replica.readiness())
+    eventually("it waits to be trusted", lambda: "does not trust" in replica.readiness(), 30)
     trust(api, make.inline(theirs.certificate))
     webhook.ask(replica)
-    eventually("the gate", lambda: is_gated(api))
+    eventually("the gate", lambda: is_gated(api), 30)
     first = ssl.get_server_certificate(("127.0.0.1", replica.port))
     put(theirs, folder, "second")
     eventually("the new one is shown", lambda: ssl.get_server_certificate(("127.0.0.1", replica.port)) != first, 15)

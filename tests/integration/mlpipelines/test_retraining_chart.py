@@ -20,7 +20,7 @@ from chart_renders import RELEASES, ROOT, cases, render
 from control_plane import ControlPlane
 from mlpipelines.triggers.places import FILE
 from retraining_values import Values
-from triggers import until
+from waiting import eventually
 
 pytestmark = pytest.mark.control_plane
 
@@ -81,7 +81,7 @@ def operator(api: Client) -> Client:
         named = [{each["type"] for each in thing["status"].get("conditions") or [] if each["status"] == "True"} for thing in found]
         return all("Established" in types for types in named)
 
-    until(established, 60)
+    eventually("the kinds are established", established, 60)
     return api
 
 

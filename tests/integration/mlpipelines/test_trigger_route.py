@@ -22,7 +22,7 @@ from alertmanager_server import AlertmanagerServer
 from chart_renders import ROOT, cases, render
 from control_plane import free_ports
 from operator_kinds import joined
-from triggers import until
+from waiting import eventually
 
 pytestmark = [pytest.mark.prometheus, pytest.mark.timeout(300)]
 ROUTE = ROOT / "helm" / "retraining" / "alertmanager" / "route.yaml"
@@ -81,7 +81,7 @@ def told(folder: Path, config: dict[str, Any], ears: Ears, messages: int) -> Non
             known = {alert["fingerprint"] for _, said in ears.heard["people"] for alert in said["alerts"]}
             return len(ears.heard["trigger"]) >= messages and len(known) == len(ALERTS)
 
-        until(heard, 60)
+        eventually("it is heard", heard, 60)
     assert {authorization for authorization, _ in ears.heard["trigger"]} == {f"Bearer {TOKEN}"}
 
 

@@ -30,8 +30,9 @@ from mlserving.rollout.document import Desired, Wanted, steered, with_canary
 from mlserving.rollout.helm import HelmDriver
 from platform_things import Key, identities, passwords, precious, things, written
 from previous_release import VERSION, PreviousRelease
-from replicas import Replicas, eventually
+from replicas import Replicas
 from typed_platform import ROOT, command, surroundings, typed
+from waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -143,7 +144,7 @@ def things_go_on(plane: ControlPlane, before: PreviousRelease) -> None:
     team = Team(plane.client, "fraud")
     for name in ("running-1", "running-2", "waiting"):
         team.submit(name)
-        eventually(f"{name} has its answer", lambda name=name: team.is_open(name) or team.told(name) != "")  # type: ignore[misc]
+        eventually(f"{name} has its answer", lambda name=name: team.is_open(name) or team.told(name) != "", 30)  # type: ignore[misc]
     assert team.open_pods() >= {"running-1", "running-2"}
     assert not team.is_open("waiting")
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "mine", "namespace": "fraud"}, "stringData": {"key": "value"}}

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +21,7 @@ from mlserving import store
 from mlserving.client.ask import Client, PredictRequest, connect
 from mlserving.client.signature import ModelSpec, Tensor
 from mlserving.errors import NotServed, ServingError
+from waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -60,13 +61,6 @@ class Callers:
                     self.answers[client.predict(self._request).outputs["version"].values[0]] += 1
                 except ServingError as error:
                     self.failures.append(str(error))
-
-
-def eventually(true: Callable[[], bool], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, "it never came true"
-        time.sleep(0.05)
 
 
 @dataclass(frozen=True)
@@ -114,18 +108,18 @@ def model(request: pytest.FixtureRequest, watching: Any, watched: Path, saved: P
     with connect(watching.grpc, grpc=True) as client:
         own = Model(request.node.name, watched, saved, client)
         own.publish(1)
-        eventually(lambda: own.states() == {1: "AVAILABLE"})
+        eventually("version 1 is served", lambda: own.states() == {1: "AVAILABLE"}, 30)
         yield own
 
 
 def test_new_versions_take_over_without_a_failed_request(watching: Any, model: Model) -> None:
     with Callers(watching, model.name) as callers:
-        eventually(lambda: callers.answers[1] > 50)
+        eventually("version 1 answers", lambda: callers.answers[1] > 50, 30)
         model.publish(2)
-        eventually(lambda: callers.answers[2] > 50)
+        eventually("version 2 answers", lambda: callers.answers[2] > 50, 30)
         model.publish(3)
-        eventually(lambda: callers.answers[3] > 50)
-        eventually(lambda: model.states() == {1: "END", 2: "END", 3: "AVAILABLE"})
+        eventually("version 3 answers", lambda: callers.answers[3] > 50, 30)
+        eventually("only version 3 is served", lambda: model.states() == {1: "END", 2: "END", 3: "AVAILABLE"}, 30)
     assert callers.failures == []
     assert model.answers() == 3
 
@@ -134,34 +128,34 @@ def test_a_version_that_does_not_load_is_reported_and_the_old_one_stays(model: M
     broken = model.store / model.name / "2"
     broken.mkdir()
     (broken / "saved_model.pb").write_bytes(b"this is no protocol buffer")
-    eventually(lambda: model.states().get(2) == "END")
+    eventually("version 2 is given up", lambda: model.states().get(2) == "END", 30)
     assert "/2 is no SavedModel" in model.error(2)
     assert model.answers() == 1
 
 
 def test_a_version_that_cannot_answer_its_warm_up_requests_is_not_served_until_it_is_repaired(model: Model, unanswerable: Path) -> None:
     model.publish(2, unanswerable)
-    eventually(lambda: model.states().get(2) == "END")
+    eventually("version 2 is given up", lambda: model.states().get(2) == "END", 30)
     assert "missing: amount; unknown: amnt" in model.error(2)
     assert model.answers() == 1
     (model.store / model.name / "2" / "assets.extra" / "tf_serving_warmup_requests").unlink()
-    eventually(lambda: model.states()[2] == "AVAILABLE")
+    eventually("version 2 is served", lambda: model.states()[2] == "AVAILABLE", 30)
 
 
 def test_a_model_that_is_deleted_is_no_longer_served(model: Model) -> None:
     shutil.rmtree(model.store / model.name)
-    eventually(lambda: model.states()[1] == "END")
+    eventually("version 1 is gone", lambda: model.states()[1] == "END", 30)
     with pytest.raises(NotServed, match=r"Models served here: .*demo"):
         model.answers()
 
 
 def test_removing_the_newest_version_goes_back_to_the_one_before(watching: Any, model: Model) -> None:
     model.publish(2)
-    eventually(lambda: model.answers() == 2)
+    eventually("version 2 answers", lambda: model.answers() == 2, 30)
     with Callers(watching, model.name) as callers:
         assert store.prune(model.store, model.name, keep=2, protect=set()) == []
         shutil.rmtree(model.store / model.name / "2")
-        eventually(lambda: callers.answers[1] > 10)
+        eventually("version 1 answers", lambda: callers.answers[1] > 10, 30)
     assert callers.failures == []
 
 
@@ -194,14 +188,16 @@ def test_a_changed_configuration_is_followed_and_a_broken_one_is_not(configured:
     folder = configured.output.parent
     config = folder / "models.config"
     config.write_text(config_text(folder, "specific { versions: 1 }", stable=1))
-    eventually(lambda: (label_answers(configured, "stable"), label_answers(configured, "canary")) == (1, None))
+    eventually(
+        "only the stable label answers", lambda: (label_answers(configured, "stable"), label_answers(configured, "canary")) == (1, None), 30
+    )
     with Callers(configured, "demo") as callers:
         config.write_text(config_text(folder, "all {}", stable=1, canary=2))
-        eventually(lambda: label_answers(configured, "canary") == 2)
+        eventually("the canary label answers", lambda: label_answers(configured, "canary") == 2, 30)
         config.write_text("model_config_list { nonsense }")
-        eventually(lambda: "is no model_config_list" in configured.output.read_text())
+        eventually("it says what is wrong with the file", lambda: "is no model_config_list" in configured.output.read_text(), 30)
         config.write_text(config_text(folder, "latest {}", stable=2))
-        eventually(lambda: label_answers(configured, "stable") == 2)
+        eventually("the stable label is moved", lambda: label_answers(configured, "stable") == 2, 30)
     assert callers.failures == []
 
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 import pytest
@@ -21,11 +21,9 @@ from gpuqueue.metrics import Metrics
 from gpuqueue.prometheus import Prometheus, Source
 from gpuqueue.usage import Sample
 from prometheus_server import PrometheusServer
+from waiting import eventually
 
 pytestmark = pytest.mark.prometheus
-
-DEADLINE = 60.0
-T = TypeVar("T")
 
 
 @contextmanager
@@ -57,15 +55,6 @@ def scrape(address: str, **labels: str) -> dict[str, Any]:
     return {"job_name": "test", "scrape_interval": "200ms", "scrape_timeout": "200ms", "static_configs": static}
 
 
-def until(what: str, ask: Callable[[], T], enough: Callable[[T], bool]) -> T:
-    """The first answer that is enough."""
-    ends = time.monotonic() + DEADLINE
-    while not enough(answer := ask()):
-        assert time.monotonic() < ends, f"{what}: still {answer}"
-        time.sleep(0.1)
-    return answer
-
-
 @pytest.mark.slow
 def test_pods_that_an_exporter_names_are_found_and_lost_with_it(tmp_path: Path) -> None:
     activity: dict[str, float | None] = {"now": 0.75}
@@ -85,14 +74,13 @@ def test_pods_that_an_exporter_names_are_found_and_lost_with_it(tmp_path: Path) 
 
             return asyncio.run(asked())
 
-        busy = until("a full window", seen, lambda sample: sample is not None and sample.share == 1)
-        assert busy is not None
+        busy = eventually("a full window", lambda: (sample := seen()) is not None and sample.share == 1 and sample)
         assert (busy.mean, busy.highest, busy.gpus) == (pytest.approx(0.75), 0.75, 1)
         activity["now"] = 0.0
-        until("a window without work", seen, lambda sample: sample is not None and sample.highest == 0)
+        eventually("a window without work", lambda: (sample := seen()) is not None and sample.highest == 0)
         activity["now"] = None
-        until("a hole", seen, lambda sample: sample is not None and sample.share < 1)
-        until("nothing left", seen, lambda sample: sample is None)
+        eventually("a hole", lambda: (sample := seen()) is not None and sample.share < 1)
+        eventually("nothing left", lambda: seen() is None)
 
 
 def test_prometheus_reads_the_controllers_page(tmp_path: Path) -> None:
@@ -106,7 +94,7 @@ def test_prometheus_reads_the_controllers_page(tmp_path: Path) -> None:
             with urllib.request.urlopen(f"{server.url}/api/v1/query?query={urllib.parse.quote(query)}", timeout=10) as answer:
                 return [row["value"][1] for row in json.load(answer)["data"]["result"]]
 
-        until("the leader", lambda: value("max(gpuqueue_leader)"), lambda found: found == ["1"])
+        eventually("the leader", lambda: value("max(gpuqueue_leader)") == ["1"])
         assert value('gpuqueue_granted_gpus{queue="fraud",lane="l4"}') == ["3"]
         metrics.stand_down()
-        until("silence about queues", lambda: value("gpuqueue_granted_gpus"), lambda found: found == [])
+        eventually("silence about queues", lambda: value("gpuqueue_granted_gpus") == [])

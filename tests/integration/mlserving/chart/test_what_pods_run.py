@@ -17,11 +17,11 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from chromium import eventually
 from identity_proxy import AUDIENCE, Signer, key_server, key_set
 from mlserving import store
 from mlserving.review.people import People
 from prediction_rows import a_prediction, write_log
+from waiting import eventually
 
 Objects = Callable[..., dict[tuple[str, str], Any]]
 CHOSEN = (

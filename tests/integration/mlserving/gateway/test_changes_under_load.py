@@ -14,10 +14,11 @@ from typing import Any
 
 import pytest
 
-from gateways import PREDICT, Server, ask, channel, config, gateway, model_server, post, request, until
+from gateways import PREDICT, Server, ask, channel, config, gateway, model_server, post, request
 from mlserving.gateway import frames as f
 from raw_clients import GrpcClient
 from under_load import Stream
+from waiting import eventually
 
 
 @contextmanager
@@ -30,7 +31,7 @@ def applied(front: Server, settings: str) -> None:
     """Write new settings and wait until they are in force."""
     before = front.tracks()["config"]["hash"]
     front.config.write_text(settings)
-    until(lambda: front.tracks()["config"]["hash"] != before)
+    eventually("the new settings are in force", lambda: front.tracks()["config"]["hash"] != before, 20)
 
 
 def test_weights_move_and_tracks_come_and_go_without_a_failed_request(tmp_path: Any) -> None:
@@ -39,12 +40,16 @@ def test_weights_move_and_tracks_come_and_go_without_a_failed_request(tmp_path: 
         assert stream.versions() == {1}
         for weight in (1, 10, 50, 99):
             applied(front, config(stable=(one, 100 - weight), canary=(two, weight)))
-            until(lambda: front.tracks()["models"]["m"]["tracks"]["canary"]["endpoints"][0]["up"])
+            eventually("the canary is up", lambda: front.tracks()["models"]["m"]["tracks"]["canary"]["endpoints"][0]["up"], 20)
             stream.more(20)
         assert stream.versions() == {1, 2}
         for server, version in ((two, 2), (one, 1)):  # promoted, and rolled back
             applied(front, config(stable=(server, 100)))
-            until(lambda version=version: front.metric("millrace_gateway_endpoint_up", track="stable", version=str(version)) == 1)
+            eventually(
+                f"version {version} is up",
+                lambda version=version: front.metric("millrace_gateway_endpoint_up", track="stable", version=str(version)) == 1,
+                20,
+            )
             stream.more(12)  # what was under way meanwhile
             stream.answers.clear()
             stream.more()
@@ -59,7 +64,11 @@ def test_settings_that_cannot_be_meant_leave_the_old_ones_in_force(tmp_path: Any
         for text in ("models: [", "models: {}", config(stable=(one, 50)), "\x00"):
             errors = front.metric("millrace_gateway_config_errors_total")
             front.config.write_text(text)
-            until(lambda errors=errors: front.metric("millrace_gateway_config_errors_total") > errors)
+            eventually(
+                "an error in the settings is counted",
+                lambda errors=errors: front.metric("millrace_gateway_config_errors_total") > errors,
+                20,
+            )
             assert front.tracks()["config"]["hash"] == before
             assert "gateway.yaml" in front.tracks()["config"]["error"]
             assert ask(opened, text).x == text
@@ -67,7 +76,7 @@ def test_settings_that_cannot_be_meant_leave_the_old_ones_in_force(tmp_path: Any
         time.sleep(1.5)
         assert front.metric("millrace_gateway_config_valid") == 0
         front.config.unlink()
-        until(lambda: "cannot be read" in front.tracks()["config"]["error"])
+        eventually("it says that the file cannot be read", lambda: "cannot be read" in front.tracks()["config"]["error"], 20)
         applied_text = config(stable=(one, 100), more="    deadline: 3\n")
         applied(front, applied_text)
         assert front.tracks()["config"]["error"] is None
@@ -102,7 +111,7 @@ def test_a_canary_that_is_killed_costs_nobody_an_answer(tmp_path: Any) -> None:
         assert front.metric("millrace_gateway_endpoint_up", track="canary") == 0
         grpc_port, rest_port = two.grpc.split(":")[1], two.rest.split(":")[1]
         with model_server(tmp_path / "again", "--version", "2", "--grpc-port", grpc_port, "--rest-port", rest_port):
-            until(lambda: front.metric("millrace_gateway_endpoint_up", track="canary") == 1)
+            eventually("the canary is up", lambda: front.metric("millrace_gateway_endpoint_up", track="canary") == 1, 20)
             stream.answers.clear()
             stream.more()
             assert stream.versions() == {1, 2}
@@ -129,9 +138,9 @@ def test_a_stable_server_that_restarts_fails_only_while_nobody_is_there(tmp_path
         with gateway(tmp_path / "g", config(stable=(server, 100))) as front, Stream(front) as stream:
             stream.more()
             server.process.kill()
-            until(lambda: stream.failures)
+            eventually("a call fails", lambda: stream.failures, 20)
             with model_server(tmp_path / "n", "--version", "2", "--grpc-port", grpc_port, "--rest-port", rest_port):
-                until(lambda: front.metric("millrace_gateway_endpoint_up", track="stable", version="2") == 1)
+                eventually("version 2 is up", lambda: front.metric("millrace_gateway_endpoint_up", track="stable", version="2") == 1, 20)
                 time.sleep(0.1)  # what was refused a moment before is told
                 failed = len(stream.failures)
                 stream.more()
@@ -145,13 +154,13 @@ def test_a_server_that_hangs_is_noticed_and_left_alone_until_it_goes_on(tmp_path
         with gateway(tmp_path / "g", settings) as front, Stream(front, timeout=10) as stream:
             stream.more()
             two.process.send_signal(signal.SIGSTOP)
-            until(lambda: front.metric("millrace_gateway_endpoint_up", track="canary") == 0)
-            until(lambda: front.metric("millrace_gateway_in_flight", track="canary") == 0)
+            eventually("the canary is down", lambda: front.metric("millrace_gateway_endpoint_up", track="canary") == 0, 20)
+            eventually("nothing is under way there", lambda: front.metric("millrace_gateway_in_flight", track="canary") == 0, 20)
             failed = len(stream.failures)
             stream.more(100)
             assert len(stream.failures) == failed  # everybody is answered by stable
             two.process.send_signal(signal.SIGCONT)
-            until(lambda: front.metric("millrace_gateway_endpoint_up", track="canary") == 1)
+            eventually("the canary is up again", lambda: front.metric("millrace_gateway_endpoint_up", track="canary") == 1, 20)
             stream.answers.clear()
             stream.more()
             assert 2 in stream.versions()
@@ -174,11 +183,11 @@ def test_sigterm_lets_everybody_finish_and_sends_them_away(tmp_path: Any) -> Non
     with pair(tmp_path) as (one, _), gateway(tmp_path / "g", config(stable=(one, 100)), "--drain", "1.5", "--grace", "10") as front:
         with channel(front.grpc) as opened:
             slow = opened.unary_unary(PREDICT).future(request("slow", sleep=3), timeout=20)
-            until(lambda: one.seen().get("predict", 0) >= 1)
+            eventually("the slow call has arrived", lambda: one.seen().get("predict", 0) >= 1, 20)
             with Stream(front) as stream:
                 stream.more(20)
                 front.process.send_signal(signal.SIGTERM)
-                until(lambda: _ready(front) == 503)
+                eventually("it is ready no more", lambda: _ready(front) == 503, 20)
                 stream.more(20)  # while it drains, it goes on answering
                 assert front.process.poll() is None
                 stream._ending.set()

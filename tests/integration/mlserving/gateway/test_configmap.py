@@ -14,7 +14,8 @@ import pytest
 
 import binaries
 from control_plane import ControlPlane
-from gateways import Server, ask, channel, config, gateway, model_server, until
+from gateways import Server, ask, channel, config, gateway, model_server
+from waiting import eventually
 
 pytestmark = [
     pytest.mark.control_plane,
@@ -86,19 +87,19 @@ def test_a_rollback_in_the_configmap_is_in_force_within_seconds_and_an_outage_of
         assert ask(opened, "a").version == 1
         write(plane, config(stable=(two, 100)))
         started = time.monotonic()
-        until(lambda: ask(opened, "b").version == 2)
+        eventually("version 2 answers", lambda: ask(opened, "b").version == 2, 20)
         assert time.monotonic() - started < 10  # what a rollback may take
         write(plane, "models: [")
-        until(lambda: "no YAML" in (front.tracks()["config"]["error"] or ""))
+        eventually("it says that the file is no YAML", lambda: "no YAML" in (front.tracks()["config"]["error"] or ""), 20)
         plane.pause("kube-apiserver")
         try:
-            until(lambda: "did not answer" in (front.tracks()["config"]["error"] or ""))
+            eventually("it says that a server did not answer", lambda: "did not answer" in (front.tracks()["config"]["error"] or ""), 20)
             assert ask(opened, "c").version == 2
         finally:
             plane.resume("kube-apiserver")
         (account / "token").write_text(token(plane))  # as the kubelet does
         write(plane, config(stable=(one, 100)))
-        until(lambda: ask(opened, "d").version == 1)
+        eventually("version 1 answers", lambda: ask(opened, "d").version == 1, 20)
         assert front.tracks()["config"]["error"] is None
 
 

@@ -11,10 +11,11 @@ import pyarrow as pa
 import pytest
 
 from explained_models import exported
-from gateways import Server, config, gateway, until
+from gateways import Server, config, gateway
 from mlserving import store
 from mlserving.predictions import reading
 from typed_commands import millrace
+from waiting import eventually
 
 pytestmark = pytest.mark.slow
 INPUTS = {"amount", "count", "team", "tags"}
@@ -47,7 +48,7 @@ def asked(start_server: Any, tmp_path_factory: pytest.TempPathFactory) -> Asked:
         settings = config("cards", stable=((server.grpc, server.rest), 100), more=LOG)
         with gateway(folder / "g", settings, *folders) as front:
             usual, why = ({way: predict(front, folder, way, *words) for way in ("grpc", "rest")} for words in ([], ["--explain"]))
-            until(lambda: front.metric("millrace_predictions_logged_total") == 4 * len(ROWS), 60)
+            eventually("all predictions are logged", lambda: front.metric("millrace_predictions_logged_total") == 4 * len(ROWS), 60)
             counted = {name: front.metric(f"millrace_{name}_total") for name in ("predictions_logged", "prediction_class")}
             assert front.stop(60) == 0
     return Asked(folder, usual, why, counted)

@@ -13,8 +13,9 @@ from typing import Any
 import grpc
 import pytest
 
-from gateways import PREDICT, ask, channel, request, until
+from gateways import PREDICT, ask, channel, request
 from mlserving import wire
+from waiting import eventually
 
 
 @pytest.fixture
@@ -144,24 +145,34 @@ def test_a_deadline_ends_a_call_whose_model_hangs_and_the_model_is_told(connecti
     started = time.monotonic()
     assert ask(connection, "x", sleep=-1, timeout=0.4).code == "DEADLINE_EXCEEDED"
     assert time.monotonic() - started < 3
-    until(lambda: world.stable.seen().get("cancelled", 0) + world.canary.seen().get("cancelled", 0) == before + 1)
-    until(lambda: world.gateway.metric("millrace_gateway_in_flight") == 0)
+    eventually(
+        "the call is cancelled at the server",
+        lambda: world.stable.seen().get("cancelled", 0) + world.canary.seen().get("cancelled", 0) == before + 1,
+        20,
+    )
+    eventually("nothing is under way", lambda: world.gateway.metric("millrace_gateway_in_flight") == 0, 20)
 
 
 def test_the_model_server_is_told_what_is_left_of_the_deadline(connection: Any, world: Any) -> None:
     """grpc.aio ends the handler by itself when the deadline that it was told has passed."""
     before = world.gateway.metric("millrace_gateway_requests_total", code="DEADLINE_EXCEEDED")
     assert ask(connection, "x", sleep=30, timeout=0.3).code == "DEADLINE_EXCEEDED"
-    until(lambda: world.gateway.metric("millrace_gateway_requests_total", code="DEADLINE_EXCEEDED") == before + 1)
+    eventually(
+        "the call is counted", lambda: world.gateway.metric("millrace_gateway_requests_total", code="DEADLINE_EXCEEDED") == before + 1, 20
+    )
 
 
 def test_a_caller_that_cancels_frees_the_model_server(connection: Any, world: Any) -> None:
     before = world.stable.seen().get("cancelled", 0) + world.canary.seen().get("cancelled", 0)
     asked = world.stable.seen().get("predict", 0) + world.canary.seen().get("predict", 0)
     future = connection.unary_unary(PREDICT).future(request("x", sleep=-1))
-    until(lambda: world.stable.seen().get("predict", 0) + world.canary.seen().get("predict", 0) > asked)
+    eventually("a server is asked", lambda: world.stable.seen().get("predict", 0) + world.canary.seen().get("predict", 0) > asked, 20)
     future.cancel()
-    until(lambda: world.stable.seen().get("cancelled", 0) + world.canary.seen().get("cancelled", 0) == before + 1)
+    eventually(
+        "the call is cancelled at the server",
+        lambda: world.stable.seen().get("cancelled", 0) + world.canary.seen().get("cancelled", 0) == before + 1,
+        20,
+    )
 
 
 def test_a_caller_that_goes_away_frees_the_model_server(world: Any) -> None:
@@ -169,9 +180,15 @@ def test_a_caller_that_goes_away_frees_the_model_server(world: Any) -> None:
     asked = world.stable.seen().get("predict", 0) + world.canary.seen().get("predict", 0)
     opened = channel(world.gateway.grpc)
     futures = [opened.unary_unary(PREDICT).future(request("x", sleep=-1)) for _ in range(5)]
-    until(lambda: world.stable.seen().get("predict", 0) + world.canary.seen().get("predict", 0) >= asked + 5)
+    eventually(
+        "the servers are asked", lambda: world.stable.seen().get("predict", 0) + world.canary.seen().get("predict", 0) >= asked + 5, 20
+    )
     opened.close()
-    until(lambda: world.stable.seen().get("cancelled", 0) + world.canary.seen().get("cancelled", 0) == before + 5)
+    eventually(
+        "all calls are cancelled at the servers",
+        lambda: world.stable.seen().get("cancelled", 0) + world.canary.seen().get("cancelled", 0) == before + 5,
+        20,
+    )
     assert all(future.done() for future in futures)
 
 

@@ -14,8 +14,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from gateways import PREDICT, Server, ask, call, channel, config, gateway, model_server, request, until
+from gateways import PREDICT, Server, ask, call, channel, config, gateway, model_server, request
 from mlserving.gateway import frames as f
+from waiting import eventually
 
 _LIMITS = "limits: {in_flight: 50, body_mb: 4, buffered_mb: 24}\n"
 _FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -29,8 +30,8 @@ def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield found
         for name in {"grpc", "rest"} & _GOOD.keys():
             _GOOD[name].close()
-        until(lambda: found.metric("millrace_gateway_buffered_bytes") == 0)
-        until(lambda: found.metric("millrace_gateway_in_flight") == 0)
+        eventually("nothing is buffered", lambda: found.metric("millrace_gateway_buffered_bytes") == 0, 20)
+        eventually("nothing is under way", lambda: found.metric("millrace_gateway_in_flight") == 0, 20)
         everybody_else_is_served(found)
         assert "Traceback" not in found.log()
 
@@ -71,7 +72,7 @@ def test_a_burst_ten_times_the_limit_is_answered_at_once_and_memory_stays_bounde
     assert 50 <= codes.count("OK") <= 150
     assert front.resident_mb() - before < 60
     assert front.metric("millrace_gateway_requests_total", code="UNAVAILABLE", track="") == codes.count("UNAVAILABLE")
-    until(lambda: front.metric("millrace_gateway_in_flight") == 0)
+    eventually("nothing is under way", lambda: front.metric("millrace_gateway_in_flight") == 0, 20)
     assert front.metric("millrace_gateway_buffered_bytes") == 0
 
 
@@ -84,9 +85,9 @@ def test_uploads_that_never_end_do_not_take_the_memory(front: Server) -> None:
             opened = stack.enter_context(connect(front.rest))
             with contextlib.suppress(OSError):
                 opened.sendall(head + b"x" * 3_000_000)
-        until(lambda: front.metric("millrace_gateway_requests_total", protocol="rest", code="503") > 0)
+        eventually("somebody is turned away", lambda: front.metric("millrace_gateway_requests_total", protocol="rest", code="503") > 0, 20)
         assert front.resident_mb() - before < 80
-    until(lambda: front.metric("millrace_gateway_buffered_bytes") == 0)
+    eventually("nothing is buffered", lambda: front.metric("millrace_gateway_buffered_bytes") == 0, 20)
     everybody_else_is_served(front)
 
 
@@ -99,7 +100,7 @@ def test_a_client_that_reads_nothing_holds_up_nobody(front: Server) -> None:
         started = time.monotonic()
         everybody_else_is_served(front)
         assert time.monotonic() - started < 10
-    until(lambda: front.metric("millrace_gateway_buffered_bytes") == 0)
+    eventually("nothing is buffered", lambda: front.metric("millrace_gateway_buffered_bytes") == 0, 20)
 
 
 def test_a_client_that_sends_a_byte_at_a_time_is_answered(front: Server) -> None:

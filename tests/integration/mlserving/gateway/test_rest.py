@@ -16,7 +16,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateways import ask, call, channel, config, gateway, model_server, post, until
+from gateways import ask, call, channel, config, gateway, model_server, post
+from waiting import eventually
 
 
 @pytest.fixture
@@ -215,9 +216,9 @@ def test_a_caller_that_goes_away_frees_the_model_server(world: Any) -> None:
     body = b'{"instances": [1], "sleep": -1}'
     opened = socket.create_connection((host, int(port)))
     opened.sendall(b"POST /v1/models/m:predict HTTP/1.1\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    until(lambda: asked() > so_far)
+    eventually("a server is asked", lambda: asked() > so_far, 20)
     opened.close()
-    until(lambda: cancelled() == before + 1)
+    eventually("the request is cancelled at the server", lambda: cancelled() == before + 1, 20)
 
 
 def test_a_model_that_hangs_is_given_up_at_the_model_s_deadline(tmp_path: Any, world: Any) -> None:

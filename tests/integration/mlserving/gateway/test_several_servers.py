@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateways import Server, ask, channel, gateway, model_server, until
+from gateways import Server, ask, channel, gateway, model_server
 from under_load import Stream
+from waiting import eventually
 
 _NAME = "models.test"
 
@@ -76,9 +77,9 @@ def test_a_server_that_goes_under_load_costs_nobody_an_answer(front: Server, fle
         stream.more()
         fleet.servers[3].process.send_signal(number)
         stream.more(150)
-        until(lambda: up(front) == {"127.0.0.2"})
+        eventually("one of them is left out", lambda: up(front) == {"127.0.0.2"}, 20)
         fleet.start(3, *fleet.ports)
-        until(lambda: up(front) == {"127.0.0.2", "127.0.0.3"})
+        eventually("both are up again", lambda: up(front) == {"127.0.0.2", "127.0.0.3"}, 20)
         stream.more()
     assert stream.failures == []
 
@@ -87,12 +88,14 @@ def test_a_server_that_hangs_is_left_out_and_what_it_was_asked_ends_by_its_deadl
     with Stream(front) as stream:
         stream.more()
         fleet.servers[3].process.send_signal(signal.SIGSTOP)
-        until(lambda: up(front) == {"127.0.0.2"})
-        until(
+        eventually("one of them is left out", lambda: up(front) == {"127.0.0.2"}, 20)
+        eventually(
+            "what it was asked has ended",
             lambda: (
                 front.metric("millrace_gateway_in_flight") <= 6
                 and all(each["in_flight"] == 0 for each in endpoints(front) if not each["up"])
-            )
+            ),
+            20,
         )
         failed = len(stream.failures)
         stream.more(100)
@@ -106,7 +109,7 @@ def test_servers_come_and_go_by_what_the_name_says(front: Server, fleet: Fleet) 
         stream.more()
         fleet.start(4, *fleet.ports)
         fleet.named(3, 4)
-        until(lambda: up(front) == {"127.0.0.3", "127.0.0.4"})
+        eventually("the named ones are up", lambda: up(front) == {"127.0.0.3", "127.0.0.4"}, 20)
         stream.more()
         fleet.names.write_text("{}")  # the name service knows nothing any more: those that are there go on
         stream.more()

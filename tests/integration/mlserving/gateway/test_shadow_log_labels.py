@@ -14,11 +14,12 @@ from typing import Any
 import grpc
 import pytest
 
-from gateways import PREDICT, Server, ask, call, channel, config, gateway, model_server, request, until
+from gateways import PREDICT, Server, ask, call, channel, config, gateway, model_server, request
 from mlserving import wire
 from mlserving.predictions import reading
 from mlserving.predictions.exchange import Exchange
 from mlserving.predictions.spool import SpoolReader
+from waiting import eventually
 
 
 def spooled(folder: Path) -> list[Exchange]:
@@ -47,7 +48,7 @@ def test_every_request_is_copied_to_a_shadow_that_is_told_nothing_else(tmp_path:
         for n in range(10):
             assert call(connection, "POST", "/v1/models/m:predict", {"instances": [n]})[2]["version"] == 1
         connection.close()
-        until(lambda: front.metric("millrace_gateway_shadow_total", outcome="answered") == 30)
+        eventually("the shadow has answered", lambda: front.metric("millrace_gateway_shadow_total", outcome="answered") == 30, 20)
         assert (shadow.seen()["predict"] - before[0], shadow.seen()["rest"] - before[1]) == (20, 10)
         assert front.metric("millrace_gateway_requests_total", track="shadow", version="3") == 30
 
@@ -66,7 +67,7 @@ def test_a_shadow_that_hangs_delays_nobody_and_its_copies_are_bounded(tmp_path: 
         assert sum(outcomes) >= 150 - 64
         assert front.metric("millrace_gateway_in_flight", track="shadow") <= 64
         shadow.process.send_signal(signal.SIGCONT)
-        until(lambda: front.metric("millrace_gateway_in_flight", track="shadow") == 0)
+        eventually("nothing is under way at the shadow", lambda: front.metric("millrace_gateway_in_flight", track="shadow") == 0, 20)
 
 
 def _seconds(opened: Any, x: str) -> float:
@@ -84,7 +85,7 @@ def test_a_share_of_all_tracks_is_spooled_with_the_bytes_that_were_sent(tmp_path
             answer = ask(opened, f"x{n}", metadata=(("x-prediction-id", f"id-{n}"),))
             answers[f"id-{n}"] = (answer, request(f"x{n}"))
         assert ask(opened, "bad", status=3, metadata=(("x-prediction-id", "failed"),)).code == "INVALID_ARGUMENT"
-        until(lambda: front.metric("millrace_gateway_shadow_total", outcome="answered") == 60)
+        eventually("the shadow has answered", lambda: front.metric("millrace_gateway_shadow_total", outcome="answered") == 60, 20)
         assert front.stop() == 0
     found = spooled(tmp_path / "spool")
     mine = [each for each in found if each.track != "shadow"]
@@ -127,11 +128,11 @@ def test_labels_are_on_the_disk_when_the_caller_is_told_so(tmp_path: Path, serve
 def test_a_recorder_that_dies_is_started_again(tmp_path: Path, servers: Any) -> None:
     folders = ["--spool", str(tmp_path / "spool"), "--predictions", str(tmp_path / "predictions")]
     with gateway(tmp_path / "g", config(stable=(servers[0], 100)), *folders) as front:
-        until(lambda: recorders(front))
+        eventually("a recorder runs", lambda: recorders(front), 20)
         first = recorders(front)[0]
         os.kill(first, signal.SIGKILL)
-        until(lambda: front.metric("millrace_gateway_recorder_restarts_total") == 1)
-        until(lambda: recorders(front) and recorders(front) != [first])
+        eventually("the restart is counted", lambda: front.metric("millrace_gateway_recorder_restarts_total") == 1, 20)
+        eventually("another recorder runs", lambda: recorders(front) and recorders(front) != [first], 20)
         assert front.stop() == 0
         assert not Path(f"/proc/{first}").exists()
 

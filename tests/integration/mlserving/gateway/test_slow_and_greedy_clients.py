@@ -13,10 +13,11 @@ from pathlib import Path
 import pytest
 
 from disks import fill, small_disk
-from gateways import PREDICT, Server, ask, call, channel, config, gateway, model_server, request, until
+from gateways import PREDICT, Server, ask, call, channel, config, gateway, model_server, request
 from mlserving.gateway import frames as f
 from mlserving.predictions import reading
 from raw_clients import Client, GrpcClient
+from waiting import eventually
 
 MIB = 2**20
 RESETS = 40
@@ -55,8 +56,8 @@ def cut_off(front: Server, protocol: str, reason: str) -> float:
 
 
 def nothing_is_left(front: Server) -> None:
-    until(lambda: front.metric("millrace_gateway_buffered_bytes") == 0)
-    until(lambda: front.metric("millrace_gateway_in_flight") == 0)
+    eventually("nothing is buffered", lambda: front.metric("millrace_gateway_buffered_bytes") == 0, 20)
+    eventually("nothing is under way", lambda: front.metric("millrace_gateway_in_flight") == 0, 20)
 
 
 # -- calls that are cancelled as fast as they are made ------------------------------------------------------------------------
@@ -106,10 +107,10 @@ def test_calls_whose_time_is_over_may_all_be_cancelled(front: Server) -> None:
             streams = [2 * n + 1 for n in range(batch * RESETS, (batch + 1) * RESETS)]
             for stream in streams:
                 client.call(stream, request("x", sleep=-1), (b"grpc-timeout", b"1S"))
-            until(lambda: front.metric("millrace_gateway_in_flight") == RESETS)
+            eventually("all calls are under way", lambda: front.metric("millrace_gateway_in_flight") == RESETS, 20, every=0.02)
             time.sleep(0.96)
             client.send(b"".join(f.reset(stream, f.CANCEL) for stream in streams))
-            until(lambda: front.metric("millrace_gateway_in_flight") == 0)
+            eventually("nothing is under way", lambda: front.metric("millrace_gateway_in_flight") == 0, 20)
         client.call(2 * 3 * RESETS + 1, request("still"))
         client.told(b"still")
     assert cut_off(front, "grpc", "resets") == cut
@@ -170,7 +171,7 @@ def test_a_rest_client_that_does_not_take_its_answer_is_cut_off_after_answer_sec
     cut = cut_off(front, "rest", "answer")
     with Client(front.rest, small=True) as client:
         client.send(rest({"instances": [1], "bytes": 12 * MIB}))
-        until(lambda: cut_off(front, "rest", "answer") == cut + 1)
+        eventually("the reader is cut off", lambda: cut_off(front, "rest", "answer") == cut + 1, 20)
     nothing_is_left(front)
 
 
@@ -179,7 +180,7 @@ def test_a_grpc_client_that_takes_a_byte_now_and_then_is_cut_off_all_the_same(fr
     cut = cut_off(front, "grpc", "answer")
     with GrpcClient(front.grpc, window=0) as client:
         client.call(1, request("x", bytes=MIB))
-        until(lambda: front.metric("millrace_gateway_buffered_bytes") > MIB)
+        eventually("more than 1 MiB is buffered", lambda: front.metric("millrace_gateway_buffered_bytes") > MIB, 20)
         with contextlib.suppress(ConnectionError):
             for _ in range(40):
                 client.send(f.window_update(1, 1))
@@ -207,7 +208,7 @@ def test_more_connections_than_are_let_in_are_closed_at_once_and_those_there_are
     limits = config(stable=(server, 100), more="limits: {connections: 20}\n")
     with gateway(tmp_path, limits) as front, contextlib.ExitStack() as stack:
         clients = [stack.enter_context(Client(front.rest if n % 2 else front.grpc)) for n in range(20)]
-        until(lambda: front.metric("millrace_gateway_connections") == 20)
+        eventually("all are let in", lambda: front.metric("millrace_gateway_connections") == 20, 20)
         for address in (front.rest, front.grpc):
             assert stack.enter_context(Client(address)).everything() == b""
         assert front.metric("millrace_gateway_cut_off_total", reason="connections") == 2
@@ -215,7 +216,7 @@ def test_more_connections_than_are_let_in_are_closed_at_once_and_those_there_are
         assert clients[1].told(b'"predictions": ["good"]')
         for client in clients[2:6]:
             client.socket.close()
-        until(lambda: front.metric("millrace_gateway_connections") == 16)
+        eventually("four have gone", lambda: front.metric("millrace_gateway_connections") == 16, 20)
         everybody_else_is_served(front)
 
 
@@ -247,7 +248,7 @@ def test_a_rest_client_that_asks_on_and_on_and_reads_nothing_is_answered_once_at
     before, asked = front.resident_mb(), server.seen().get("rest", 0)
     with Client(front.rest, small=True) as client:
         client.send(rest({"instances": [1], "bytes": 6 * MIB}) * 50)
-        until(lambda: server.seen().get("rest", 0) > asked)
+        eventually("the server is asked", lambda: server.seen().get("rest", 0) > asked, 20)
         time.sleep(1)
         assert front.resident_mb() - before < 60
         assert server.seen()["rest"] - asked <= 2
@@ -290,7 +291,11 @@ def test_on_a_full_disk_requests_go_on_lost_log_records_are_counted_and_space_ma
         dropped = front.metric("millrace_gateway_spool_dropped_total", reason="error")
         assert dropped > 0
         (disk / "ballast").unlink()
-        until(lambda: front.metric("millrace_predictions_logged_total") == front.metric("millrace_gateway_spooled_total"), 60)
+        eventually(
+            "all that is spooled is logged",
+            lambda: front.metric("millrace_predictions_logged_total") == front.metric("millrace_gateway_spooled_total"),
+            60,
+        )
         assert ask(opened, "with space again").code == "OK"
         assert front.metric("millrace_gateway_spooled_total") == 251 - dropped
         assert front.metric("millrace_gateway_spool_dropped_total") == dropped

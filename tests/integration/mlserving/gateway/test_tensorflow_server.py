@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 
-from gateways import Server, call, channel, config, gateway, until
+from gateways import Server, call, channel, config, gateway
 from mlserving import store, wire
 from mlserving.client.ask import PredictRequest
 from mlserving.client.grpc_client import GrpcClient
 from mlserving.client.signature import ModelSpec, Tensor
 from mlserving.predictions import reading
+from waiting import eventually
 
 pytestmark = pytest.mark.slow
 
@@ -41,7 +42,7 @@ def test_our_client_asks_through_the_gateway_and_a_new_version_takes_over_withou
         with asking(front) as asked:
             asked.more(40)
             store.publish_version(published, "demo", 2, saved / "demo" / "2")
-            until(lambda: front.metric("millrace_gateway_endpoint_up", version="2") == 1, 60)
+            eventually("version 2 is up", lambda: front.metric("millrace_gateway_endpoint_up", version="2") == 1, 60)
             asked.more(40)
         assert asked.failures == []
         assert {version for _, version in asked.answers} == {1, 2}
@@ -52,7 +53,7 @@ def test_our_client_asks_through_the_gateway_and_a_new_version_takes_over_withou
             call(connection, "POST", "/v1/labels", {"model": "demo", "labels": [{"prediction_id": "g-0-0", "label": "travel"}]})[0] == 200
         )
         connection.close()
-        until(lambda: front.metric("millrace_gateway_spooled_total") == total)
+        eventually("all answers are spooled", lambda: front.metric("millrace_gateway_spooled_total") == total, 20)
         assert front.stop(60) == 0
     rows = [row for batch in reading.log(tmp_path / "predictions", "demo").batches() for row in batch.to_pylist()]
     assert len(rows) == total
@@ -74,7 +75,7 @@ class Asking:
 
     def more(self, count: int) -> None:
         before = sum(self.answers.values())
-        until(lambda: sum(self.answers.values()) >= before + count, 60, str(self.failures[-3:]))
+        eventually(f"{count} more answers, after {self.failures[-3:]}", lambda: sum(self.answers.values()) >= before + count, 60)
 
     def _grpc(self, front: Server, number: int) -> None:
         with channel(front.grpc) as opened:

@@ -21,7 +21,7 @@ import pytest
 from mlserving import store
 from mlserving.errors import ConfigError, Unavailable
 from mlserving.monitor.command import main
-from replicas import eventually
+from waiting import eventually
 from watched_model import MODEL, NOON, Watched, payments
 
 WINDOW = ("--since", "2026-11-27", "--until", "2026-11-28")

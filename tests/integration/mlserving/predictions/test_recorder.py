@@ -28,7 +28,8 @@ from mlserving.predictions.labels import LabelStore
 from mlserving.predictions.reading import joined, log
 from mlserving.predictions.record_command import record
 from mlserving.predictions.spool import SpoolWriter, segments
-from recording import gateway_yaml, recording, rows_in, until
+from recording import gateway_yaml, recording, rows_in
+from waiting import eventually
 
 MIB = 1 << 20
 FEATURES = ["merchant", "amount"]
@@ -69,9 +70,13 @@ def test_what_is_spooled_is_in_the_log_and_the_spool_is_free(tmp_path: Path) -> 
     config = gateway_yaml(tmp_path, {"cards": {"features": FEATURES}})
     with recording(tmp_path, config) as process:
         spooled(tmp_path, [by_grpc(number) for number in range(100)])
-        until(lambda: rows_in(tmp_path / "predictions", "cards") == 100)
-        until(lambda: not segments(tmp_path / "spool"))
-        until(lambda: figures(tmp_path).get('millrace_predictions_logged_total{model="cards",track="stable",version="0"}') == 100)
+        eventually("all rows are written", lambda: rows_in(tmp_path / "predictions", "cards") == 100, 180)
+        eventually("the spool is empty", lambda: not segments(tmp_path / "spool"), 180)
+        eventually(
+            "all rows are counted",
+            lambda: figures(tmp_path).get('millrace_predictions_logged_total{model="cards",track="stable",version="0"}') == 100,
+            180,
+        )
         assert process.poll() is None
     row = log(tmp_path / "predictions", "cards").table().slice(7, 1).to_pylist()[0]
     assert row["prediction_id"] == "id-7"
@@ -84,8 +89,8 @@ def test_what_is_not_named_is_in_no_file_and_no_figure(tmp_path: Path) -> None:
     config = gateway_yaml(tmp_path, {"cards": {"features": FEATURES}})
     spooled(tmp_path, [by_grpc(number) for number in range(20)])
     with recording(tmp_path, config):
-        until(lambda: rows_in(tmp_path / "predictions", "cards") == 20)
-        until((tmp_path / "recorder.prom").exists)
+        eventually("all rows are written", lambda: rows_in(tmp_path / "predictions", "cards") == 20, 180)
+        eventually("there are figures", (tmp_path / "recorder.prom").exists, 180)
     written = [path for folder in ("predictions", "spool") for path in (tmp_path / folder).rglob("*") if path.is_file()]
     written += [tmp_path / "recorder.prom", tmp_path / "recorder.log"]
     assert any(path.suffix == ".parquet" for path in written)
@@ -134,7 +139,12 @@ def test_a_recorder_that_is_killed_at_any_moment_leaves_each_exchange_in_the_log
             process = ready.Process(target=record, args=(arguments,))
             process.start()
             before = set((tmp_path / "predictions" / "log").rglob("[!.]*.parquet"))
-            until(lambda before=before: set((tmp_path / "predictions" / "log").rglob("[!.]*.parquet")) - before)
+            eventually(
+                "a file is written",
+                lambda before=before: set((tmp_path / "predictions" / "log").rglob("[!.]*.parquet")) - before,
+                180,
+                every=0.02,
+            )
             time.sleep(chance.uniform(0, 0.1))
             process.kill()
             process.join(10)
@@ -142,7 +152,7 @@ def test_a_recorder_that_is_killed_at_any_moment_leaves_each_exchange_in_the_log
         with recording(tmp_path, config):  # from here on, since a gateway that is this far ahead waits for its recorder
             gateway.stdin.close()
             count = int(gateway.stdout.readline())
-            until(lambda: not segments(tmp_path / "spool"))
+            eventually("the spool is empty", lambda: not segments(tmp_path / "spool"), 180)
     assert deaths == 20
     assert ids(tmp_path / "predictions") == Counter(f"id-{number}" for number in range(count))
     assert not list((tmp_path / "predictions" / ".staging").rglob("*.parquet"))
@@ -152,7 +162,7 @@ def test_a_recorder_that_is_told_to_go_writes_what_is_there_first(tmp_path: Path
     config = gateway_yaml(tmp_path, {"cards": {}})
     spooled(tmp_path, [by_grpc(number) for number in range(50)])
     with recording(tmp_path, config, "--most-seconds", "3600"):
-        until((tmp_path / "recorder.prom").exists)
+        eventually("there are figures", (tmp_path / "recorder.prom").exists, 180)
     assert sum(ids(tmp_path / "predictions").values()) == 50
     assert segments(tmp_path / "spool") == []
 
@@ -160,14 +170,14 @@ def test_a_recorder_that_is_told_to_go_writes_what_is_there_first(tmp_path: Path
 def test_a_second_recorder_waits_until_the_first_is_gone(tmp_path: Path) -> None:
     config = gateway_yaml(tmp_path, {"cards": {}})
     with recording(tmp_path, config) as first:
-        until((tmp_path / "recorder.prom").exists)
+        eventually("there are figures", (tmp_path / "recorder.prom").exists, 180)
         with recording(tmp_path, config):
             spooled(tmp_path, [by_grpc(number) for number in range(50)])
-            until(lambda: sum(ids(tmp_path / "predictions").values()) == 50)
+            eventually("all rows are written", lambda: sum(ids(tmp_path / "predictions").values()) == 50, 180)
             first.send_signal(signal.SIGKILL)
             first.wait(10)
             spooled(tmp_path, [by_grpc(number) for number in range(50, 60)])
-            until(lambda: sum(ids(tmp_path / "predictions").values()) == 60)
+            eventually("the later rows are written", lambda: sum(ids(tmp_path / "predictions").values()) == 60, 180)
     assert set(ids(tmp_path / "predictions").values()) == {1}
 
 
@@ -187,10 +197,14 @@ def test_a_recorder_whose_gateway_is_killed_finishes_and_ends(tmp_path: Path) ->
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as gateway:
         assert gateway.stdout is not None
         recorder = int(gateway.stdout.readline())
-        until((tmp_path / "recorder.prom").exists)
+        eventually("there are figures", (tmp_path / "recorder.prom").exists, 180)
         spooled(tmp_path, [by_grpc()])
         gateway.kill()
-    until(lambda: not Path(f"/proc/{recorder}").exists() or "Z" in Path(f"/proc/{recorder}/stat").read_text().split()[2])
+    eventually(
+        "the recorder has ended",
+        lambda: not Path(f"/proc/{recorder}").exists() or "Z" in Path(f"/proc/{recorder}/stat").read_text().split()[2],
+        180,
+    )
     assert sum(ids(tmp_path / "predictions").values()) == 1
 
 
@@ -201,13 +215,17 @@ def test_on_a_full_disk_the_spool_is_kept_and_written_when_there_is_space(tmp_pa
         ballast.write_bytes(bytes(MIB - 40 * 1024))
         spooled(tmp_path, [by_grpc(number, prediction_id=os.urandom(30).hex()) for number in range(3000)])
         with recording(tmp_path, config) as process:
-            until(lambda: (tmp_path / "recorder.prom").exists() and figures(tmp_path)["millrace_predictions_write_errors_total"] > 1)
+            eventually(
+                "errors of writing are counted",
+                lambda: (tmp_path / "recorder.prom").exists() and figures(tmp_path)["millrace_predictions_write_errors_total"] > 1,
+                180,
+            )
             assert segments(tmp_path / "spool")
             assert rows_in(disk, "cards") == 0
             assert process.poll() is None
             ballast.unlink()
-            until(lambda: rows_in(disk, "cards") == 3000)
-            until(lambda: not segments(tmp_path / "spool"))
+            eventually("all rows are written", lambda: rows_in(disk, "cards") == 3000, 180)
+            eventually("the spool is empty", lambda: not segments(tmp_path / "spool"), 180)
         assert set(ids(disk).values()) == {1}
 
 
@@ -218,8 +236,10 @@ def test_torn_segments_cost_their_last_record_and_no_more(tmp_path: Path) -> Non
     os.truncate(segment, segment.stat().st_size - 5)
     spooled(tmp_path, [by_grpc(number) for number in range(10, 20)])
     with recording(tmp_path, config):
-        until(lambda: rows_in(tmp_path / "predictions", "cards") == 19)
-        until(lambda: figures(tmp_path).get('millrace_predictions_dropped_total{model="",reason="torn"}') == 1)
+        eventually("all whole rows are written", lambda: rows_in(tmp_path / "predictions", "cards") == 19, 180)
+        eventually(
+            "the torn one is counted", lambda: figures(tmp_path).get('millrace_predictions_dropped_total{model="",reason="torn"}') == 1, 180
+        )
     assert "id-9" not in ids(tmp_path / "predictions")
 
 
@@ -229,8 +249,12 @@ def test_a_day_begins_at_midnight_utc_and_a_clock_that_jumps_back_loses_nothing(
     times = [midnight - 1, midnight, midnight + 1, NOON - 400 * 86400 * 1_000_000, midnight + 86400 * 1_000_000, 0, -1, 2**62]
     spooled(tmp_path, [by_grpc(number, time_us=time_us) for number, time_us in enumerate(times)])
     with recording(tmp_path, config):
-        until(lambda: rows_in(tmp_path / "predictions", "cards") == 7)
-        until(lambda: figures(tmp_path).get('millrace_predictions_dropped_total{model="cards",reason="undecodable"}') == 1)
+        eventually("all sound rows are written", lambda: rows_in(tmp_path / "predictions", "cards") == 7, 180)
+        eventually(
+            "the undecodable one is counted",
+            lambda: figures(tmp_path).get('millrace_predictions_dropped_total{model="cards",reason="undecodable"}') == 1,
+            180,
+        )
     days = files.days(tmp_path / "predictions" / "log", "cards")
     rows = {str(day): sum(len(log_rows(path)) for path in folder.glob("*.parquet")) for day, folder in days.items()}
     assert rows == {"1969-12-31": 1, "1970-01-01": 1, "2024-11-26": 1, "2025-12-31": 1, "2026-01-01": 2, "2026-01-02": 1}
@@ -249,8 +273,12 @@ def test_garbage_is_counted_and_what_is_beside_it_is_logged(tmp_path: Path) -> N
     bad = [an_exchange(5, model="cards", version=0, request=b"{"), *bad]
     spooled(tmp_path, [*bad, by_grpc(6)])
     with recording(tmp_path, config):
-        until(lambda: rows_in(tmp_path / "predictions", "cards") == 1)
-        until(lambda: figures(tmp_path).get('millrace_predictions_dropped_total{model="cards",reason="undecodable"}') == 4)
+        eventually("the sound row is written", lambda: rows_in(tmp_path / "predictions", "cards") == 1, 180)
+        eventually(
+            "the undecodable ones are counted",
+            lambda: figures(tmp_path).get('millrace_predictions_dropped_total{model="cards",reason="undecodable"}') == 4,
+            180,
+        )
         assert figures(tmp_path)['millrace_predictions_dropped_total{model="",reason="unknown_model"}'] == 1
     assert segments(tmp_path / "spool") == []
 
@@ -268,7 +296,7 @@ def test_versions_with_other_columns_and_types_are_files_of_their_own(tmp_path: 
 
     spooled(tmp_path, [with_x(1, 0, "DT_FLOAT", 1.5), with_x(2, 0, "DT_STRING", "text"), with_x(3, 0, "DT_FLOAT", 2.5), by_grpc(4)])
     with recording(tmp_path, config):
-        until(lambda: rows_in(tmp_path / "predictions", "cards") == 4)
+        eventually("all rows are written", lambda: rows_in(tmp_path / "predictions", "cards") == 4, 180)
     rows = log(tmp_path / "predictions", "cards").table(["prediction_id", "feature/x"]).sort_by("prediction_id")
     assert rows["feature/x"].to_pylist() == ["1.5", "text", "2.5", None]
 
@@ -279,8 +307,10 @@ def test_labels_become_parquet_and_are_counted(tmp_path: Path) -> None:
     with recording(tmp_path, config):
         with LabelStore(tmp_path / "predictions") as store:
             store.store({"model": "cards", "labels": [{"prediction_id": "id-1", "label": "rent"}]})
-        until(lambda: figures_or_none(tmp_path).get('millrace_labels_total{model="cards",source="api"}') == 1)
-        until(lambda: rows_in(tmp_path / "predictions", "cards") == 1)
+        eventually(
+            "the label is counted", lambda: figures_or_none(tmp_path).get('millrace_labels_total{model="cards",source="api"}') == 1, 180
+        )
+        eventually("the row is written", lambda: rows_in(tmp_path / "predictions", "cards") == 1, 180)
     assert len(list((tmp_path / "predictions" / "labels" / "model=cards").rglob("*.parquet"))) == 1
     (row,) = [row for batch in joined(tmp_path / "predictions", "cards") for row in batch.to_pylist()]
     assert (row["label"], row["truth"]) == ("food", "rent")
@@ -300,7 +330,7 @@ def test_a_model_with_a_thousand_classes_fills_no_prometheus(tmp_path: Path) -> 
         ],
     )
     with recording(tmp_path, config):
-        until(lambda: rows_in(tmp_path / "predictions", "cards") == 300)
+        eventually("all rows are written", lambda: rows_in(tmp_path / "predictions", "cards") == 300, 180)
     classes = [name for name in figures(tmp_path) if name.startswith("millrace_prediction_class_total")]
     assert len(classes) == 101
     assert figures(tmp_path)['millrace_prediction_class_total{class="other",model="cards",track="stable",version="0"}'] == 200
@@ -336,7 +366,7 @@ def test_what_a_real_server_answered_is_typed_by_its_signature(tmp_path: Path, s
         [an_exchange(n, model="demo", version=2, method=verb, request=q, response=a) for n, (verb, (q, a)) in enumerate(asked)],
     )
     with recording(tmp_path, config):
-        until(lambda: rows_in(tmp_path / "predictions", "demo") == 5)
+        eventually("all rows are written", lambda: rows_in(tmp_path / "predictions", "demo") == 5, 180)
     rows = log(tmp_path / "predictions", "demo").table().sort_by([("prediction_id", "ascending"), ("row", "ascending")]).to_pylist()
     assert [row["feature/amount"] for row in rows] == [1.0, 2.5, 3.0, 4.0, 5.0]
     assert [row["feature/merchant"] for row in rows] == ["tools", "travel", "x", "tools", None]
@@ -353,8 +383,8 @@ def test_json_waits_in_the_spool_until_somebody_tells_the_signature(tmp_path: Pa
     answer = json.dumps({"outputs": {"label": ["other"], "version": [2]}}).encode()
     spooled(tmp_path, [an_exchange(1, model="demo", version=2, request=body, response=answer)])
     with recording(tmp_path, config):
-        until((tmp_path / "recorder.prom").exists)
+        eventually("there are figures", (tmp_path / "recorder.prom").exists, 180)
         assert segments(tmp_path / "spool")
         gateway_yaml(tmp_path, {"demo": {"features": ["amount"]}}, rest=server.rest)
-        until(lambda: rows_in(tmp_path / "predictions", "demo") == 1)
+        eventually("the row is written", lambda: rows_in(tmp_path / "predictions", "demo") == 1, 180)
     assert log(tmp_path / "predictions", "demo").table()["feature/amount"].to_pylist() == [3.0]

@@ -21,7 +21,7 @@ import pytest
 from sqlalchemy import update
 
 import browser
-from chromium import Browser, Window, chromium, eventually
+from chromium import Browser, Window, chromium
 from mlserving.predictions import reading
 from mlserving.review.figures import Figures, figures
 from mlserving.review.people import People
@@ -29,6 +29,7 @@ from mlserving.review.queue import ReviewQueue
 from mlserving.review.tables import OUTBOX, Database
 from review_cases import CLASSES, MODEL, batch, new_case
 from review_site import Client, Served, people, served, sign_in
+from waiting import eventually
 
 pytestmark = [pytest.mark.timeout(240)]
 needs_browser = pytest.mark.skipif(browser.CHROMIUM is None, reason=browser.MISSING)
@@ -166,7 +167,7 @@ def test_ten_cases_are_reviewed_by_keyboard_alone(chrome: Browser, open_office: 
             window.press("c")
     window.shows("10 done today · 2 left")
     assert len(set(seen)) == 10
-    labels = eventually("all labels arrive", lambda: len(found := office.labels()) == 10 and found)
+    labels = eventually("all labels arrive", lambda: len(found := office.labels()) == 10 and found, 30)
     assert {source for _, _, source, _ in labels} == {"review"}
     assert {reviewer for *_, reviewer in labels} == {"ann"}
     wrong = [name for name, label, *_ in labels if label != CLASSES[int(name[1:]) % 4]]
@@ -209,7 +210,7 @@ def test_a_class_is_found_by_typing_and_by_arrows(chrome: Browser, open_office: 
     name = case_of(window).partition("/")[0]
     window.press("Enter")
     window.shows("Saved: corrected")
-    assert eventually("the label arrives", office.labels) == [(name, options[1], "review", "ann")]
+    assert eventually("the label arrives", office.labels, 30) == [(name, options[1], "review", "ann")]
 
 
 @needs_browser
@@ -302,7 +303,7 @@ def test_two_people_at_once_see_different_cases_and_each_others_name_nowhere(chr
     assert sorted(seen) == [f"p{number:02}/0" for number in range(6)]
     ann.shows("Nothing is left for you")
     assert "bob" not in ann.text()
-    labels = eventually("all labels arrive", lambda: len(found := office.labels()) == 6 and found)
+    labels = eventually("all labels arrive", lambda: len(found := office.labels()) == 6 and found, 30)
     assert sorted(reviewer for *_, reviewer in labels) == ["ann"] * 3 + ["bob"] * 3
 
 
@@ -366,7 +367,7 @@ def test_the_browser_refuses_scripts_that_are_not_ours(chrome: Browser, open_off
         "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"document.title=1\"><style>body{color:red}</style>')"
     )
     window.evaluate("document.body.append(Object.assign(document.createElement('script'), {textContent: 'document.title=2'}))")
-    eventually("it is refused", lambda: (window.evaluate("1"), len(window.complaints()) >= 3)[1])
+    eventually("it is refused", lambda: (window.evaluate("1"), len(window.complaints()) >= 3)[1], 30)
     assert "Content Security Policy" in " ".join(window.complaints())
     assert window.evaluate("document.title").startswith("books?")
 
@@ -376,7 +377,7 @@ def test_a_session_that_ended_leads_to_the_sign_in_and_back_to_the_same_case(chr
     office = open_office("--session-hours", "0.0017", cases=2)  # six seconds
     window = at_work(chrome, office)
     case = case_of(window)
-    eventually("the session ends", lambda: window.go(office.url + office.page) or "session is over" in window.text())
+    eventually("the session ends", lambda: window.go(office.url + office.page) or "session is over" in window.text(), 30)
     window.shows("Your session is over")
     window.write("ann")
     window.press("Tab")
@@ -623,7 +624,7 @@ def test_a_proxy_with_the_secret_says_who_somebody_is_and_nobody_else_does(open_
     form = said.get(office.page).hidden | {"verdict": "confirm"}
     assert said.post(f"{office.page}/review", form, Sec_Fetch_Site="cross-site").status == 403
     assert said.post(f"{office.page}/review", form).status == 303
-    assert eventually("the label arrives", office.labels)[0][3] == "ann@example.com"
+    assert eventually("the label arrives", office.labels, 30)[0][3] == "ann@example.com"
 
 
 def test_a_proxy_is_known_by_its_address(open_office: Open) -> None:
@@ -653,7 +654,7 @@ def test_a_review_outlives_a_server_that_is_killed_before_its_label_left(tmp_pat
     assert reading.last_labels(tmp_path / "predictions", MODEL).num_rows == 0
     release(database)
     with served(tmp_path) as server:
-        eventually("the label arrives", lambda: reading.last_labels(tmp_path / "predictions", MODEL).num_rows == 1)
+        eventually("the label arrives", lambda: reading.last_labels(tmp_path / "predictions", MODEL).num_rows == 1, 30)
         again = Client(server.url)
         again.sign_in("ann", tokens["ann"])
         assert "<strong>1</strong> done today" in again.get(page).text
@@ -670,7 +671,7 @@ def test_labels_wait_while_their_folder_cannot_be_written_and_the_page_goes_on(o
     (office := open_office(own=True, cases=2)).workspace.joinpath("predictions").write_text("a file where a folder should be")
     ann = office.client("ann")
     assert ann.post(f"{office.page}/review", ann.get(office.page).hidden | {"verdict": "confirm"}).status == 303
-    eventually("it is logged", lambda: any(event["event"] == "labels not delivered" for event in office.events()))
+    eventually("it is logged", lambda: any(event["event"] == "labels not delivered" for event in office.events()), 30)
     assert ann.post(f"{office.page}/review", ann.get(office.page).hidden | {"verdict": "confirm"}).status == 303
     assert office.figures().undelivered == 2
 

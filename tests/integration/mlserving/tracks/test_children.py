@@ -8,11 +8,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from mlserving.tracks.children import Child
+from waiting import eventually
 
 STAYS = "import json, os, pathlib, sys, time; pathlib.Path(sys.argv[1]).write_text(json.dumps({'pid': os.getpid(), 'grpc': 'a:1'})); time.sleep(600)"
 PARENT = """
@@ -31,13 +31,6 @@ def child(folder: Path, code: str = STAYS, **more: Callable[[], float]) -> Child
     return Child("the child", [sys.executable, "-c", code, str(ready)], ready, folder / "log", **more)
 
 
-def until(holds: Callable[[], object], seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
@@ -48,13 +41,13 @@ def alive(pid: int) -> bool:
 def test_a_child_that_is_killed_is_started_again_and_its_old_address_is_forgotten(tmp_path: Path) -> None:
     one = child(tmp_path)
     one.tend()
-    until(one.ready)
+    eventually("the child is ready", one.ready)
     first = int((one.ready() or {})["pid"])
     os.kill(first, signal.SIGKILL)
-    until(one.ended)
+    eventually("the child has ended", one.ended)
     one.tend()
     assert not one.ready_file.exists(), "nobody is told of it while it is dead"
-    until(lambda: (one.tend(), one.ready())[1] and int((one.ready() or {})["pid"]) != first)
+    eventually("another child is ready", lambda: (one.tend(), one.ready())[1] and int((one.ready() or {})["pid"]) != first)
     one.end(5)
     assert one.ended()
     assert not one.ready_file.exists()
@@ -77,9 +70,9 @@ def test_a_child_that_dies_at_once_is_given_longer_and_longer_pauses_and_its_las
 
 def test_a_child_ends_with_its_parent_even_if_that_is_killed(tmp_path: Path) -> None:
     with subprocess.Popen([sys.executable, "-c", PARENT, str(tmp_path), STAYS]) as parent:
-        until((tmp_path / "ready").exists)
-        until((tmp_path / "ready").read_text)
+        eventually("the child's file is there", (tmp_path / "ready").exists)
+        eventually("the child's file is written", (tmp_path / "ready").read_text)
         pid = json.loads((tmp_path / "ready").read_text())["pid"]
         assert alive(pid)
         parent.kill()
-    until(lambda: not alive(pid), 10)
+    eventually("the child has ended", lambda: not alive(pid), 10)

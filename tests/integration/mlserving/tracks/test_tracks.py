@@ -19,6 +19,7 @@ from mlserving.rollout.actions import Room, Wish
 from mlserving.rollout.plan import Limits, Phase, Plan
 from mlserving.rollout.wiring import local_room
 from typed_commands import millrace
+from waiting import eventually
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 PLAN = Plan(steps=(20, 50, 100), min_requests=60, first_look=30, min_seconds=1, limits=Limits(latency_ratio=None, distance=0.3))
@@ -49,23 +50,16 @@ def servers(workspace: Path) -> dict[str, int]:
     return {path.stem: json.loads(path.read_text())["pid"] for path in (workspace / "serving" / "run").glob("*.json")}
 
 
-def until(holds: Callable[[], object], seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline, "it never came about"
-        time.sleep(0.05)
-
-
 def test_canary_promotion_and_rollback_lose_no_request_and_the_rollback_takes_seconds(serving: Any, room: Room, load: Any) -> None:
     with load.running():
         actions.start(room, WISH)
         advance_until(room, Phase.PROMOTING)
-        until(lambda: serving.told_phase() == "promoting")
-        until(lambda: time.monotonic() - load.last["1"] > 0.5)
+        eventually("it is told that it is promoted", lambda: serving.told_phase() == "promoting", 120)
+        eventually("version 1 answers no more", lambda: time.monotonic() - load.last["1"] > 0.5, 120)
         commanded = time.monotonic()
         actions.rollback(room, "demo", "to see how long it takes")
-        until(lambda: time.monotonic() - load.last["2"] > 2)
-    until(lambda: serving.told_phase() == "rolled_back")
+        eventually("version 2 answers no more", lambda: time.monotonic() - load.last["2"] > 2, 120)
+    eventually("it is told that it was rolled back", lambda: serving.told_phase() == "rolled_back", 120)
     assert load.failures == {}
     assert load.wrong == []
     assert load.last["2"] - commanded < 10
@@ -84,7 +78,7 @@ def test_the_classes_that_are_compared_are_those_that_the_gateway_logged(serving
             seen = room.source.observe(desired.rollout, room.clock())
             return bool(seen.canary.classes.get("tools", 0) and seen.stable.classes.get("tools", 0))
 
-        until(counted_on_both)
+        eventually("answers are counted on both", counted_on_both, 120)
         actions.rollback(room, "demo", "seen enough")
     assert load.failures == {}
 
@@ -95,7 +89,7 @@ def test_a_canary_that_is_killed_fails_nobody_and_is_got_rid_of(serving: Any, ro
         os.kill(servers(serving.workspace)["demo-2"], signal.SIGKILL)
         actions.abort(room, "demo", "it died")
     assert load.failures == {}
-    until(lambda: "demo-2" not in servers(serving.workspace))
+    eventually("the server of version 2 is gone", lambda: "demo-2" not in servers(serving.workspace), 120)
 
 
 def test_a_version_that_does_not_load_is_aborted_and_nobody_notices(serving: Any, room: Room, load: Any) -> None:
@@ -120,7 +114,7 @@ def test_a_version_that_is_not_in_the_store_is_refused_at_once(room: Room) -> No
 def test_a_gateway_that_dies_comes_back_on_the_same_ports(serving: Any) -> None:
     before = servers(serving.workspace)["gateway"]
     os.kill(before, signal.SIGKILL)
-    until(lambda: servers(serving.workspace).get("gateway", before) != before)
+    eventually("another gateway runs", lambda: servers(serving.workspace).get("gateway", before) != before, 120)
     assert serving.page()["ready"]
 
 
@@ -143,7 +137,7 @@ def test_a_second_supervisor_on_the_workspace_is_refused(serving: Any) -> None:
 def test_killed_the_supervisor_leaves_no_process_behind(serving: Any) -> None:
     pids = [*servers(serving.workspace).values()]
     serving.process.kill()
-    until(lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), 60)
+    eventually("all processes are gone", lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in pids), 60)
 
 
 def test_where_nobody_serves_no_rollout_begins(workspaces: Callable[[], Path]) -> None:
