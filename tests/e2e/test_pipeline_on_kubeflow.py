@@ -98,7 +98,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     told["evaluation"] = {"metric": "accuracy", "baseline": {"kind": "majority"}}
     told["deployment"]["model"] = MODEL
     small = {"cpu": "100m", "memory": "2Gi"}
-    steps = ("ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish", "report")
+    steps = ("ingest", "statistics", "validate", "transform", "train", "evaluate", "register", "publish", "report", "batch")
     told["resources"] = {step: small | ({"retries": 1} if step == "train" else {}) for step in steps}
     file.write_text(yaml.safe_dump(told))
     return folder
