@@ -425,7 +425,7 @@ def test_a_step_that_asks_for_a_gpu_stands_in_its_teams_line_and_says_why(
         (cluster_run,) = kubeflow.named(PROJECT, run.name)
         eventually(
             "the step knows why it waits",
-            lambda: "quota" in str([pod["status"] for pod in pods_doing(cluster_run, "train")]),
+            lambda: "QuotaInUse: 1st of 1 in " in str([pod["status"] for pod in pods_doing(cluster_run, "train")]),
             SECONDS,
             every=0.2,
         )
