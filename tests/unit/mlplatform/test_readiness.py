@@ -67,7 +67,7 @@ def test_what_is_not_there_and_what_goes_is_not_ready() -> None:
         ({"spec": {}, "status": condition("PodScheduled", "False", "0/2 nodes are available")}, "finds no node: 0/2 nodes are available"),
         ({"spec": {}, "status": {"containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "no such image"}}}]}}, "c: ImagePullBackOff: no such image"),
         ({"spec": {}, "status": {"containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "ContainerCreating"}}}]}}, ""),
-        ({"spec": {}, "status": {"containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "CrashLoopBackOff"}}, "lastState": {"terminated": {"exitCode": 4, "reason": "Error"}}}]}}, "c: CrashLoopBackOff: ; it ended with 4 (Error)"),
+        ({"metadata": {"namespace": "n", "name": "p"}, "spec": {}, "status": {"containerStatuses": [{"name": "c", "state": {"waiting": {"reason": "CrashLoopBackOff", "message": "back-off 5m0s"}}, "lastState": {"terminated": {"exitCode": 4, "reason": "Error"}}}]}}, "c: CrashLoopBackOff; it ended with 4 (Error): kubectl -n n logs p -c c --previous"),
     ],
 )  # fmt: skip
 def test_a_pod_says_why_it_does_not_run(pod: Any, why: str) -> None:

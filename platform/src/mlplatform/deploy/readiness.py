@@ -101,6 +101,10 @@ def pod_trouble(pod: Object) -> str:
     for container in [*status.get("initContainerStatuses", []), *status.get("containerStatuses", [])]:
         waiting, last = container.get("state", {}).get("waiting"), container.get("lastState", {}).get("terminated")
         if waiting and waiting.get("reason") not in {None, "ContainerCreating", "PodInitializing"}:
-            ended = f"; it ended with {last.get('exitCode')} ({last.get('reason')})" if last else ""
-            return f"{container['name']}: {waiting['reason']}: {waiting.get('message', '')}{ended}"
+            told = f"{container['name']}: {waiting['reason']}"
+            if not last:
+                return f"{told}: {waiting['message']}" if waiting.get("message") else told
+            about = pod.get("metadata", {})
+            look = f"kubectl -n {about.get('namespace')} logs {about.get('name')} -c {container['name']} --previous"
+            return f"{told}; it ended with {last.get('exitCode')} ({last.get('reason')}): {look}"
     return ""
