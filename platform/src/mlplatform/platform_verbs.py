@@ -187,7 +187,9 @@ def destroy(options: argparse.Namespace) -> int:
     environment, _ = _read(options)
     cluster = Cluster(programs=Programs(context=options.context or ground.context(environment)))
     ground.require(cluster, environment)
-    destruction = Destruction(environment=environment, cluster=cluster, root=options.root, say=lambda text: print(f"removed  {text}"))
+    destruction = Destruction(
+        environment=environment, cluster=cluster, root=options.root, say=lambda text: print(f"removed  {text}", flush=True)
+    )
     inventory = destruction.inventory()
     if inventory.nothing and not ground.holder(cluster):
         print(f"Nothing of {environment.name} is in this cluster.")

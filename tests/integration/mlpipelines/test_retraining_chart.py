@@ -171,7 +171,7 @@ def test_who_rolls_nothing_out_has_no_rights_and_no_token(case: str) -> None:
     assert deployment("everything")["spec"]["template"]["spec"]["automountServiceAccountToken"] is True
 
 
-def test_an_upgrade_from_the_chart_before_changes_only_the_pods_limit_and_what_is_new_can_be_switched_on(
+def test_an_upgrade_from_the_chart_before_changes_only_limit_and_volumes_and_what_is_new_can_be_switched_on(
     plane: ControlPlane, api: Client, tmp_path: Path
 ) -> None:
     api.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "upgraded"}})
@@ -190,6 +190,10 @@ def test_an_upgrade_from_the_chart_before_changes_only_the_pods_limit_and_what_i
     helm("upgrade", "retraining", str(CHART), "--reset-then-reuse-values")
     after = spec()
     assert after["containers"][0].pop("resources") != before["containers"][0].pop("resources")
+    mounted = [{mount.pop("mountPath") for mount in each["containers"][0].pop("volumeMounts")} for each in (before, after)]
+    assert mounted[0] ^ mounted[1] == {"/millrace", "/millrace/projects", "/millrace/predictions"}
+    claims = [{each["name"] for each in pod.pop("volumes") if "persistentVolumeClaim" in each} for pod in (before, after)]
+    assert claims == [{"workspace"}, {"workspace", "predictions"}]
     assert after == before
     told = yaml.safe_load(cases("retraining")["everything"].read_text())["rollouts"]
     (tmp_path / "more.yaml").write_text(yaml.safe_dump({"rollouts": told}))

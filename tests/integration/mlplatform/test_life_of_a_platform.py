@@ -109,8 +109,21 @@ def taken_away(plane: ControlPlane, laptop: Path, before: set[tuple[str, str, st
     assert (refused.returncode, "Nothing was removed" in refused.stderr) == (2, True)
     assert "with data   PersistentVolumeClaim fraud/models" in refused.stdout
     plane.client.request("POST", "/api/v1/namespaces", {"metadata": {"name": "strangers"}})
+    # Killed when no release is left that would name what it kept, it is gone on with.
+    killed = command("destroy", str(laptop))
+    environment = surroundings(plane.kubeconfig)
+    with subprocess.Popen(
+        killed, cwd=ROOT, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as first:
+        assert first.stdin
+        assert first.stdout
+        first.stdin.write("laptop\n")
+        first.stdin.close()
+        assert any("removed  release millrace-system/foundation" in line for line in first.stdout)
+        os.killpg(first.pid, signal.SIGKILL)
     gone = typed(plane, "destroy", str(laptop), said="laptop\n")
     assert gone.returncode == 0, gone.stdout + gone.stderr
+    assert "with data   PersistentVolumeClaim fraud/models" in gone.stdout
     left = set(things(plane)) - before
     # search-dev is not the environment's any more, and data is only deleted by name.
     assert {name for name in left if "strangers" not in name and "search-dev" not in name} == set()

@@ -5,12 +5,12 @@ Data goes too: volumes and namespaces that releases keep are named as such. What
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpuqueue import labels
-from mlplatform.cluster.kubectl import ENVIRONMENT, Cluster
+from mlplatform.cluster.kubectl import ENVIRONMENT, Cluster, marked
 from mlplatform.cluster.objects import Name, kept
 from mlplatform.cluster.releases import Release, Releases
 from mlplatform.deploy.applied import Applied
@@ -18,6 +18,9 @@ from mlplatform.deploy.ground import NAMESPACE
 from mlplatform.environment import Environment
 from mlplatform.errors import ConfigError
 from mlplatform.plan.steps import SYSTEM
+
+GOING = Name(api="v1", kind="ConfigMap", namespace=SYSTEM, name="going")
+"""Keeps what releases keep while they are taken away: after a destruction that was broken off, no release is left that would name it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,33 +67,55 @@ class Destruction:
                 f"Pods wait at the GPU queue's gate, and nobody would be left to open it: {', '.join(waiting)}. Delete them or let them start."
             )
         releases = tuple(self._releases.all(ours=True))
-        kept = tuple(name for release in releases for name in self._kept(release))
+        kept = tuple(dict.fromkeys([*(name for release in releases for name in self._kept(release)), *self._going()]))
         notes = self.cluster.list("configmaps", namespace=SYSTEM, selector=f"{ENVIRONMENT}={self.environment.name}")
         steps = [note["metadata"]["name"].removeprefix("applied-") for note in notes if note["metadata"]["name"].startswith("applied-")]
         applied = tuple((step, tuple(self._applied(step).names())) for step in steps)
         return Inventory(releases=releases, kept=kept, applied=applied)
 
     def destroy(self, inventory: Inventory) -> None:
-        """Take it away, in an order in which nothing is left without what looks after it."""
+        """Take it away, in an order in which nothing is left without what looks after it. Broken off, it is gone on with by a new inventory.
+
+        Pods hold claims, also when they have ended, and the controllers that people's pods belong to are in namespaces of ours: so namespaces with claims go
+        first, with all that is in them.
+        """
+        self._note(inventory.kept)
         for release in sorted(inventory.releases, key=lambda one: one.updated, reverse=True):
             self.say(f"release {release.namespace}/{release.name}")
             self._releases.uninstall(release)
-        namespaces = [name for name in inventory.kept if name.kind == "Namespace"]
-        for name in inventory.kept:
-            if name.kind != "Namespace":
-                self.say(name.shown)
-                self.cluster.delete(name)
+        namespaces = {name.name: name for name in inventory.kept if name.kind == "Namespace"}
+        others = [name for name in inventory.kept if name.kind != "Namespace" and name.namespace not in namespaces]
+        for name in others:
+            self.say(name.shown)
+            self.cluster.delete(name)
+        with_claims = {name.namespace for name in inventory.kept if name.namespace in namespaces}
+        self._empty([namespaces[name] for name in namespaces if name in with_claims])
         for step, names in inventory.applied:
             for name in reversed(names):
                 if self._applied(step).remove(name):
                     self.say(name.shown)
+        self._empty([namespaces[name] for name in namespaces if name not in with_claims])
+        self.cluster.delete(NAMESPACE, seconds=300)
+        self.say(NAMESPACE.shown)
+
+    def _empty(self, namespaces: Sequence[Name]) -> None:
+        """Delete namespaces, side by side."""
         for name in namespaces:
             self.cluster.delete(name, wait=False)
         for name in namespaces:
             self.say(name.shown)
             self.cluster.delete(name, seconds=300)
-        self.cluster.delete(NAMESPACE, seconds=300)
-        self.say(NAMESPACE.shown)
+
+    def _note(self, names: Sequence[Name]) -> None:
+        about = {"name": GOING.name, "namespace": GOING.namespace}
+        note = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": {"objects": "\n".join(map(str, names))}}
+        self.cluster.apply([marked(note, environment=self.environment.name, step="destroy")])
+
+    def _going(self) -> list[Name]:
+        """What a destruction before this one has noted and not taken away."""
+        note = self.cluster.get(GOING)
+        noted = [Name.read(line) for line in (note or {}).get("data", {}).get("objects", "").splitlines()]
+        return [name for name in noted if self.cluster.get(name) is not None]
 
     def _kept(self, release: Release) -> list[Name]:
         """Objects that its manifest says are kept, and that are really its own."""
