@@ -137,17 +137,20 @@ def one_of(kubeflow: Kubeflow, run_id: str) -> ClusterRun:
     return found
 
 
+def all_pods(run: ClusterRun) -> list[Any]:
+    found: list[Any] = json.loads(kubectl("get", "pods", f"--selector=pipeline/runid={run.run_id}", "--output=json"))["items"]
+    return found
+
+
 def pods_of(run: ClusterRun) -> list[str]:
     """The steps that ran as pods of this run: what comes from the cache has none."""
-    pods = json.loads(kubectl("get", "pods", f"--selector=pipeline/runid={run.run_id}", "--output=json"))["items"]
-    arguments = [told_to(pod) for pod in pods]
+    arguments = [told_to(pod) for pod in all_pods(run)]
     return sorted(text.partition("--function_to_execute ")[2].split()[0] for text in arguments if "--function_to_execute " in text)
 
 
 def pods_doing(run: ClusterRun, step: str) -> list[Any]:
     """The pods of a run that do a step."""
-    pods = json.loads(kubectl("get", "pods", f"--selector=pipeline/runid={run.run_id}", "--output=json"))["items"]
-    return [pod for pod in pods if f"--function_to_execute {step} " in told_to(pod) + " "]
+    return [pod for pod in all_pods(run) if f"--function_to_execute {step} " in told_to(pod) + " "]
 
 
 def log_of(run: ClusterRun, step: str) -> str:

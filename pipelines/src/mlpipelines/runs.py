@@ -102,9 +102,8 @@ def _with_reused(found: dict[str, dict[str, Any]]) -> list[str]:
     for name in PIPELINE_STEPS[: max(begun, default=0)]:
         if not found.get(name, {}).get("status"):
             found.setdefault(name, {})["status"] = "reused"
-    extra = [
-        name for name, facts in found.items() if name not in PIPELINE_STEPS and facts.get("status") == "failed"
-    ]  # labels, compile, report
+    # Others are labels, compile and report.
+    extra = [name for name, facts in found.items() if name not in PIPELINE_STEPS and facts.get("status") == "failed"]
     return [*PIPELINE_STEPS, *extra]
 
 

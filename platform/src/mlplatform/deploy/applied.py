@@ -11,6 +11,34 @@ from mlplatform.plan.steps import SYSTEM
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Note:
+    """Names of objects, kept in a ConfigMap of ours.
+
+    Args:
+        cluster: where.
+        environment: whose.
+        step: of which step it is a part.
+        name: of the ConfigMap.
+    """
+
+    cluster: Cluster
+    environment: str
+    step: str
+    name: str
+
+    def read(self) -> list[Name]:
+        """What was written last; nothing where nothing was."""
+        kept = self.cluster.get(Name(api="v1", kind="ConfigMap", namespace=SYSTEM, name=self.name))
+        return [Name.read(line) for line in (kept or {}).get("data", {}).get("objects", "").splitlines()]
+
+    def write(self, names: Sequence[Name]) -> None:
+        """Keep these, in place of what was kept."""
+        about = {"name": self.name, "namespace": SYSTEM}
+        note = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": {"objects": "\n".join(map(str, names))}}
+        self.cluster.apply([marked(note, environment=self.environment, step=self.step)])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Applied:
     """Of one step that applies objects itself.
 
@@ -25,14 +53,13 @@ class Applied:
     step: str
 
     @property
-    def name(self) -> Name:
-        """Of the ConfigMap that keeps it."""
-        return Name(api="v1", kind="ConfigMap", namespace=SYSTEM, name=f"applied-{self.step}")
+    def note(self) -> Note:
+        """Where it is kept."""
+        return Note(cluster=self.cluster, environment=self.environment, step=self.step, name=f"applied-{self.step}")
 
     def names(self) -> list[Name]:
         """What has been applied."""
-        kept = self.cluster.get(self.name)
-        return [Name.read(line) for line in (kept or {}).get("data", {}).get("objects", "").splitlines()]
+        return self.note.read()
 
     def writing(self, things: Sequence[Object]) -> Writing:
         """What applying would write."""
@@ -42,11 +69,11 @@ class Applied:
         """Apply, and remove what the last time had beyond it. What is about to be applied is noted before: killed in between, nothing is forgotten."""
         before, now = self.names(), [Name.of(thing) for thing in things]
         gone = [name for name in before if name not in set(now)]
-        self._note([*now, *gone])
+        self.note.write([*now, *gone])
         self.cluster.apply(self._marked(things))
         for name in reversed(gone):
             self.remove(name)
-        self._note(now)
+        self.note.write(now)
 
     def remove(self, name: Name) -> bool:
         """Delete an object, if it still carries our label."""
@@ -58,8 +85,3 @@ class Applied:
 
     def _marked(self, things: Sequence[Object]) -> list[Object]:
         return [marked(thing, environment=self.environment, step=self.step) for thing in things]
-
-    def _note(self, names: Sequence[Name]) -> None:
-        about = {"name": self.name.name, "namespace": self.name.namespace}
-        note = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": {"objects": "\n".join(map(str, names))}}
-        self.cluster.apply([marked(note, environment=self.environment, step=self.step)])

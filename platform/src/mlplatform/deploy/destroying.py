@@ -5,22 +5,19 @@ Data goes too: volumes and namespaces that releases keep are named as such. What
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from gpuqueue import labels
-from mlplatform.cluster.kubectl import ENVIRONMENT, Cluster, marked
+from mlplatform.cluster.kubectl import ENVIRONMENT, Cluster
 from mlplatform.cluster.objects import Name, kept
 from mlplatform.cluster.releases import Release, Releases
-from mlplatform.deploy.applied import Applied
+from mlplatform.deploy.applied import Applied, Note
 from mlplatform.deploy.ground import NAMESPACE
 from mlplatform.environment import Environment
 from mlplatform.errors import ConfigError
 from mlplatform.plan.steps import SYSTEM
-
-GOING = Name(api="v1", kind="ConfigMap", namespace=SYSTEM, name="going")
-"""Keeps what releases keep while they are taken away: after a destruction that was broken off, no release is left that would name it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +64,8 @@ class Destruction:
                 f"Pods wait at the GPU queue's gate, and nobody would be left to open it: {', '.join(waiting)}. Delete them or let them start."
             )
         releases = tuple(self._releases.all(ours=True))
-        kept = tuple(dict.fromkeys([*(name for release in releases for name in self._kept(release)), *self._going()]))
+        noted = (name for name in self._going.read() if self.cluster.get(name) is not None)
+        kept = tuple(dict.fromkeys([*(name for release in releases for name in self._kept(release)), *noted]))
         notes = self.cluster.list("configmaps", namespace=SYSTEM, selector=f"{ENVIRONMENT}={self.environment.name}")
         steps = [note["metadata"]["name"].removeprefix("applied-") for note in notes if note["metadata"]["name"].startswith("applied-")]
         applied = tuple((step, tuple(self._applied(step).names())) for step in steps)
@@ -79,7 +77,7 @@ class Destruction:
         Pods hold claims, also when they have ended, and the controllers that people's pods belong to are in namespaces of ours: so namespaces with claims go
         first, with all that is in them.
         """
-        self._note(inventory.kept)
+        self._going.write(inventory.kept)
         for release in sorted(inventory.releases, key=lambda one: one.updated, reverse=True):
             self.say(f"release {release.namespace}/{release.name}")
             self._releases.uninstall(release)
@@ -98,7 +96,7 @@ class Destruction:
         self.cluster.delete(NAMESPACE, seconds=300)
         self.say(NAMESPACE.shown)
 
-    def _empty(self, namespaces: Sequence[Name]) -> None:
+    def _empty(self, namespaces: list[Name]) -> None:
         """Delete namespaces, side by side."""
         for name in namespaces:
             self.cluster.delete(name, wait=False)
@@ -106,16 +104,10 @@ class Destruction:
             self.say(name.shown)
             self.cluster.delete(name, seconds=300)
 
-    def _note(self, names: Sequence[Name]) -> None:
-        about = {"name": GOING.name, "namespace": GOING.namespace}
-        note = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": {"objects": "\n".join(map(str, names))}}
-        self.cluster.apply([marked(note, environment=self.environment.name, step="destroy")])
-
-    def _going(self) -> list[Name]:
-        """What a destruction before this one has noted and not taken away."""
-        note = self.cluster.get(GOING)
-        noted = [Name.read(line) for line in (note or {}).get("data", {}).get("objects", "").splitlines()]
-        return [name for name in noted if self.cluster.get(name) is not None]
+    @property
+    def _going(self) -> Note:
+        """Of what releases keep, while they are taken away: after a destruction that was broken off, no release is left that would name it."""
+        return Note(cluster=self.cluster, environment=self.environment.name, step="destroy", name="going")
 
     def _kept(self, release: Release) -> list[Name]:
         """Objects that its manifest says are kept, and that are really its own."""
